@@ -1,0 +1,213 @@
+// Package store keeps what stspub must not forget: the domains it publishes and how far each has come, the ids it ever
+// wrote, the policies it ever served, certificates and ACME data. It is the only place with SQL.
+//
+// It decides nothing: what to write next is decided by package publish. What it promises is order and durability: when
+// a method returns nil, what it wrote survives a crash of the process and of the machine.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// Errors that callers branch on. They are wrapped with the name of what was asked for.
+var (
+	// ErrNotFound says that there is no such row.
+	ErrNotFound = errors.New("not found")
+	// ErrStale says that the row was changed since it was read; read it again and decide again.
+	ErrStale = errors.New("changed since it was read")
+	// ErrLocked says that another process has the store open.
+	ErrLocked = errors.New("in use by another process")
+	// ErrIDReused says that an id was to be intended twice. RFC 8461, Section 3.1: an id names one instance of a policy.
+	ErrIDReused = errors.New("id was used before")
+)
+
+// How the _mta-sts name of a domain is reached.
+const (
+	PublishZone  = "zone"  // we write _mta-sts.<domain> in the domain's own zone
+	PublishAlias = "alias" // the customer's _mta-sts is a CNAME to a record of ours
+)
+
+// Who declared a domain.
+const (
+	OwnerFile = "file" // the configuration file; its absence there removes the domain
+	OwnerAPI  = "api"
+)
+
+// Domain is one policy domain: what is wanted of it, and how far publication has come.
+type Domain struct {
+	Name    policygen.Name
+	Tenant  string
+	MXSet   string
+	Publish string // PublishZone or PublishAlias
+	Account string // the account that holds the record
+	Owner   string // OwnerFile or OwnerAPI
+	Adopt   bool   // a foreign STSv1 record may be replaced
+	Added   time.Time
+	Removed time.Time // zero: wanted. Otherwise the domain drains since then.
+
+	State State
+
+	// Due is when the reconciler looks at the domain next.
+	Due time.Time
+	// Version changes with every write; see [Store.Save].
+	Version int64
+}
+
+// State is what the reconciler remembers of a domain. Only package publish writes it.
+type State struct {
+	// Served is the policy text that the nodes serve; empty: none (404).
+	Served string
+	// Dirty says that Served is not what ID stands for, so a new id is needed. It is committed before any node may
+	// serve a changed text, and only a verified new id clears it.
+	Dirty bool
+	// Record and Zone are the owner name and zone of the TXT record, both without trailing dot, fixed at the first write.
+	Record, Zone string
+	// ID is the id last seen at every authoritative server; empty: never.
+	ID string
+	// Intended is the id committed for writing and not yet verified; empty: none. It stands for Served.
+	Intended string
+	// Wrote is when Intended was last written, and zero while it was not.
+	Wrote time.Time
+	// Fresh says that neither a policy host nor an _mta-sts record existed when the domain came, so nobody can hold an
+	// older answer and the settle time may be skipped.
+	Fresh bool
+	// Settle is the end of a settle time longer than the configured one: what the caches of the world may still hold
+	// of the place where the policy host was before. Zero: none.
+	Settle time.Time
+	// Horizon is when a draining domain's last policy has expired at every sender; zero while not known.
+	Horizon time.Time
+	// Deleted is when the draining domain's TXT was seen to be gone from every authoritative server.
+	Deleted time.Time
+	// Away is since when the customer's DNS surely points elsewhere; zero: it does not.
+	Away time.Time
+	// Forced is the policy text that an operator forced although it strands mail.
+	Forced string
+
+	// Step is the step the domain is in, Reason what it waits for (empty: nothing), Since when that began.
+	Step   string
+	Reason string
+	Since  time.Time
+	// Fault says that Reason needs a human.
+	Fault bool
+	// Failures counts tries in a row without progress.
+	Failures int
+	// Checked is when the domain was last found live and right.
+	Checked time.Time
+}
+
+// MXSet is a named list of MX patterns as an operator configures it.
+type MXSet struct {
+	Tenant string
+	Name   string
+	Policy policygen.Policy
+}
+
+// Declaration is all that one owner declares at once.
+type Declaration struct {
+	Owner   string
+	MXSets  []MXSet
+	Domains []Domain // only the fields above State are read; Added and Removed are the store's
+}
+
+// Change counts what a [Declaration] changed.
+type Change struct {
+	Added, Changed, Removed, Restored int
+}
+
+// Served is one policy of a domain's history.
+type Served struct {
+	Text    string
+	Foreign bool      // served by somebody else before adoption
+	From    time.Time // first served
+	To      time.Time // last served; zero: still served
+}
+
+// WrittenID is one id that was ever intended for a record.
+type WrittenID struct {
+	ID       string
+	Text     string // the policy text it stood for
+	Intended time.Time
+	Verified time.Time // zero: never
+}
+
+// Certificate is a certificate with its key. Name is a policy host, or the service's own host name.
+type Certificate struct {
+	Name                string
+	Key                 []byte   // PKCS #8, DER
+	Chain               [][]byte // DER, leaf first
+	NotBefore, NotAfter time.Time
+}
+
+// Order is how the last attempt to obtain a certificate went.
+type Order struct {
+	Name     string
+	Failures int       // in a row
+	Tried    time.Time // last attempt
+	Next     time.Time // not before
+	Problem  string    // the CA's words
+}
+
+// Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
+// kept to the microsecond, in UTC. Package storetest is the contract as tests.
+type Store interface {
+	// Declare makes d the whole of what its owner declares: new domains are added with Due now, changed ones (MX set,
+	// publish, account, adopt, or the policy of their MX set) become due now, missing ones get Removed = now, removed ones
+	// that are declared again lose it. Domains of another owner are an error, and nothing is changed. MX sets of no
+	// domain's use and no longer declared are deleted.
+	Declare(ctx context.Context, d Declaration, now time.Time) (Change, error)
+	// MXSets returns all MX sets.
+	MXSets(ctx context.Context) ([]MXSet, error)
+
+	// Domain returns one domain, or ErrNotFound.
+	Domain(ctx context.Context, name policygen.Name) (Domain, error)
+	// EachDomain calls f for every domain by name until f returns an error, which it returns.
+	EachDomain(ctx context.Context, f func(Domain) error) error
+	// Claim returns at most n domains with Due <= now, the most overdue first, and moves their Due to now+lease, so that
+	// nobody else claims them meanwhile. What was claimed and never saved comes back by itself.
+	Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error)
+	// NextDue returns the earliest Due, or ErrNotFound when there are no domains.
+	NextDue(ctx context.Context) (time.Time, error)
+	// Wake makes a domain due now, or every domain when name is empty. It does not change Version.
+	Wake(ctx context.Context, name policygen.Name, now time.Time) error
+	// Save writes State, Adopt and Due if d.Version is still the stored one (else ErrStale), and sets the new Version in d.
+	// In the same transaction it keeps the books: a changed Served closes the history's open row at now and opens a new
+	// one; a new Intended is entered among the written ids (ErrIDReused if any record ever had it); Intended becoming ID
+	// marks it verified.
+	Save(ctx context.Context, d *Domain, now time.Time) error
+	// Delete forgets a domain and its state. Its history and ids stay, for the day it comes back.
+	Delete(ctx context.Context, d Domain) error
+
+	// History returns the policies that were served for a domain, oldest first.
+	History(ctx context.Context, name policygen.Name) ([]Served, error)
+	// AddForeign enters a policy that somebody else serves or served. The same text again only moves To.
+	AddForeign(ctx context.Context, name policygen.Name, text string, now time.Time) error
+	// IDs returns the ids that were ever intended for a record, newest first.
+	IDs(ctx context.Context, record string) ([]WrittenID, error)
+
+	// EachCertificate calls f for every certificate until f returns an error, which it returns.
+	EachCertificate(ctx context.Context, f func(Certificate) error) error
+	// SaveCertificate adds or replaces one, and forgets the failures of its order.
+	SaveCertificate(ctx context.Context, c Certificate) error
+	// DeleteCertificate forgets the certificate, its key and its order. One that is not there is no error.
+	DeleteCertificate(ctx context.Context, name string) error
+	// Orders returns the orders that failed last time.
+	Orders(ctx context.Context) ([]Order, error)
+	// SaveOrder keeps how an order went.
+	SaveOrder(ctx context.Context, o Order) error
+
+	// Value returns a value of the key-value part, or ErrNotFound. Keys begin with the name of their user and a slash:
+	// "acme/…", "publish/…".
+	Value(ctx context.Context, key string) ([]byte, error)
+	// SetValue writes one.
+	SetValue(ctx context.Context, key string, value []byte) error
+	// DeleteValue deletes one. One that is not there is no error.
+	DeleteValue(ctx context.Context, key string) error
+
+	// Ping says whether the store can be written.
+	Ping(ctx context.Context) error
+	Close() error
+}
