@@ -78,6 +78,9 @@ type State struct {
 	// Settle is the end of a settle time longer than the configured one: what the caches of the world may still hold
 	// of the place where the policy host was before. Zero: none.
 	Settle time.Time
+	// Handover is how long caches may hold the old answers of a policy host that points elsewhere, the longest seen;
+	// it becomes part of Settle when the host arrives here. Zero: never seen elsewhere.
+	Handover time.Duration
 	// Horizon is when a draining domain's last policy has expired at every sender; zero while not known.
 	Horizon time.Time
 	// Deleted is when the draining domain's TXT was seen to be gone from every authoritative server.
