@@ -16,6 +16,8 @@ const (
 	maxLabelOctets = 63
 )
 
+const tooLong = "is too long; a domain name has at most 253 octets"
+
 // toHost returns the host name in A-labels and lower case that raw stands for, or why it stands for none.
 // A trailing dot is refused.
 func toHost(raw string) (host, why string) {
@@ -58,7 +60,7 @@ func checkRaw(raw string) (why string) {
 // checkHost says why an ASCII name in lower case is no host name. RFC 1123, Section 2.1.
 func checkHost(host string) (why string) {
 	if len(host) > maxHostOctets {
-		return fmt.Sprintf("is too long; a domain name has at most %d octets", maxHostOctets)
+		return tooLong
 	}
 	if strings.HasSuffix(host, ".") {
 		return "has a trailing dot; leave it out"
@@ -109,7 +111,7 @@ func checkMailHost(host string) (why string) {
 		}
 	}
 	if top := labels[len(labels)-1]; slices.Contains(specialUse(), top) {
-		return fmt.Sprintf("is below the special-use domain %s, for whose names no public CA issues certificates", top)
+		return fmt.Sprintf("is below the special-use domain %s, where no host has a certificate that senders trust", top)
 	}
 	return ""
 }

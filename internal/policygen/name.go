@@ -74,8 +74,8 @@ func (n Name) Unicode() string {
 
 // Label returns one DNS label that stands for the name below an alias zone: 26 letters and digits, the first 128 bits of
 // its SHA-256 in base32. It is one label and not the name itself because the dots of the name would create empty
-// non-terminals, at which a wildcard beside them does not answer (RFC 4592, Section 2.2.2). It must never change: customers' CNAMEs
-// point at it.
+// non-terminals, at which a wildcard beside them does not answer (RFC 4592, Section 2.2.2). It must never change:
+// customers' CNAMEs point at it.
 func (n Name) Label() string {
 	sum := sha256.Sum256([]byte(n))
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))

@@ -23,14 +23,12 @@ const (
 // dots included: each of them is refused by some sender in use. Patterns are returned in lower case, and need not pass
 // [ParsePattern], which asks more.
 //
-// The problems are joined, the first ten of them. With an error, the policy holds what could be read all the same: a
-// more lenient sender may remember that much, so its max_age counts when we wait for foreign policies to expire.
+// The problems are joined, the first ten of them. With an error, the policy holds what could be read all the same, a
+// max_age that is too large as [MaxAgeLimit]: a more lenient sender may remember that much, so it counts when we wait for
+// foreign policies to expire.
 func ParsePolicy(text []byte) (Policy, error) {
 	if len(text) > maxFetchBytes {
 		return Policy{}, fmt.Errorf("parse policy: %w: longer than 64 KiB (RFC 8461, Section 3.3)", ErrSyntax)
-	}
-	if !utf8.Valid(text) {
-		return Policy{}, fmt.Errorf("parse policy: %w: not UTF-8", ErrSyntax)
 	}
 	p := policyParser{seen: make(map[string]bool)}
 	rest := string(text)
@@ -80,6 +78,8 @@ func (p *policyParser) parseLine(line string) error {
 	switch {
 	case strings.Trim(line, whiteSpace) == "":
 		return refuse("is blank, which some senders refuse")
+	case !utf8.ValidString(line):
+		return refuse("is not UTF-8")
 	case strings.HasPrefix(line, "\ufeff"):
 		return refuse("begins with a byte order mark")
 	case !found:

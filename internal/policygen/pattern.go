@@ -30,22 +30,19 @@ func ParsePattern(raw string) (pattern string, changed bool, err error) {
 	if why == "" {
 		why = checkMailHost(host)
 	}
-	if wildcard && (why == "" || why != "" && host != "" && !strings.Contains(host, ".")) {
+	if wildcard && host != "" {
 		if suffix, _ := publicsuffix.PublicSuffix(host); suffix == host {
 			why = "is a wildcard below a public suffix, where anybody gets a host; write the MX hosts"
 		}
+		host = "*." + host
+	}
+	if why == "" && len(host) > maxHostOctets {
+		why = tooLong
 	}
 	if why != "" {
 		return refuse(why)
 	}
-	changed = !isASCII(rest)
-	if wildcard {
-		host = "*." + host
-	}
-	if len(host) > maxHostOctets {
-		return refuse("is too long; a domain name has at most 253 octets")
-	}
-	return host, changed, nil
+	return host, !isASCII(rest), nil
 }
 
 // Match reports whether an MX host name matches a pattern. A leading "*" stands for exactly one label: *.example.com
