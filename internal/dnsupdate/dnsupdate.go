@@ -1,0 +1,95 @@
+// Package dnsupdate writes TXT records through accounts at DNS providers, and observes what the authoritative servers
+// answer. The two halves never trust each other: an [Account] that returns nil says that the provider took the change,
+// and only an [Observer] says that the world can see it. Servers acknowledge changes and drop them (BIND and Knot do so
+// where a CNAME is), and secondaries lag behind.
+//
+// A policy domain has exactly one TXT record that begins with "v=STSv1" at its _mta-sts name; with none or with two it
+// has no policy (RFC 8461, Section 3.1). So a record is never deleted and written anew, nor written and then tidied:
+// a [Change] replaces the old value by the new one in one step.
+//
+// At one name there can be three kinds of TXT:
+//
+//   - ours: the values that a Change names, in Remove and in Add;
+//   - foreign STSv1 records: they begin with "v=STSv1" and the Change does not name them. Then nothing is written and the
+//     error is [ErrConflict]: whether to adopt them is decided above, by who knows the history;
+//   - strangers: everything else (site verifications, SPF). They are never touched, byte for byte.
+//
+// What an account can hold to depends on its provider. RFC 2136 has prerequisites: the server compares and swaps by
+// itself, and two writers anywhere cannot harm each other. Cloudflare's API has none: there the account looks, writes and
+// looks again, with one writer per name in the process; that no other process writes at the same time is the caller's
+// part (leases in the store).
+package dnsupdate
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/stspub/stspub/internal/config"
+)
+
+// stsPrefix is what an MTA-STS record begins with, well-formed or not. RFC 8461, Section 3.1.
+const stsPrefix = "v=STSv1"
+
+// IsSTS says whether a TXT value begins with "v=STSv1". What does not is a stranger.
+func IsSTS(text string) bool { return strings.HasPrefix(text, stsPrefix) }
+
+// Change replaces TXT values at one name, in one step.
+type Change struct {
+	// Zone is the zone that holds the record, as in [View].Zone; Name is the record's owner. A-labels, without trailing dot.
+	Zone, Name string
+	// TTL of the record, in whole seconds, at least 1s. Cloudflare takes 60s and more.
+	TTL time.Duration
+	// Remove are the values that go: all character-strings of a record joined. Those that are not there are no error.
+	Remove []string
+	// Add is the value that comes, at most 255 octets of printable ASCII without quotes and backslashes; empty: none.
+	Add string
+}
+
+// Account writes TXT records at one DNS provider. It is safe for concurrent use; changes of one name wait for each other.
+//
+// After Apply returned nil, Add is there exactly once (if it is not empty), no value of Remove is (but Add, if it is
+// among them), and every other TXT record of the name is as it was. That this is so already is success as well, so a call
+// whose answer was lost is simply repeated. At no moment does the name hold zero STSv1 records, or two, unless it did so
+// before. Where an STSv1 record is found that the Change does not name, nothing is changed and the error is ErrConflict.
+//
+// Errors are of type [*Error]. After one of kind [KindUnavailable] it is not known whether the change was made, or will
+// still be. Apply takes 30 seconds at most, however the provider behaves.
+type Account interface {
+	Name() string     // as in the configuration
+	Provider() string // "cloudflare", "rfc2136"
+	Apply(ctx context.Context, c Change) error
+}
+
+// Options are common to all accounts. The zero value is good.
+type Options struct {
+	HTTP    http.RoundTripper // for providers with an HTTP API; nil: as http.DefaultTransport
+	Log     *slog.Logger      // nil: silent
+	Metrics *Metrics          // nil: not counted
+	// DryRun has every write refused where it would leave the process, with [ErrDryRun], and logged. Reads are made.
+	DryRun bool
+}
+
+// Open makes the account of a configuration. It asks nobody; wrong credentials show at the first Apply.
+func Open(a config.Account, o Options) (Account, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	g := newGuard(a, o)
+	var err error
+	switch a.Provider {
+	case "rfc2136":
+		g.backend, err = newRFC2136(a, g)
+	case "cloudflare":
+		g.backend, err = newCloudflare(a, g, o.HTTP)
+	default:
+		err = fmt.Errorf("unknown provider %q", a.Provider)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open account %q: %w", a.Name, err)
+	}
+	return g, nil
+}

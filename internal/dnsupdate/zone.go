@@ -1,0 +1,138 @@
+package dnsupdate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// remember is how long it is believed where a zone begins and who serves it; parents' TTLs are longer.
+	remember = 5 * time.Minute
+	// maxRemembered bounds each cache.
+	maxRemembered = 10_000
+)
+
+// server is one address of a name server.
+type server struct {
+	host string // empty for a stub's
+	addr string // "ADDR:PORT"
+	err  error  // the address is not known
+}
+
+func (s server) String() string { return strings.TrimSpace(s.host + " " + s.addr) }
+
+// zoneOf climbs from the name until something has an SOA record.
+func (o *Observer) zoneOf(ctx context.Context, name string) (string, error) {
+	if zone, ok := o.zones.get(name); ok {
+		return zone, nil
+	}
+	for at := name; ; at = parent(at) {
+		a, err := o.Resolver.Lookup(ctx, at, dns.TypeSOA)
+		if err != nil {
+			return "", fmt.Errorf("find zone: %w", err)
+		}
+		// With a CNAME it is the SOA of another place.
+		if len(a.RRs) > 0 && len(a.Chain) == 0 {
+			o.zones.put(name, at)
+			return at, nil
+		}
+		if at == "." {
+			return "", errors.New("find zone: not even the root has an SOA record; see resolvers and stub in [dns]")
+		}
+	}
+}
+
+func parent(name string) string {
+	if _, rest, ok := strings.Cut(name, "."); ok && rest != "" {
+		return rest
+	}
+	return "."
+}
+
+// serversOf finds the addresses of the zone's name servers.
+func (o *Observer) serversOf(ctx context.Context, zone string) ([]server, error) {
+	if _, addrs, ok := o.Resolver.StubFor(zone); ok {
+		var out []server
+		for _, a := range addrs {
+			out = append(out, server{addr: a})
+		}
+		return out, nil
+	}
+	if servers, ok := o.servers.get(zone); ok {
+		return servers, nil
+	}
+	ns, err := o.Resolver.Lookup(ctx, zone, dns.TypeNS)
+	if err != nil {
+		return nil, fmt.Errorf("find name servers of %q: %w", zone, err)
+	}
+	var out []server
+	known := true
+	for _, rr := range ns.RRs {
+		found, whole := o.addressesOf(ctx, unfqdn(rr.(*dns.NS).Ns))
+		out = append(out, found...)
+		known = known && whole
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("find name servers of %q: none has an address", zone)
+	}
+	if known {
+		o.servers.put(zone, out)
+	}
+	return out, nil
+}
+
+// addressesOf returns a name server's addresses. One that has none serves nobody, so it is left out; one whose addresses
+// cannot be learned may serve others and is kept, as a server that does not answer. whole is whether nothing failed.
+func (o *Observer) addressesOf(ctx context.Context, host string) (out []server, whole bool) {
+	a, err := o.Resolver.Addrs(ctx, host)
+	for _, ip := range a.Addrs {
+		out = append(out, server{host: host, addr: netip.AddrPortFrom(ip, 53).String()})
+	}
+	if err != nil {
+		out = append(out, server{host: host, err: fmt.Errorf("find name server %q: %w", host, err)})
+	}
+	return out, err == nil
+}
+
+// cache remembers a bounded number of answers for a while. The zero value is ready.
+type cache[V any] struct {
+	mu      sync.Mutex // guards entries
+	entries map[string]cached[V]
+}
+
+type cached[V any] struct {
+	value V
+	until time.Time
+}
+
+func (c *cache[V]) get(key string) (V, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[key]
+	return e.value, ok && time.Now().Before(e.until)
+}
+
+func (c *cache[V]) put(key string, value V) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.entries == nil {
+		c.entries = make(map[string]cached[V])
+	}
+	if len(c.entries) >= maxRemembered {
+		clear(c.entries) // all at once: it costs some questions, rarely
+	}
+	c.entries[key] = cached[V]{value, time.Now().Add(remember)}
+}
+
+func (c *cache[V]) forget(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.entries, key)
+}
