@@ -1,0 +1,226 @@
+package config
+
+import (
+	"encoding/base64"
+	"errors"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// What [account.NAME] is when it says nothing.
+const (
+	defaultAPIURL       = "https://api.cloudflare.com/client/v4"
+	defaultKeyAlgorithm = "hmac-sha256"
+)
+
+// accounts reads [account.NAME].
+func (l *loader) accounts() {
+	l.cfg.Accounts = make(map[string]Account, len(l.doc.Accounts))
+	for _, name := range slices.Sorted(maps.Keys(l.doc.Accounts)) {
+		t, table := l.doc.Accounts[name], "account."+name
+		l.label(table, name, t.Line)
+		a := Account{Name: name, Provider: t.Provider.v}
+		switch {
+		case !t.Provider.given():
+			l.problem(t.Line, table+".provider", `missing; write provider = "cloudflare" or provider = "rfc2136"`)
+		case t.Provider.v == "cloudflare":
+			l.cloudflare(table, t, &a)
+		case t.Provider.v == "rfc2136":
+			l.rfc2136(table, t, &a)
+		default:
+			l.problem(t.Provider.line, table+".provider", `%q is no provider; write "cloudflare" or "rfc2136"`, t.Provider.v)
+		}
+		l.cfg.Accounts[name] = a
+	}
+}
+
+func (l *loader) cloudflare(table string, t accountTable, a *Account) {
+	l.foreign(table, "cloudflare", map[string]text{
+		"server": t.Server, "key_name": t.KeyName, "key_algorithm": t.KeyAlgorithm, "key_file": t.KeyFile, "key_env": t.KeyEnv,
+	})
+	a.APIToken = l.secret(table, "api_token", t.APITokenFile, t.APITokenEnv)
+	if !t.APITokenFile.given() && !t.APITokenEnv.given() {
+		l.problem(t.Line, table+".api_token_file", `missing; write api_token_file = "/run/secrets/cloudflare" or `+
+			`api_token_env = "CLOUDFLARE_API_TOKEN"`)
+	}
+	a.APIURL = defaultAPIURL
+	if t.APIURL.given() {
+		a.APIURL = strings.TrimSuffix(l.url(table+".api_url", t.APIURL, true), "/")
+	}
+}
+
+func (l *loader) rfc2136(table string, t accountTable, a *Account) {
+	l.foreign(table, "rfc2136", map[string]text{
+		"api_token_file": t.APITokenFile, "api_token_env": t.APITokenEnv, "api_url": t.APIURL,
+	})
+	if t.Server.given() {
+		a.Server = l.primary(table+".server", t.Server)
+	} else {
+		l.problem(t.Line, table+".server", `missing; write the primary that takes updates, server = "192.0.2.53"`)
+	}
+	a.Key = l.secret(table, "key", t.KeyFile, t.KeyEnv)
+	if _, err := base64.StdEncoding.DecodeString(string(a.Key)); err != nil {
+		l.problem(max(t.KeyFile.line, t.KeyEnv.line), table+".key", "the key is not base64; write the secret of the TSIG key alone, "+
+			"as it stands behind the word secret in the server's configuration")
+	}
+	a.KeyName = l.keyName(table, t)
+	a.KeyAlgorithm = l.keyAlgorithm(table+".key_algorithm", t.KeyAlgorithm)
+}
+
+// foreign refuses keys of another provider.
+func (l *loader) foreign(table, provider string, keys map[string]text) {
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if keys[key].given() {
+			l.problem(keys[key].line, table+"."+key, "provider %q has no such key; leave it out", provider)
+		}
+	}
+}
+
+// primary returns the server that takes updates: an address or a host name, with its port.
+func (l *loader) primary(key string, t text) string {
+	host, port, err := net.SplitHostPort(t.v)
+	if err != nil {
+		host, port = strings.TrimSuffix(strings.TrimPrefix(t.v, "["), "]"), "53"
+	}
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	if _, err := netip.ParseAddr(host); err != nil && !isZone(strings.ToLower(host)) || portErr != nil || number == 0 {
+		l.problem(t.line, key, `%q is no server; write its address, with a port other than 53: "192.0.2.53:5353"`, t.v)
+		return ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// keyName returns the name of the TSIG key. It and the key come together or not at all.
+func (l *loader) keyName(table string, t accountTable) string {
+	hasKey := t.KeyFile.given() || t.KeyEnv.given()
+	switch {
+	case !t.KeyName.given() && hasKey:
+		l.problem(t.Line, table+".key_name", `missing; write the name of the TSIG key, key_name = "stspub"`)
+		return ""
+	case t.KeyName.given() && !hasKey:
+		l.problem(t.KeyName.line, table+".key_file", `missing; write the file with the secret of this TSIG key, `+
+			`key_file = "/run/secrets/tsig", or leave out key_name`)
+	case !hasKey:
+		l.warn(t.Line, table, "updates are not signed: whoever can send from this address can change the zone; "+
+			"write key_name and key_file")
+		return ""
+	}
+	name := strings.ToLower(strings.TrimSuffix(t.KeyName.v, "."))
+	if !isZone(name) {
+		l.problem(t.KeyName.line, table+".key_name", `%q is no name of a TSIG key; write one like "stspub"`, t.KeyName.v)
+	}
+	return name
+}
+
+func (l *loader) keyAlgorithm(key string, t text) string {
+	if !t.given() {
+		return defaultKeyAlgorithm
+	}
+	known := []string{"hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"}
+	name := strings.ToLower(strings.TrimSuffix(t.v, "."))
+	if !slices.Contains(known, name) {
+		l.problem(t.line, key, "%q is no TSIG algorithm; write one of %s", t.v, strings.Join(known, ", "))
+	}
+	return name
+}
+
+// aliasPrefix stands before the alias zone in the owner names of tenant "default", after a label of labelOctets.
+const aliasPrefix = ".d.default."
+
+// alias reads [alias].
+func (l *loader) alias() {
+	t := l.doc.Alias
+	if t.Line == 0 {
+		return
+	}
+	if !t.Zone.given() {
+		l.problem(t.Line, "alias.zone", `missing; write the zone for the records of publish = "alias", zone = "sts.example.com"`)
+	} else {
+		zone := l.aLabel("alias.zone", t.Zone)
+		owner := len(zone.Label()) + len(aliasPrefix) + len(zone)
+		if owner > maxNameOctets {
+			l.problem(t.Zone.line, "alias.zone", "%q is too long; records below it would have names of %d octets, and %d is the most",
+				t.Zone.v, owner, maxNameOctets)
+		}
+		l.cfg.Alias.Zone = string(zone)
+	}
+	if !t.Account.given() {
+		l.problem(t.Line, "alias.account", `missing; write the account that holds the zone, account = "%s"`, l.anyAccount())
+	} else {
+		l.cfg.Alias.Account = l.account("alias.account", t.Account)
+	}
+}
+
+// maxNameOctets is the length of the longest domain name as it is written. RFC 1035, Section 2.3.4.
+const maxNameOctets = 253
+
+// account returns the name of an account that is there, or "" after a problem.
+func (l *loader) account(key string, t text) string {
+	if _, found := l.doc.Accounts[t.v]; found {
+		return t.v
+	}
+	l.problem(t.line, key, "%s", l.missing("account", t.v, slices.Sorted(maps.Keys(l.doc.Accounts))))
+	return ""
+}
+
+// anyAccount returns the name of an account to show in an example.
+func (l *loader) anyAccount() string {
+	for _, name := range slices.Sorted(maps.Keys(l.doc.Accounts)) {
+		return name
+	}
+	return "main"
+}
+
+// missing says that there is no table of a name, and what may have been meant.
+func (l *loader) missing(kind, name string, known []string) string {
+	s := strconv.Quote(name) + " has no table [" + kind + ".NAME]; "
+	if near := nearest(name, known); near != "" {
+		return s + "did you mean " + strconv.Quote(near) + "?"
+	}
+	if len(known) > 0 {
+		return s + "there are: " + strings.Join(known, ", ")
+	}
+	return s + "write one"
+}
+
+// label refuses names of tables that cannot stand in a DNS name. MX sets and accounts come there, or into paths.
+func (l *loader) label(key, name string, line int) {
+	if len(name) > 63 || !isZone(name) || strings.Contains(name, ".") || strings.Contains(name, "_") {
+		l.problem(line, key, "%q is no name for a table; up to 63 lower-case letters, digits and hyphens, none of these first or last", name)
+	}
+}
+
+// isZone reports whether a name, without trailing dot, is one of a zone: lower-case labels of letters, digits, hyphens
+// and underscores.
+func isZone(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		if strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return len(name) <= maxNameOctets
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
+}
+
+// why returns what policygen says of a value, without the field, which the key names.
+func why(err error) string {
+	if fe, ok := errors.AsType[*policygen.FieldError](err); ok {
+		if fe.Value == "" {
+			return fe.Why
+		}
+		return strconv.Quote(fe.Value) + " " + fe.Why
+	}
+	return err.Error()
+}

@@ -1,0 +1,352 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// timing reads [publish] and [check].
+func (l *loader) timing() {
+	p, c := l.doc.Publish, l.doc.Check
+	l.cfg.Publish = Publish{
+		Settle: l.duration("publish.settle", p.Settle, 5*time.Minute, time.Second, day, `"1s" to "24h"`),
+		TTL:    l.duration("publish.ttl", p.TTL, 300*time.Second, time.Minute, time.Hour, `"60s" to "3600s"`),
+	}
+	if l.cfg.Publish.TTL%time.Second != 0 {
+		l.problem(p.TTL.line, "publish.ttl", "%q has a fraction of a second; write whole seconds", p.TTL.text)
+	}
+	l.cfg.Check = Check{
+		Every:     l.duration("check.every", c.Every, time.Hour, time.Second, 7*day, `"1s" to "168h"`),
+		HTTPSPort: l.port("check.https_port", c.HTTPSPort, 443),
+		SMTPPort:  l.port("check.smtp_port", c.SMTPPort, 25),
+		CAFile:    l.caFile("check.ca_file", c.CAFile),
+	}
+}
+
+func (l *loader) port(key string, n number, without int) int {
+	if !n.given() {
+		return without
+	}
+	if n.v < 1 || n.v > 65535 {
+		l.problem(n.line, key, "%d is no port; 1 to 65535", n.v)
+	}
+	return int(n.v)
+}
+
+// mxsets reads [mxset.NAME] but for the domains.
+func (l *loader) mxsets() {
+	l.cfg.MXSets = make(map[string]MXSet, len(l.doc.MXSets))
+	for _, name := range slices.Sorted(maps.Keys(l.doc.MXSets)) {
+		t, table := l.doc.MXSets[name], "mxset."+name
+		l.label(table, name, t.Line)
+		set := MXSet{Name: name, Policy: policygen.Policy{MX: l.patterns(table+".mx", t)}}
+		if !t.Mode.given() {
+			l.problem(t.Line, table+".mode", `missing; write mode = "testing" to begin with, or "enforce"`)
+		} else if mode, err := policygen.ParseMode(t.Mode.v); err != nil {
+			l.problem(t.Mode.line, table+".mode", "%s", why(err))
+		} else {
+			set.Policy.Mode = mode
+		}
+		if t.MaxAge.given() {
+			set.Policy.MaxAge = l.maxAge(table+".max_age", t.MaxAge)
+		} else {
+			l.problem(t.Line, table+".max_age", `missing; write max_age = "2w", or "1d" to begin with`)
+		}
+		// What is wrong with a part is said by now, in better words. What is left is the whole.
+		if p := set.Policy; p.Mode != "" && p.MaxAge > 0 && len(p.MX) == len(t.MX.items) && len(p.MX) > 0 {
+			if err := p.Validate(); err != nil {
+				l.problem(t.MX.line, table+".mx", "%s", why(err))
+			}
+		}
+		l.cfg.MXSets[name] = set
+	}
+}
+
+// patterns returns the MX patterns of a set that are right.
+func (l *loader) patterns(key string, t mxsetTable) []string {
+	if len(t.MX.items) == 0 {
+		what := "missing"
+		if t.MX.given() {
+			what = "is empty"
+		}
+		l.problem(max(t.Line, t.MX.line), key, `%s; write at least one MX, mx = ["mx1.example.net"]`, what)
+	}
+	var patterns []string
+	lines := make(map[string]int)
+	for _, item := range t.MX.items {
+		pattern, changed, err := policygen.ParsePattern(item.v)
+		if err != nil {
+			l.problem(item.line, key, "%s", why(err))
+			continue
+		}
+		if changed {
+			l.warn(item.line, key, "%q is published as %q", item.v, pattern)
+		}
+		if first, twice := lines[pattern]; twice {
+			l.problem(item.line, key, "%q is there twice, first in line %d; leave one out", pattern, first)
+		}
+		lines[pattern] = item.line
+		patterns = append(patterns, pattern)
+	}
+	return patterns
+}
+
+// way is how the record of a domain is reached: the two keys of that in a [[domain]] or [mxset.NAME].
+type way struct{ publish, account string }
+
+// declared is a name of a domain as it is written, and where: in the configuration file at line anchor, or in the
+// domains file to which that line leads.
+type declared struct {
+	raw    string
+	file   string
+	line   int
+	anchor int
+	key    string
+	set    string
+	way    way
+	adopt  bool
+}
+
+// maxPerList is how many problems of a list are told one by one. Whoever points at a wrong file reads the first few.
+const maxPerList = 20
+
+// domains reads [[domain]] and the lists of the MX sets.
+func (l *loader) domains() {
+	ways := make(map[string]way, len(l.doc.MXSets))
+	var all []declared
+	for _, name := range slices.Sorted(maps.Keys(l.doc.MXSets)) {
+		ways[name] = l.setWay(name)
+		all = append(all, l.listed(name, ways[name])...)
+	}
+	for _, t := range l.doc.Domains {
+		all = append(all, l.tabled(t, ways)...)
+	}
+	slices.SortStableFunc(all, func(a, b declared) int { return cmp.Compare(a.anchor, b.anchor) })
+	l.names(all)
+}
+
+// names turns what is declared into the domains of the configuration, each once, sorted.
+func (l *loader) names(all []declared) {
+	first := make(map[policygen.Name]int, len(all))
+	l.cfg.Domains = make([]Domain, 0, len(all))
+	told := make(map[string]int) // problems and warnings by list
+	for i, d := range all {
+		name, err := policygen.ParseName(d.raw)
+		switch j, twice := first[name]; {
+		case err != nil:
+			l.tell(told, d, "%s", why(err))
+			continue
+		case twice:
+			l.tell(told, d, "%q is declared twice, first in %s:%d; leave one out", name, all[j].file, all[j].line)
+			continue
+		case name.PolicyHost() == l.cfg.Server.Hostname:
+			l.tell(told, d, "%q has the policy host %q, which is server.hostname; give the service another name",
+				name, name.PolicyHost())
+		case !isASCII(d.raw):
+			l.tellWarning(told, d, "%q is published as %q", d.raw, name)
+		}
+		first[name] = i
+		l.cfg.Domains = append(l.cfg.Domains, Domain{
+			Name: name, MXSet: d.set, Publish: d.way.publish, Account: d.way.account, Adopt: d.adopt,
+		})
+	}
+	slices.SortFunc(l.cfg.Domains, func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+func (l *loader) tell(told map[string]int, d declared, format string, args ...any) {
+	if f, ok := d.finding(told, "problem", format, args...); ok {
+		l.findings.problems = append(l.findings.problems, f)
+	}
+}
+
+func (l *loader) tellWarning(told map[string]int, d declared, format string, args ...any) {
+	if f, ok := d.finding(told, "warning", format, args...); ok {
+		l.findings.warnings = append(l.findings.warnings, f)
+	}
+}
+
+// finding returns what to tell of a domain, unless enough was told of its list.
+func (d declared) finding(told map[string]int, kind, format string, args ...any) (finding, bool) {
+	list := kind + " " + d.file + " " + d.key
+	if d.key != "domain.name" {
+		told[list]++
+	}
+	f := finding{Problem{d.file, d.line, d.key, fmt.Sprintf(format, args...)}, d.anchor}
+	if told[list] == maxPerList {
+		f.Text += "; no more of this list is told"
+	}
+	return f, told[list] <= maxPerList
+}
+
+// setWay returns the way of an MX set, for its listed domains and for the tables that say none.
+func (l *loader) setWay(name string) way {
+	t, table := l.doc.MXSets[name], "mxset."+name
+	var w way
+	if t.Account.given() {
+		w.account = l.account(table+".account", t.Account)
+	}
+	if t.Publish.given() {
+		w.publish = l.publish(table+".publish", t.Publish)
+	}
+	if !t.Domains.given() && !t.DomainsFile.given() {
+		if w.publish == publishAlias {
+			l.ownAccount(table, t.Account)
+		}
+		return w
+	}
+	if !t.Publish.given() {
+		l.problem(t.Line, table+".publish", `missing; its listed domains need publish = "zone" or publish = "alias"`)
+	}
+	switch {
+	case w.publish == publishAlias:
+		l.ownAccount(table, t.Account)
+	case w.publish == publishZone && !t.Account.given():
+		l.problem(t.Line, table+".account", `missing; publish = "zone" needs the account that holds the zones, account = "%s"`,
+			l.anyAccount())
+	}
+	return w
+}
+
+// listed returns the domains that an MX set lists.
+func (l *loader) listed(name string, w way) []declared {
+	t, table := l.doc.MXSets[name], "mxset."+name
+	if w.publish == publishAlias {
+		w.account = l.cfg.Alias.Account
+	}
+	var all []declared
+	for _, item := range t.Domains.items {
+		all = append(all, declared{raw: item.v, file: l.file, line: item.line, anchor: item.line,
+			key: table + ".domains", set: name, way: w})
+	}
+	if t.Domains.given() && len(t.Domains.items) == 0 {
+		l.problem(t.Domains.line, table+".domains", "is empty; write at least one domain, or leave it out")
+	}
+	if !t.DomainsFile.given() {
+		return all
+	}
+	file := l.path(t.DomainsFile.v)
+	for i, line := range l.domainsFile(table+".domains_file", t.DomainsFile) {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line != "" {
+			all = append(all, declared{raw: line, file: file, line: i + 1, anchor: t.DomainsFile.line, set: name, way: w})
+		}
+	}
+	return all
+}
+
+// domainsFile returns the lines of a domains file. One that lost its domains or its end on the way here would take
+// domains out of service: it is refused.
+func (l *loader) domainsFile(key string, t text) []string {
+	path := l.path(t.v)
+	content, err := readRegular(path)
+	if err != nil {
+		l.problem(t.line, key, "read %q: %s; write the path of a file with one domain a line", path, cause(err))
+		return nil
+	}
+	l.sum(content)
+	lines := strings.Split(strings.TrimPrefix(string(content), "\ufeff"), "\n")
+	last := len(lines) - 1
+	if lines[last] != "" {
+		l.problem(t.line, key, "%q has no line end after line %d, so it may be cut off; end the last line", path, last+1)
+	}
+	named := slices.ContainsFunc(lines, func(s string) bool { s = strings.TrimSpace(s); return s != "" && s[0] != '#' })
+	if !named {
+		l.problem(t.line, key, "%q has no domain in it; write one a line, or leave the key out", path)
+	}
+	return lines
+}
+
+// tabled returns the domain of a [[domain]] table, if it has a name.
+func (l *loader) tabled(t domainTable, ways map[string]way) []declared {
+	if t.Line == 0 {
+		return nil // of a wrong type
+	}
+	if !t.Name.given() {
+		l.problem(t.Line, "domain.name", `missing; write name = "example.org"`)
+	}
+	set, known := ways[t.MXSet.v]
+	switch sets := slices.Sorted(maps.Keys(ways)); {
+	case !t.MXSet.given():
+		l.problem(t.Line, "domain.mxset", `missing; write the name of an MX set, mxset = "%s"`, append(sets, "main")[0])
+	case !known:
+		l.problem(t.MXSet.line, "domain.mxset", "%s", l.missing("mxset", t.MXSet.v, sets))
+	}
+	w := l.domainWay(t, set)
+	if !t.Name.given() {
+		return nil
+	}
+	return []declared{{raw: t.Name.v, file: l.file, line: t.Name.line, anchor: t.Name.line, key: "domain.name",
+		set: t.MXSet.v, way: w, adopt: t.Adopt.v}}
+}
+
+// domainWay returns the way of a [[domain]] table; what it leaves out is that of its MX set.
+func (l *loader) domainWay(t domainTable, set way) way {
+	w := set
+	if t.Publish.given() {
+		w.publish = l.publish("domain.publish", t.Publish)
+	} else if set.publish == "" && !l.doc.MXSets[t.MXSet.v].Publish.given() {
+		l.problem(t.Line, "domain.publish", `missing; write publish = "zone" or publish = "alias", here or in the MX set`)
+	}
+	switch {
+	case w.publish == publishAlias:
+		l.ownAccount("domain", t.Account)
+		w.account = l.cfg.Alias.Account
+	case t.Account.given():
+		w.account = l.account("domain.account", t.Account)
+	case w.publish == publishZone && !l.doc.MXSets[t.MXSet.v].Account.given():
+		l.problem(t.Line, "domain.account", `missing; publish = "zone" needs the account that holds the zone, account = "%s"`,
+			l.anyAccount())
+	}
+	return w
+}
+
+// The values of publish, as package store has them.
+const (
+	publishZone  = "zone"
+	publishAlias = "alias"
+)
+
+// publish returns a value of publish that can be had, or "" after a problem.
+func (l *loader) publish(key string, t text) string {
+	switch t.v {
+	case publishZone:
+		return t.v
+	case publishAlias:
+		if l.doc.Alias.Line == 0 {
+			l.problem(t.line, key, `"alias" needs a table [alias] with zone and account`)
+		}
+		return t.v
+	case "shared", "manual":
+		l.problem(t.line, key, `%q is not available yet; write "zone" or "alias"`, t.v)
+	default:
+		l.problem(t.line, key, `%q is no way to publish; write "zone" or "alias"`, t.v)
+	}
+	return ""
+}
+
+// ownAccount refuses another account than that of [alias] for a record in the alias zone.
+func (l *loader) ownAccount(table string, t text) {
+	if t.given() && t.v != l.doc.Alias.Account.v {
+		l.problem(t.line, table+".account", `%q is not the account of [alias], which holds the records of publish = "alias"; `+
+			"leave it out", t.v)
+	}
+}
+
+// readRegular reads a file. It is no pipe: opening one waits.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("is no regular file")
+	}
+	return os.ReadFile(path)
+}

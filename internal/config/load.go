@@ -1,0 +1,149 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Load reads the configuration file at path, the domains files and secrets that it names, and returns what they say.
+// Relative paths in it start at the folder it is in. The environment is asked through env, which is [os.Getenv] but in
+// tests.
+//
+// The error is that of reading the file, or all mistakes joined in the order of the file, each a [Problem]. Warnings, in
+// the same order, come with either. Neither holds a secret.
+func Load(path string, env func(string) string) (*Config, []Warning, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	l := &loader{findings: findings{file: path}, dir: dir, env: env, digest: sha256.New()}
+	l.sum(raw)
+	l.doc = parse(string(raw), &l.findings)
+	if l.doc != nil {
+		l.check()
+	}
+	l.cfg.Digest = hex.EncodeToString(l.digest.Sum(nil))
+	if err := l.err(); err != nil {
+		return nil, l.sortedWarnings(), err
+	}
+	return &l.cfg, l.sortedWarnings(), nil
+}
+
+// loader makes a Config of a document. What it finds wrong it notes, and goes on.
+type loader struct {
+	findings
+	dir    string // of the configuration file, absolute
+	env    func(string) string
+	doc    *document
+	digest hash.Hash
+	cfg    Config
+}
+
+// check fills cfg. Later tables refer to earlier ones.
+func (l *loader) check() {
+	l.server()
+	l.store()
+	l.dns()
+	l.acme()
+	l.accounts()
+	l.alias()
+	l.timing()
+	l.mxsets()
+	l.domains()
+}
+
+// sum adds a file's content to the digest. Its length before it keeps two files from passing for two others.
+func (l *loader) sum(content []byte) {
+	var size [8]byte
+	binary.BigEndian.PutUint64(size[:], uint64(len(content)))
+	l.digest.Write(size[:])
+	l.digest.Write(content)
+}
+
+// path returns a path of the file as an absolute one.
+func (l *loader) path(p string) string {
+	if filepath.IsAbs(p) {
+		return filepath.Clean(p)
+	}
+	return filepath.Join(l.dir, p)
+}
+
+// parse returns the document that a TOML text holds, or nil if it is no TOML. Unknown keys and wrong types are problems,
+// and left out of the document.
+func parse(raw string, found *findings) *document {
+	raw = strings.TrimPrefix(raw, "\ufeff")
+	if strings.HasPrefix(raw, "\xff\xfe") || strings.HasPrefix(raw, "\xfe\xff") {
+		found.problem(1, "TOML syntax", "the file is UTF-16, save it as UTF-8")
+		return nil
+	}
+	tree, err := decodeTOML(raw)
+	if err != nil {
+		line, why := syntaxError(err)
+		found.problem(line, "TOML syntax", "%s", why)
+		return nil
+	}
+	var doc document
+	decoder{found}.table(nil, tree, locate(raw), reflect.ValueOf(&doc).Elem())
+	return &doc
+}
+
+// decodeTOML returns the values of a TOML text. The library panics where it finds itself to be wrong; that must not
+// end a server that reloads.
+func decodeTOML(raw string) (tree map[string]any, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("the TOML library fails on this file")
+		}
+	}()
+	_, err = toml.Decode(raw, &tree)
+	if tree == nil {
+		tree = map[string]any{}
+	}
+	return tree, err
+}
+
+// syntaxError returns the place and the words of the library's error without what they quote of the file beyond a single
+// sign: it may be a part of a secret.
+func syntaxError(err error) (line int, why string) {
+	var perr toml.ParseError
+	if !errors.As(err, &perr) {
+		return 1, err.Error()
+	}
+	why = strings.TrimSuffix(perr.Message, ".")
+	if strings.HasPrefix(why, "Key '") {
+		return perr.Position.Line, "k" + why[1:] + "; a key or table stands once"
+	}
+	if strings.Contains(why, "out of range") {
+		return perr.Position.Line, "a number is out of range"
+	}
+	quoted := regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`)
+	why = quoted.ReplaceAllStringFunc(why, func(q string) string {
+		if strings.ContainsFunc(q, isWordRune) && len(q) > len(`'\n'`) || len(q) > len(`'""""""'`) {
+			return "something else"
+		}
+		return q
+	})
+	if strings.HasPrefix(why, "expected value but found") {
+		why += `; a string stands in quotes: key = "value"`
+	}
+	return perr.Position.Line, strings.ToLower(why[:1]) + why[1:]
+}
+
+func isWordRune(r rune) bool {
+	return r > '~' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z'
+}

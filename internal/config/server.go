@@ -1,0 +1,265 @@
+package config
+
+import (
+	"maps"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// What [server] and [store] are when they say nothing.
+const (
+	defaultHTTPS = ":443"
+	defaultHTTP  = ":80"
+	defaultAdmin = "unix:/run/stspub/admin.sock"
+	defaultStore = "/var/lib/stspub/stspub.db"
+)
+
+// maxSocketPath is what fits into sun_path of unix(7).
+const maxSocketPath = 107
+
+// server reads [server].
+func (l *loader) server() {
+	t, s := l.doc.Server, &l.cfg.Server
+	if !t.Hostname.given() {
+		l.problem(t.Line, "server.hostname", `missing; write hostname = "mta-sts.example.com", `+
+			"the name that customers point their CNAMEs to")
+	} else {
+		s.Hostname = string(l.aLabel("server.hostname", t.Hostname))
+	}
+	for _, a := range t.Addresses.items {
+		addr, err := netip.ParseAddr(a.v)
+		if err != nil || addr.Zone() != "" {
+			l.problem(a.line, "server.addresses", `%q is no IP address; write one like "192.0.2.1" or "2001:db8::1"`, a.v)
+			continue
+		}
+		s.Addresses = append(s.Addresses, addr.Unmap())
+	}
+	s.HTTPS = l.listen("server.https", t.HTTPS, defaultHTTPS)
+	if t.HTTP.v != "off" {
+		s.HTTP = l.listen("server.http", t.HTTP, defaultHTTP)
+	}
+	s.Health = l.listen("server.health", t.Health, "")
+	s.Admin = l.admin(t.Admin)
+	l.clashes()
+}
+
+// aLabel returns a name of our own, which is only checked, not converted: it stands in customers' DNS.
+func (l *loader) aLabel(key string, t text) policygen.Name {
+	name, err := policygen.ParseName(t.v)
+	if err != nil {
+		l.problem(t.line, key, "%s", why(err))
+		return ""
+	}
+	if !isASCII(t.v) {
+		l.problem(t.line, key, "%q has U-labels; write %q", t.v, name)
+		return ""
+	}
+	return name
+}
+
+// listen returns the address of a listener.
+func (l *loader) listen(key string, t text, without string) string {
+	if !t.given() {
+		return without
+	}
+	host, port, err := net.SplitHostPort(t.v)
+	if err == nil && host != "" {
+		_, err = netip.ParseAddr(host)
+	}
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		l.problem(t.line, key, `%q is no address to listen at; write ":443" or "192.0.2.1:443"`, t.v)
+		return without
+	}
+	return t.v
+}
+
+// admin returns the address of the admin listener, which anybody who can reach it may use.
+func (l *loader) admin(t text) string {
+	if !t.given() {
+		return defaultAdmin
+	}
+	if path, found := strings.CutPrefix(t.v, "unix:"); found {
+		path = l.path(path)
+		if path == l.dir {
+			l.problem(t.line, "server.admin", `"unix:" has no path; write %q`, defaultAdmin)
+		} else if len(path) > maxSocketPath {
+			l.problem(t.line, "server.admin", "%q is too long for a socket; at most %d bytes", path, maxSocketPath)
+		}
+		return "unix:" + path
+	}
+	if addr, err := netip.ParseAddrPort(t.v); err != nil || !addr.Addr().IsLoopback() {
+		l.problem(t.line, "server.admin", `%q is neither a socket nor a loopback address; write %q or "127.0.0.1:8420"`,
+			t.v, defaultAdmin)
+	}
+	return t.v
+}
+
+// clashes finds two listeners at one address.
+func (l *loader) clashes() {
+	t, s := l.doc.Server, l.cfg.Server
+	listeners := []struct {
+		key, addr string
+		line      int
+	}{
+		{"server.https", s.HTTPS, t.HTTPS.line}, {"server.http", s.HTTP, t.HTTP.line},
+		{"server.admin", s.Admin, t.Admin.line}, {"server.health", s.Health, t.Health.line},
+	}
+	for i, b := range listeners {
+		for _, a := range listeners[:i] {
+			if overlap(a.addr, b.addr) {
+				l.problem(max(a.line, b.line, t.Line), b.key, "%q is taken by %s; write another port", b.addr, a.key)
+			}
+		}
+	}
+}
+
+// overlap reports whether two listeners cannot be open at once.
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	all := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	return hostA == hostB || all(hostA) || all(hostB)
+}
+
+// store reads [store]. The URL of another engine may hold a password, so none is shown.
+func (l *loader) store() {
+	l.cfg.Store.Path = defaultStore
+	t := l.doc.Store.URL
+	if !t.given() {
+		return
+	}
+	path, sqlite := strings.CutPrefix(t.v, "sqlite:")
+	switch {
+	case strings.HasPrefix(t.v, "postgres:"), strings.HasPrefix(t.v, "postgresql:"):
+		l.problem(t.line, "store.url", "PostgreSQL is not available yet; write url = %q", "sqlite:"+defaultStore)
+	case !sqlite:
+		l.problem(t.line, "store.url", "names no known engine; write url = %q", "sqlite:"+defaultStore)
+	case path == "", strings.HasSuffix(path, "/"), strings.Contains(path, ":memory:"):
+		l.problem(t.line, "store.url", "names no file; write url = %q", "sqlite:"+defaultStore)
+	default:
+		l.cfg.Store.Path = l.path(path)
+	}
+}
+
+// dns reads [dns].
+func (l *loader) dns() {
+	t := l.doc.DNS
+	l.cfg.DNS.Resolvers = l.servers("dns.resolvers", t.Resolvers)
+	for _, raw := range slices.Sorted(maps.Keys(t.Stub)) {
+		servers := t.Stub[raw]
+		if !servers.given() {
+			continue // of a wrong type
+		}
+		zone := strings.ToLower(strings.TrimSuffix(raw, "."))
+		if raw == "." {
+			zone = raw
+		}
+		if zone != "." && !isZone(zone) {
+			l.problem(servers.line, "dns.stub", `%q is no zone; write one in A-labels like "example.com", or "." for all`, raw)
+		}
+		if _, twice := l.cfg.DNS.Stub[zone]; twice {
+			l.problem(servers.line, "dns.stub", "zone %q is there twice; write all its servers into one list", zone)
+		}
+		if l.cfg.DNS.Stub == nil {
+			l.cfg.DNS.Stub = make(map[string][]string)
+		}
+		l.cfg.DNS.Stub[zone] = l.servers("dns.stub", servers)
+	}
+}
+
+// servers returns addresses of DNS servers with their ports.
+func (l *loader) servers(key string, addrs list) []string {
+	if addrs.given() && len(addrs.items) == 0 {
+		l.problem(addrs.line, key, `is empty; write at least one address like "192.0.2.53", or leave it out`)
+	}
+	var servers []string
+	for _, a := range addrs.items {
+		addr, err := netip.ParseAddrPort(a.v)
+		if err != nil {
+			var ip netip.Addr
+			ip, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(a.v, "["), "]"))
+			addr = netip.AddrPortFrom(ip, 53)
+		}
+		if err != nil || addr.Port() == 0 {
+			l.problem(a.line, key, `%q is no address of a DNS server; write one like "192.0.2.53" or "[2001:db8::53]:5353"`, a.v)
+			continue
+		}
+		servers = append(servers, addr.String())
+	}
+	return servers
+}
+
+// acme reads the one [acme.NAME].
+func (l *loader) acme() {
+	names := slices.SortedFunc(maps.Keys(l.doc.ACME), func(a, b string) int {
+		return l.doc.ACME[a].Line - l.doc.ACME[b].Line
+	})
+	if len(names) == 0 {
+		l.problem(0, "acme", `missing; write a table [acme.letsencrypt] with email = "postmaster@example.com" and `+
+			`directory = "https://acme-v02.api.letsencrypt.org/directory"`)
+		return
+	}
+	for _, name := range names[1:] {
+		l.problem(l.doc.ACME[name].Line, "acme."+name, "a second CA is not available yet; keep [acme.%s] of line %d or this one",
+			names[0], l.doc.ACME[names[0]].Line)
+	}
+	name := names[0]
+	t, table := l.doc.ACME[name], "acme."+name
+	l.label(table, name, t.Line)
+	l.cfg.ACME = ACME{Name: name, Email: t.Email.v, CAFile: l.caFile(table+".ca_file", t.CAFile)}
+	if addr, err := mail.ParseAddress(t.Email.v); t.Email.given() && (err != nil || addr.Address != t.Email.v) {
+		l.problem(t.Email.line, table+".email", `%q is no mail address; write one like "postmaster@example.com"`, t.Email.v)
+	}
+	if !t.Directory.given() {
+		l.problem(t.Line, table+".directory",
+			`missing; write directory = "https://acme-v02.api.letsencrypt.org/directory" for Let's Encrypt`)
+		return
+	}
+	l.cfg.ACME.Directory = l.url(table+".directory", t.Directory, false)
+}
+
+// url returns an HTTPS URL. On loopback it may be HTTP where insecure says so. It is not shown, as it may hold a password.
+func (l *loader) url(key string, t text, insecure bool) string {
+	u, err := url.Parse(t.v)
+	if err != nil || u.Host == "" || u.Opaque != "" {
+		l.problem(t.line, key, `is no URL; write one like "https://api.example.com/path"`)
+		return ""
+	}
+	if u.User != nil {
+		l.problem(t.line, key, "has a user or password in it, which does not belong into this file")
+		return ""
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	loopback := err == nil && ip.IsLoopback() || u.Hostname() == "localhost"
+	if u.Scheme != "https" && !(insecure && u.Scheme == "http" && loopback) {
+		l.problem(t.line, key, "is not HTTPS; write a URL that begins with https://")
+		return ""
+	}
+	return t.v
+}
+
+// caFile returns the path of a file with CA certificates, and checks that there are any.
+func (l *loader) caFile(key string, t text) string {
+	if !t.given() {
+		return ""
+	}
+	path := l.path(t.v)
+	if err := checkCAFile(path); err != nil {
+		l.problem(t.line, key, "%v", err)
+	}
+	return filepath.Clean(path)
+}

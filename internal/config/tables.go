@@ -1,0 +1,110 @@
+package config
+
+// document is the configuration file as it is written. Line, in each table, is that of its header, 0 without one.
+type document struct {
+	Line int
+
+	Server   serverTable             `toml:"server"`
+	Store    storeTable              `toml:"store"`
+	DNS      dnsTable                `toml:"dns"`
+	ACME     map[string]acmeTable    `toml:"acme"`
+	Accounts map[string]accountTable `toml:"account"`
+	Alias    aliasTable              `toml:"alias"`
+	Publish  publishTable            `toml:"publish"`
+	Check    checkTable              `toml:"check"`
+	MXSets   map[string]mxsetTable   `toml:"mxset"`
+	Domains  []domainTable           `toml:"domain"`
+}
+
+type serverTable struct {
+	Line int
+
+	Hostname  text `toml:"hostname"`
+	Addresses list `toml:"addresses"`
+	HTTPS     text `toml:"https"`
+	HTTP      text `toml:"http"`
+	Admin     text `toml:"admin"`
+	Health    text `toml:"health"`
+}
+
+type storeTable struct {
+	Line int
+
+	URL text `toml:"url"`
+}
+
+type dnsTable struct {
+	Line int
+
+	Resolvers list            `toml:"resolvers"`
+	Stub      map[string]list `toml:"stub"`
+}
+
+type acmeTable struct {
+	Line int
+
+	Email     text `toml:"email"`
+	Directory text `toml:"directory"`
+	CAFile    text `toml:"ca_file"`
+}
+
+type accountTable struct {
+	Line int
+
+	Provider text `toml:"provider"`
+
+	APITokenFile text `toml:"api_token_file"`
+	APITokenEnv  text `toml:"api_token_env"`
+	APIURL       text `toml:"api_url"`
+
+	Server       text `toml:"server"`
+	KeyName      text `toml:"key_name"`
+	KeyAlgorithm text `toml:"key_algorithm"`
+	KeyFile      text `toml:"key_file"`
+	KeyEnv       text `toml:"key_env"`
+}
+
+type aliasTable struct {
+	Line int
+
+	Zone    text `toml:"zone"`
+	Account text `toml:"account"`
+}
+
+type publishTable struct {
+	Line int
+
+	Settle span `toml:"settle"`
+	TTL    span `toml:"ttl"`
+}
+
+type checkTable struct {
+	Line int
+
+	Every     span   `toml:"every"`
+	HTTPSPort number `toml:"https_port"`
+	SMTPPort  number `toml:"smtp_port"`
+	CAFile    text   `toml:"ca_file"`
+}
+
+type mxsetTable struct {
+	Line int
+
+	MX          list `toml:"mx"`
+	Mode        text `toml:"mode"`
+	MaxAge      span `toml:"max_age"`
+	Domains     list `toml:"domains"`
+	DomainsFile text `toml:"domains_file"`
+	Publish     text `toml:"publish"`
+	Account     text `toml:"account"`
+}
+
+type domainTable struct {
+	Line int
+
+	Name    text `toml:"name"`
+	MXSet   text `toml:"mxset"`
+	Publish text `toml:"publish"`
+	Account text `toml:"account"`
+	Adopt   flag `toml:"adopt"`
+}
