@@ -35,7 +35,7 @@ func ParsePolicy(text []byte) (Policy, error) {
 	for n := 1; rest != ""; n++ {
 		var line string
 		line, rest, _ = strings.Cut(rest, "\n")
-		p.note(n, p.parseLine(strings.TrimSuffix(line, "\r")))
+		p.parseLine(n, strings.TrimSuffix(line, "\r"))
 	}
 	p.finish()
 	return p.policy, errors.Join(p.problems...)
@@ -44,18 +44,13 @@ func ParsePolicy(text []byte) (Policy, error) {
 // policyParser holds what was read of a policy so far.
 type policyParser struct {
 	policy   Policy
-	seen     map[string]bool // keys but mx
+	seen     map[string]bool // keys
 	problems []error
 }
 
-// note keeps a problem of line n, or of the whole policy when n is 0.
-func (p *policyParser) note(n int, err error) {
-	switch {
-	case err == nil || len(p.problems) == maxProblems:
-	case n == 0:
+func (p *policyParser) note(err error) {
+	if len(p.problems) < maxProblems {
 		p.problems = append(p.problems, fmt.Errorf("parse policy: %w", err))
-	default:
-		p.problems = append(p.problems, fmt.Errorf("parse policy: line %d: %w", n, err))
 	}
 }
 
@@ -63,56 +58,65 @@ func (p *policyParser) note(n int, err error) {
 func (p *policyParser) finish() {
 	for _, key := range []string{"version", "mode", "max_age"} {
 		if !p.seen[key] {
-			p.note(0, &FieldError{Field: key, Why: "is missing; keys are in lower case"})
+			p.note(&FieldError{Field: key, Why: "is missing; keys are in lower case"})
 		}
 	}
 	if !p.seen["mx"] && p.policy.Mode != None {
-		p.note(0, &FieldError{Field: "mx", Why: "is missing; only mode none does without"})
+		p.note(&FieldError{Field: "mx", Why: "is missing; only mode none does without"})
 	}
 }
 
-func (p *policyParser) parseLine(line string) error {
+func (p *policyParser) parseLine(n int, line string) {
+	if why := checkLine(line); why != "" {
+		p.note(&FieldError{Field: fmt.Sprintf("line %d", n), Value: line, Why: why})
+		return
+	}
+	key, value, _ := strings.Cut(line, ":")
+	again := p.seen[key]
+	p.seen[key] = true
+	if again && key != "mx" {
+		return
+	}
+	if err := p.parseField(key, strings.Trim(value, whiteSpace)); err != nil {
+		p.note(fmt.Errorf("line %d: %w", n, err))
+	}
+}
+
+// checkLine says why a line is not a key and a value, whatever the key.
+func checkLine(line string) (why string) {
 	key, value, found := strings.Cut(line, ":")
 	value = strings.Trim(value, whiteSpace)
-	refuse := func(why string) error { return &FieldError{Field: "line", Value: line, Why: why} }
 	switch {
 	case strings.Trim(line, whiteSpace) == "":
-		return refuse("is blank, which some senders refuse")
+		return "is blank, which some senders refuse"
 	case !utf8.ValidString(line):
-		return refuse("is not UTF-8")
+		return "is not UTF-8"
 	case strings.HasPrefix(line, "\ufeff"):
-		return refuse("begins with a byte order mark")
+		return "begins with a byte order mark"
 	case !found:
-		return refuse("has no colon; write key: value")
+		return "has no colon; write key: value"
 	case !isExtensionName(key):
-		return refuse("has a bad key; up to 32 letters, digits, and _ - . inside, no space around it")
-	case strings.ContainsFunc(value, isControl):
-		return refuse("has a control character")
+		return "has a bad key; up to 32 letters, digits, and _ - . inside, no space around it"
 	case value == "":
-		return refuse("has no value")
+		return "has no value"
+	case strings.ContainsFunc(value, isControl):
+		return "has a control character"
 	}
-	first := !p.seen[key]
-	p.seen[key] = true
-	if key == "mx" {
-		return p.parseMX(value)
-	}
-	if !first {
-		return nil
-	}
-	return p.parseField(key, value)
+	return ""
 }
 
-// parseField reads any key but mx.
 func (p *policyParser) parseField(key, value string) (err error) {
 	switch key {
 	case "version":
 		if value != "STSv1" {
-			return &FieldError{Field: key, Value: value, Why: "is unknown; there is STSv1 only"}
+			err = &FieldError{Field: key, Value: value, Why: "is unknown; there is STSv1 only"}
 		}
 	case "mode":
 		p.policy.Mode, err = ParseMode(value)
 	case "max_age":
 		p.policy.MaxAge, err = parseMaxAge(value)
+	case "mx":
+		err = p.parseMX(value)
 	}
 	return err
 }
@@ -120,12 +124,9 @@ func (p *policyParser) parseField(key, value string) (err error) {
 // parseMaxAge returns a number with the error where it is only too large.
 func parseMaxAge(value string) (int, error) {
 	const most = 10 // digits, by the grammar
-	if len(value) > most || strings.Trim(value, "0123456789") != "" {
+	seconds, err := strconv.ParseUint(value, 10, 64) // takes no sign
+	if err != nil || len(value) > most {
 		return 0, &FieldError{Field: "max_age", Value: value, Why: "is no number of seconds; 1 to 10 digits"}
-	}
-	seconds, err := strconv.ParseInt(value, 10, 64)
-	if err != nil {
-		return 0, &FieldError{Field: "max_age", Value: value, Why: "is no number of seconds"}
 	}
 	if seconds > MaxAgeLimit {
 		return MaxAgeLimit, &FieldError{Field: "max_age", Value: value, Why: fmt.Sprintf("is more than %d seconds", MaxAgeLimit)}
