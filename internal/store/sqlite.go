@@ -1,0 +1,268 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// SQLite is the embedded engine: one file, one process. The file and those that SQLite keeps beside it ("-wal", "-shm")
+// hold private keys and belong to the user that runs stspub alone.
+//
+// Writes queue for a single connection, so they never meet each other as SQLITE_BUSY; reads go beside them and see the
+// last commit. Every commit is synced to disk.
+type SQLite struct {
+	path    string
+	writer  *sql.DB // one connection
+	readers *sql.DB // for reads that end within their method
+	streams *sql.DB // for EachDomain and EachCertificate, see [stream]
+	close   func() error
+}
+
+var _ Store = (*SQLite)(nil)
+
+// readConnections bounds the reads that run at the same time; more wait their turn.
+const readConnections = 8
+
+// OpenSQLite opens the store in the file at path, and makes it (mode 0600) if it is not there; the directory must exist
+// and be writable. It brings the tables up to this version, and refuses a file that a newer version wrote.
+//
+// The store belongs to this process until Close: while another one has it open the error wraps [ErrLocked], which is
+// decided by a lock on the file path+".lock". Domains that the last process had claimed are due again.
+func OpenSQLite(ctx context.Context, path string) (*SQLite, error) {
+	s, err := openSQLite(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("open store %q: %w", path, err)
+	}
+	return s, nil
+}
+
+func openSQLite(ctx context.Context, path string) (*SQLite, error) {
+	file, err := createFile(path)
+	if err != nil {
+		return nil, adviseFile(path, err)
+	}
+	lock, err := lockFile(file + ".lock")
+	if err != nil {
+		return nil, adviseFile(file, err)
+	}
+	if err := checkWritable(file); err != nil {
+		return nil, adviseFile(file, errors.Join(err, lock.Close()))
+	}
+	s := &SQLite{path: file}
+	s.close = sync.OnceValue(func() error {
+		// The writer goes last: the last connection to a database tidies its log away, and a reader could not.
+		return errors.Join(closeAll(s.readers, s.streams, s.writer), lock.Close())
+	})
+	if err := s.connect(ctx); err != nil {
+		return nil, errors.Join(s.explain(ctx, err), s.close())
+	}
+	return s, nil
+}
+
+func closeAll(pools ...*sql.DB) error {
+	var errs []error
+	for _, p := range pools {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// connect opens the pools and brings the tables up to date.
+func (s *SQLite) connect(ctx context.Context) error {
+	var err error
+	if s.writer, err = openPool(s.path, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"+
+		// What is deleted is overwritten, since there are private keys in it. The log gives back what a large
+		// declaration took.
+		"&_pragma=foreign_keys(1)&_pragma=secure_delete(1)&_pragma=journal_size_limit(67108864)", 1); err != nil {
+		return err
+	}
+	if err := migrate(ctx, s.writer, migrations); err != nil {
+		return err
+	}
+	// Whoever claimed these is gone, for the lock is ours.
+	if _, err := s.writer.ExecContext(ctx,
+		`UPDATE domains SET due = claimed, claimed = 0, woken = 0 WHERE claimed <> 0`); err != nil {
+		return err
+	}
+	if s.readers, err = openPool(s.path, "mode=ro", readConnections); err != nil {
+		return err
+	}
+	s.streams, err = openPool(s.path, "mode=ro", 0)
+	return err
+}
+
+// openPool returns a pool of at most size connections, 0 for any number.
+func openPool(path, params string, size int) (*sql.DB, error) {
+	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: params + "&_pragma=busy_timeout(5000)"}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(size)
+	db.SetMaxIdleConns(max(size, 1))
+	return db, nil
+}
+
+// Ping writes to the store, since a full or failed disk shows only then. It waits for the writes under way.
+func (s *SQLite) Ping(ctx context.Context) error {
+	return s.write(ctx, "write to store", func(tx *sql.Tx) error {
+		_, err := nextVersion(ctx, tx)
+		return err
+	})
+}
+
+// Close gives the store back. Calls under way should have ended; a second Close does nothing.
+func (s *SQLite) Close() error {
+	if err := s.close(); err != nil {
+		return fmt.Errorf("close store %q: %w", s.path, err)
+	}
+	return nil
+}
+
+// write runs f in a transaction. Doing says what for, as the begin of the error.
+func (s *SQLite) write(ctx context.Context, doing string, f func(*sql.Tx) error) error {
+	tx, err := s.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+	}
+	err = f(tx)
+	if err == nil {
+		err = tx.Commit()
+	}
+	if err != nil {
+		_ = tx.Rollback() // says nothing new: the transaction is over or its connection is broken
+		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+	}
+	return nil
+}
+
+// exec is write for a single statement.
+func (s *SQLite) exec(ctx context.Context, doing, query string, args ...any) error {
+	return s.write(ctx, doing, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, query, args...)
+		return err
+	})
+}
+
+// nextVersion numbers the transaction. It is its first write.
+func nextVersion(ctx context.Context, tx *sql.Tx) (int64, error) {
+	var v int64
+	err := tx.QueryRowContext(ctx, `UPDATE versions SET last = last + 1 RETURNING last`).Scan(&v)
+	return v, err
+}
+
+// row is what a query finds: *sql.Row and *sql.Rows.
+type row interface{ Scan(dest ...any) error }
+
+// collect returns all rows of a query.
+func collect[T any](ctx context.Context, s *SQLite, doing string, scan func(row) (T, error), query string,
+	args ...any) ([]T, error) {
+	var all []T
+	keep := func(v T) error {
+		all = append(all, v)
+		return nil
+	}
+	if err := each(ctx, s, s.readers, doing, scan, keep, query, args...); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// stream calls f for each row of a query, as of the moment it was called. It holds a connection while f runs, and f may
+// call the store: so streams take connections from a pool of their own without a bound, or a few at the same time
+// would wait for each other for ever.
+func stream[T any](ctx context.Context, s *SQLite, doing string, scan func(row) (T, error), f func(T) error,
+	query string) error {
+	return each(ctx, s, s.streams, doing, scan, f, query)
+}
+
+// each calls f for each row of a query; an error of f is returned as it is.
+func each[T any](ctx context.Context, s *SQLite, pool *sql.DB, doing string, scan func(row) (T, error),
+	f func(T) error, query string, args ...any) error {
+	rows, err := pool.QueryContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+		}
+		if err := f(v); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+	}
+	return nil
+}
+
+// explain says what to do about what SQLite reports, by its code.
+func (s *SQLite) explain(ctx context.Context, err error) error {
+	var e *sqlite.Error
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff { // the rest of the code is detail
+	case sqlite3.SQLITE_INTERRUPT:
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("%w: end the program that writes to %q (%w)", ErrLocked, s.path, err)
+	case sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%q is no SQLite database: name another file, or restore it from a backup (%w)", s.path, err)
+	case sqlite3.SQLITE_CORRUPT:
+		return fmt.Errorf("%q is damaged: restore it from a backup (%w)", s.path, err)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("no space left for %q: make room on its disk (%w)", s.path, err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("%q or its directory does not take writes: look at its disk and permissions (%w)", s.path, err)
+	}
+	return err
+}
+
+// micros is a time as the tables have it.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// fromMicros is the time that micros was given, to the microsecond.
+func fromMicros(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+// stamp scans a time.
+type stamp struct{ t *time.Time }
+
+// Scan implements [sql.Scanner].
+func (s stamp) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("time is a %T", v)
+	}
+	*s.t = fromMicros(n)
+	return nil
+}

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// keepBooks enters into history and ids what changed from old to st.
+func keepBooks(ctx context.Context, tx *sql.Tx, name policygen.Name, old, st State, now time.Time) error {
+	if st.Served != old.Served {
+		if err := turnPage(ctx, tx, name, st.Served, now); err != nil {
+			return err
+		}
+	}
+	if st.Intended != old.Intended && st.Intended != "" {
+		if err := intend(ctx, tx, st, now); err != nil {
+			return err
+		}
+	}
+	if st.ID == old.ID || st.ID == "" {
+		return nil
+	}
+	// An id that was intended earlier and lands late is verified too, one that is not ours is not in the table.
+	_, err := tx.ExecContext(ctx, `UPDATE ids SET verified = ? WHERE id = ? AND verified = 0`, micros(now), st.ID)
+	return err
+}
+
+// turnPage ends the policy that was served until now, and begins text unless nothing is served any more.
+func turnPage(ctx context.Context, tx *sql.Tx, name policygen.Name, text string, now time.Time) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ? WHERE name = ? AND until = 0 AND by_foreign = 0`,
+		micros(now), name); err != nil {
+		return err
+	}
+	if text == "" {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO history (name, text, by_foreign, since, until) VALUES (?, ?, 0, ?, 0)`,
+		name, text, micros(now))
+	return err
+}
+
+// intend enters a new id.
+func intend(ctx context.Context, tx *sql.Tx, st State, now time.Time) error {
+	res, err := tx.ExecContext(ctx,
+		`INSERT INTO ids (id, record, text, intended) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+		st.Intended, st.Record, st.Served, micros(now))
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	if err == nil && n == 0 {
+		err = fmt.Errorf("id %q for record %q: %w", st.Intended, st.Record, ErrIDReused)
+	}
+	return err
+}
+
+// History implements [Store].
+func (s *SQLite) History(ctx context.Context, name policygen.Name) ([]Served, error) {
+	scan := func(r row) (h Served, err error) {
+		err = r.Scan(&h.Text, &h.Foreign, stamp{&h.From}, stamp{&h.To})
+		return h, err
+	}
+	return collect(ctx, s, fmt.Sprintf("read history of domain %q", name), scan,
+		`SELECT text, by_foreign, since, until FROM history WHERE name = ? ORDER BY seq`, name)
+}
+
+// AddForeign implements [Store].
+func (s *SQLite) AddForeign(ctx context.Context, name policygen.Name, text string, now time.Time) error {
+	return s.write(ctx, fmt.Sprintf("add foreign policy of domain %q", name), func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE history SET until = max(until, ?)
+			WHERE name = ? AND by_foreign = 1 AND text = ?`, micros(now), name, text)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n > 0 {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO history (name, text, by_foreign, since, until) VALUES (?, ?, 1, ?, ?)`,
+			name, text, micros(now), micros(now))
+		return err
+	})
+}
+
+// IDs implements [Store].
+func (s *SQLite) IDs(ctx context.Context, record string) ([]WrittenID, error) {
+	scan := func(r row) (id WrittenID, err error) {
+		err = r.Scan(&id.ID, &id.Text, stamp{&id.Intended}, stamp{&id.Verified})
+		return id, err
+	}
+	return collect(ctx, s, fmt.Sprintf("read ids of record %q", record), scan,
+		`SELECT id, text, intended, verified FROM ids WHERE record = ? ORDER BY seq DESC`, record)
+}

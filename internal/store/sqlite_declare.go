@@ -1,0 +1,165 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// Declare implements [Store]. It walks the declared and the stored domains side by side in order of their names, so it
+// holds in memory only what differs.
+func (s *SQLite) Declare(ctx context.Context, d Declaration, now time.Time) (Change, error) {
+	var done Change
+	err := s.write(ctx, fmt.Sprintf("declare for owner %q", d.Owner), func(tx *sql.Tx) error {
+		want, err := sortDeclared(d)
+		if err != nil {
+			return err
+		}
+		sets, err := declareMXSets(ctx, tx, d)
+		if err != nil {
+			return err
+		}
+		diff := difference{owner: d.Owner, sets: sets}
+		if err := diff.walk(ctx, tx, want); err != nil {
+			return err
+		}
+		if err := diff.apply(ctx, tx, now); err != nil {
+			return err
+		}
+		done = diff.count()
+		_, err = tx.ExecContext(ctx, `DELETE FROM mxsets WHERE owner = '' AND NOT EXISTS (
+			SELECT 1 FROM domains WHERE domains.tenant = mxsets.tenant AND domains.mxset = mxsets.name)`)
+		return err
+	})
+	if err != nil {
+		return Change{}, err
+	}
+	return done, nil
+}
+
+// sortDeclared returns the declared domains by name.
+func sortDeclared(d Declaration) ([]*Domain, error) {
+	if d.Owner == "" {
+		return nil, errors.New("a declaration needs an owner")
+	}
+	want := make([]*Domain, len(d.Domains))
+	for i := range d.Domains {
+		want[i] = &d.Domains[i]
+		if o := want[i].Owner; o != "" && o != d.Owner {
+			return nil, fmt.Errorf("domain %q is declared for owner %q: declare it there", want[i].Name, o)
+		}
+	}
+	slices.SortFunc(want, func(a, b *Domain) int { return cmp.Compare(a.Name, b.Name) })
+	for i := 1; i < len(want); i++ {
+		if want[i].Name == want[i-1].Name {
+			return nil, fmt.Errorf("domain %q is declared twice: drop one", want[i].Name)
+		}
+	}
+	return want, nil
+}
+
+// setKey names an MX set.
+type setKey struct{ tenant, name string }
+
+// storedSet is a row of the table mxsets.
+type storedSet struct {
+	owner, mode, mx string
+	maxAge          int
+	changed         bool // the policy is about to change
+}
+
+// declareMXSets writes the MX sets that are new or differ, and disowns those that are missing. It returns all.
+func declareMXSets(ctx context.Context, tx *sql.Tx, d Declaration) (map[setKey]*storedSet, error) {
+	sets, err := storedSets(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	declared := make(map[setKey]bool, len(d.MXSets))
+	for _, m := range d.MXSets {
+		key := setKey{m.Tenant, m.Name}
+		if declared[key] {
+			return nil, fmt.Errorf("mx set %q is declared twice: drop one", m.Name)
+		}
+		declared[key] = true
+		if err := declareMXSet(ctx, tx, sets, key, d.Owner, m.Policy); err != nil {
+			return nil, fmt.Errorf("mx set %q: %w", m.Name, err)
+		}
+	}
+	for key, set := range sets {
+		if set.owner != d.Owner || declared[key] {
+			continue
+		}
+		set.owner = ""
+		if _, err := tx.ExecContext(ctx, `UPDATE mxsets SET owner = '' WHERE tenant = ? AND name = ?`,
+			key.tenant, key.name); err != nil {
+			return nil, err
+		}
+	}
+	return sets, nil
+}
+
+func storedSets(ctx context.Context, tx *sql.Tx) (map[setKey]*storedSet, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT tenant, name, owner, mode, max_age, mx FROM mxsets`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	sets := make(map[setKey]*storedSet)
+	for rows.Next() {
+		var key setKey
+		var set storedSet
+		if err := rows.Scan(&key.tenant, &key.name, &set.owner, &set.mode, &set.maxAge, &set.mx); err != nil {
+			return nil, err
+		}
+		sets[key] = &set
+	}
+	return sets, rows.Err()
+}
+
+// declareMXSet brings sets and the table to policy p, writing only what differs.
+func declareMXSet(ctx context.Context, tx *sql.Tx, sets map[setKey]*storedSet, key setKey, owner string,
+	p policygen.Policy) error {
+	mx, err := json.Marshal(p.MX)
+	if err != nil {
+		return err
+	}
+	set := storedSet{owner: owner, mode: string(p.Mode), maxAge: p.MaxAge, mx: string(mx)}
+	if old := sets[key]; old != nil {
+		if old.owner != owner && old.owner != "" {
+			return fmt.Errorf("belongs to owner %q: change it there, or take another name", old.owner)
+		}
+		if *old == set {
+			return nil
+		}
+		set.changed = old.mode != set.mode || old.maxAge != set.maxAge || old.mx != set.mx
+	}
+	sets[key] = &set
+	_, err = tx.ExecContext(ctx, `INSERT INTO mxsets (tenant, name, owner, mode, max_age, mx) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (tenant, name) DO UPDATE SET owner = excluded.owner, mode = excluded.mode,
+		max_age = excluded.max_age, mx = excluded.mx`,
+		key.tenant, key.name, set.owner, set.mode, set.maxAge, set.mx)
+	return err
+}
+
+// MXSets implements [Store].
+func (s *SQLite) MXSets(ctx context.Context) ([]MXSet, error) {
+	scan := func(r row) (m MXSet, err error) {
+		var mx string
+		if err := r.Scan(&m.Tenant, &m.Name, &m.Policy.Mode, &m.Policy.MaxAge, &mx); err != nil {
+			return m, err
+		}
+		if err := json.Unmarshal([]byte(mx), &m.Policy.MX); err != nil {
+			return m, fmt.Errorf("mx set %q: %w", m.Name, err)
+		}
+		return m, nil
+	}
+	return collect(ctx, s, "read mx sets", scan,
+		`SELECT tenant, name, mode, max_age, mx FROM mxsets ORDER BY tenant, name`)
+}

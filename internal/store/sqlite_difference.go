@@ -1,0 +1,144 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// difference is what a declaration changes in the table of domains.
+type difference struct {
+	owner string
+	sets  map[setKey]*storedSet // all MX sets, as they will be
+
+	add, change, restore []*Domain        // as declared
+	remove               []policygen.Name // no longer declared
+	touch                []policygen.Name // the policy of their MX set changed
+}
+
+// walk compares the declared domains, by name, with the stored ones.
+func (c *difference) walk(ctx context.Context, tx *sql.Tx, want []*Domain) error {
+	for _, d := range want {
+		if set := c.sets[setKey{d.Tenant, d.MXSet}]; set == nil || set.owner == "" {
+			return fmt.Errorf("domain %q: mx set %q is not declared: declare it, or name another", d.Name, d.MXSet)
+		}
+	}
+	// The order is that of bytes, here as in cmp.Compare.
+	rows, err := tx.QueryContext(ctx, `SELECT name, tenant, mxset, publish, account, owner, declared_adopt, removed
+		FROM domains ORDER BY name`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var have Domain
+		if err := rows.Scan(&have.Name, &have.Tenant, &have.MXSet, &have.Publish, &have.Account, &have.Owner,
+			&have.Adopt, stamp{&have.Removed}); err != nil {
+			return err
+		}
+		for len(want) > 0 && want[0].Name < have.Name {
+			c.add = append(c.add, want[0])
+			want = want[1:]
+		}
+		var declared *Domain
+		if len(want) > 0 && cmp.Compare(want[0].Name, have.Name) == 0 {
+			declared, want = want[0], want[1:]
+		}
+		if err := c.compare(have, declared); err != nil {
+			return err
+		}
+	}
+	c.add = append(c.add, want...)
+	return rows.Err()
+}
+
+// compare decides about one stored domain; declared is nil when it is not declared.
+func (c *difference) compare(have Domain, declared *Domain) error {
+	switch set := c.sets[setKey{have.Tenant, have.MXSet}]; {
+	case declared != nil && have.Owner != c.owner:
+		return fmt.Errorf("domain %q belongs to owner %q: remove it there first", have.Name, have.Owner)
+	case declared != nil && !have.Removed.IsZero():
+		c.restore = append(c.restore, declared)
+	case declared != nil && differs(have, *declared):
+		c.change = append(c.change, declared)
+	case !have.Removed.IsZero():
+		// It drains, by the policy that it has.
+	case declared == nil && have.Owner == c.owner:
+		c.remove = append(c.remove, have.Name)
+	case set != nil && set.changed:
+		c.touch = append(c.touch, have.Name)
+	}
+	return nil
+}
+
+func differs(have, declared Domain) bool {
+	return have.Tenant != declared.Tenant || have.MXSet != declared.MXSet || have.Publish != declared.Publish ||
+		have.Account != declared.Account || have.Adopt != declared.Adopt
+}
+
+func (c *difference) count() Change {
+	return Change{
+		Added:    len(c.add),
+		Changed:  len(c.change) + len(c.touch),
+		Removed:  len(c.remove),
+		Restored: len(c.restore),
+	}
+}
+
+// apply writes the difference; none, nothing.
+func (c *difference) apply(ctx context.Context, tx *sql.Tx, now time.Time) error {
+	if c.count() == (Change{}) {
+		return nil
+	}
+	version, err := nextVersion(ctx, tx)
+	if err != nil {
+		return err
+	}
+	at := micros(now)
+	if err := execAll(ctx, tx, `INSERT INTO domains
+		(name, tenant, mxset, publish, account, owner, adopt, declared_adopt, added, due, version)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, c.add, func(d *Domain) []any {
+		return []any{d.Name, d.Tenant, d.MXSet, d.Publish, d.Account, c.owner, d.Adopt, d.Adopt, at, at, version}
+	}); err != nil {
+		return err
+	}
+	// What an operator said by Save about adoption lasts until the declaration says something new.
+	for _, declared := range [][]*Domain{c.change, c.restore} {
+		if err := execAll(ctx, tx, `UPDATE domains SET tenant = ?1, mxset = ?2, publish = ?3, account = ?4,
+			adopt = iif(declared_adopt <> ?5 OR removed <> 0, ?5, adopt), declared_adopt = ?5, removed = 0,
+			due = ?6, claimed = 0, woken = 0, version = ?7 WHERE name = ?8`, declared, func(d *Domain) []any {
+			return []any{d.Tenant, d.MXSet, d.Publish, d.Account, d.Adopt, at, version, d.Name}
+		}); err != nil {
+			return err
+		}
+	}
+	byName := func(name policygen.Name) []any { return []any{at, version, name} }
+	if err := execAll(ctx, tx, `UPDATE domains SET removed = ?1, due = ?1, claimed = 0, woken = 0, version = ?2
+		WHERE name = ?3`, c.remove, byName); err != nil {
+		return err
+	}
+	return execAll(ctx, tx, `UPDATE domains SET due = ?1, claimed = 0, woken = 0, version = ?2 WHERE name = ?3`,
+		c.touch, byName)
+}
+
+// execAll runs one statement for each item.
+func execAll[T any](ctx context.Context, tx *sql.Tx, query string, items []T, args func(T) []any) error {
+	if len(items) == 0 {
+		return nil
+	}
+	stmt, err := tx.PrepareContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for _, item := range items {
+		if _, err := stmt.ExecContext(ctx, args(item)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

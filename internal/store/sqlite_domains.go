@@ -1,0 +1,199 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// domainColumns are what scanDomain reads, in its order.
+const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, added, removed, due, version,
+	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, horizon, deleted, away,
+	forced, step, reason, since, fault, failures, checked`
+
+func scanDomain(r row) (Domain, error) {
+	var d Domain
+	var handover int64
+	st := &d.State
+	err := r.Scan(&d.Name, &d.Tenant, &d.MXSet, &d.Publish, &d.Account, &d.Owner, &d.Adopt,
+		stamp{&d.Added}, stamp{&d.Removed}, stamp{&d.Due}, &d.Version,
+		&st.Served, &st.Dirty, &st.Record, &st.Zone, &st.ID, &st.Intended, stamp{&st.Wrote}, &st.Fresh,
+		stamp{&st.Settle}, &handover, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
+		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked})
+	st.Handover = time.Duration(handover) * time.Microsecond
+	return d, err
+}
+
+// Domain implements [Store].
+func (s *SQLite) Domain(ctx context.Context, name policygen.Name) (Domain, error) {
+	d, err := scanDomain(s.readers.QueryRowContext(ctx, `SELECT `+domainColumns+` FROM domains WHERE name = ?`, name))
+	if err != nil {
+		return Domain{}, fmt.Errorf("read domain %q: %w", name, s.explain(ctx, err))
+	}
+	return d, nil
+}
+
+// EachDomain implements [Store].
+func (s *SQLite) EachDomain(ctx context.Context, f func(Domain) error) error {
+	return stream(ctx, s, "read domains", scanDomain, f, `SELECT `+domainColumns+` FROM domains ORDER BY name`)
+}
+
+// queryClaim finds the most overdue domains in the order of the index domains_due, without sorting.
+const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= ? ORDER BY due, name LIMIT ?`
+
+// Claim implements [Store].
+func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	var claimed []Domain
+	err := s.write(ctx, "claim domains", func(tx *sql.Tx) error {
+		var err error
+		if claimed, err = overdue(ctx, tx, now, n); err != nil || len(claimed) == 0 {
+			return err
+		}
+		return lend(ctx, tx, claimed, now, now.Add(lease))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claimed, nil
+}
+
+func overdue(ctx context.Context, tx *sql.Tx, now time.Time, n int) ([]Domain, error) {
+	rows, err := tx.QueryContext(ctx, queryClaim, micros(now), n)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var found []Domain
+	for rows.Next() {
+		d, err := scanDomain(rows)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, d)
+	}
+	return found, rows.Err()
+}
+
+// lend marks domains as claimed until end. The new version shuts out an earlier claimer whose lease ran out.
+func lend(ctx context.Context, tx *sql.Tx, domains []Domain, now, end time.Time) error {
+	version, err := nextVersion(ctx, tx)
+	if err != nil {
+		return err
+	}
+	update, err := tx.PrepareContext(ctx,
+		`UPDATE domains SET due = ?, claimed = ?, woken = 0, version = ? WHERE name = ?`)
+	if err != nil {
+		return err
+	}
+	defer update.Close()
+	for i := range domains {
+		d := &domains[i]
+		if _, err := update.ExecContext(ctx, micros(end), micros(now), version, d.Name); err != nil {
+			return err
+		}
+		d.Due, d.Version = fromMicros(micros(end)), version
+	}
+	return nil
+}
+
+// NextDue implements [Store].
+func (s *SQLite) NextDue(ctx context.Context) (time.Time, error) {
+	var due time.Time
+	err := s.readers.QueryRowContext(ctx, `SELECT due FROM domains ORDER BY due LIMIT 1`).Scan(stamp{&due})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read when a domain is due: %w", s.explain(ctx, err))
+	}
+	return due, nil
+}
+
+// Wake implements [Store].
+func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) error {
+	const wake = `UPDATE domains SET due = iif(claimed = 0, ?1, due), woken = (claimed <> 0) WHERE due > ?1`
+	if name == "" {
+		return s.exec(ctx, "wake all domains", wake, micros(now))
+	}
+	return s.write(ctx, fmt.Sprintf("wake domain %q", name), func(tx *sql.Tx) error {
+		var there int
+		if err := tx.QueryRowContext(ctx, `SELECT 1 FROM domains WHERE name = ?`, name).Scan(&there); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, wake+` AND name = ?2`, micros(now), name)
+		return err
+	})
+}
+
+// Save implements [Store].
+func (s *SQLite) Save(ctx context.Context, d *Domain, now time.Time) error {
+	var version int64
+	var due time.Time
+	err := s.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(tx *sql.Tx) error {
+		old, err := published(ctx, tx, *d)
+		if err != nil {
+			return err
+		}
+		if version, err = nextVersion(ctx, tx); err != nil {
+			return err
+		}
+		if due, err = saveState(ctx, tx, *d, version, now); err != nil {
+			return err
+		}
+		return keepBooks(ctx, tx, d.Name, old, d.State, now)
+	})
+	if err != nil {
+		return err
+	}
+	d.Version, d.Due = version, due
+	return nil
+}
+
+// published returns the part of the stored state that is kept books of, if d is the latest version.
+func published(ctx context.Context, tx *sql.Tx, d Domain) (State, error) {
+	var old State
+	var version int64
+	err := tx.QueryRowContext(ctx, `SELECT version, served, id, intended FROM domains WHERE name = ?`, d.Name).
+		Scan(&version, &old.Served, &old.ID, &old.Intended)
+	if errors.Is(err, sql.ErrNoRows) {
+		return State{}, fmt.Errorf("%w: %w", ErrStale, ErrNotFound)
+	}
+	if err == nil && version != d.Version {
+		err = ErrStale
+	}
+	return old, err
+}
+
+// saveState writes what Save writes and ends the claim. It returns the stored Due: now at the latest, if the domain was
+// to be woken meanwhile.
+func saveState(ctx context.Context, tx *sql.Tx, d Domain, version int64, now time.Time) (time.Time, error) {
+	st := d.State
+	var due time.Time
+	err := tx.QueryRowContext(ctx, `UPDATE domains SET
+			adopt = ?, due = iif(woken <> 0, min(?, ?), ?), claimed = 0, woken = 0, version = ?,
+			served = ?, dirty = ?, record = ?, zone = ?, id = ?, intended = ?, wrote = ?, fresh = ?,
+			settle = ?, handover = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
+			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?
+		WHERE name = ? RETURNING due`,
+		d.Adopt, micros(d.Due), micros(now), micros(d.Due), version,
+		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
+		micros(st.Settle), st.Handover.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
+		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
+		d.Name).Scan(stamp{&due})
+	return due, err
+}
+
+// Delete implements [Store].
+func (s *SQLite) Delete(ctx context.Context, d Domain) error {
+	return s.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(tx *sql.Tx) error {
+		if _, err := published(ctx, tx, d); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `DELETE FROM domains WHERE name = ?`, d.Name)
+		return err
+	})
+}
