@@ -1,0 +1,167 @@
+package httpd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/stspub/stspub/internal/publish"
+)
+
+// maxProblem bounds what is read of a problem document, in bytes. A refused reload names every mistake of the file.
+const maxProblem = 1 << 20
+
+// A Client speaks the admin API of a running stspub. What the server refuses comes back as a [*Problem]; the error of a
+// server that cannot be reached says what to do. Its methods may be called at the same time.
+type Client struct {
+	addr string
+	http http.Client
+}
+
+// NewClient returns a client of the admin listener at "unix:PATH" or "ADDR:PORT", as [server] admin has it. It does
+// not connect yet.
+func NewClient(addr string) *Client {
+	network, target := "tcp", addr
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, target = "unix", path
+	}
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	return &Client{addr: addr, http: http.Client{
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, network, target)
+			},
+			DisableKeepAlives: true, // a command asks once
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Domains calls f for every domain by name, or with faults only for those that need a human, until f returns an error,
+// which it returns.
+func (c *Client) Domains(ctx context.Context, faults bool, f func(publish.Status) error) error {
+	path := "/v1/domains"
+	if faults {
+		path += "?faults=1"
+	}
+	resp, err := c.do(ctx, http.MethodGet, path, linesType)
+	if err != nil {
+		return fmt.Errorf("list domains: %w", err)
+	}
+	defer resp.Body.Close()
+	for dec := json.NewDecoder(resp.Body); ; {
+		var s publish.Status
+		switch err := dec.Decode(&s); {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return fmt.Errorf("list domains: read answer: %w", err)
+		}
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+}
+
+// Domain returns one domain, with history. The error is store.ErrNotFound to errors.Is when there is none of that name.
+func (c *Client) Domain(ctx context.Context, name string) (publish.Status, error) {
+	var s publish.Status
+	if err := c.call(ctx, http.MethodGet, "/v1/domains/"+url.PathEscape(name), &s); err != nil {
+		return publish.Status{}, fmt.Errorf("show domain: %w", err)
+	}
+	return s, nil
+}
+
+// Adopt allows a domain's foreign record to be replaced.
+func (c *Client) Adopt(ctx context.Context, name string) error {
+	if err := c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/adopt", nil); err != nil {
+		return fmt.Errorf("adopt domain: %w", err)
+	}
+	return nil
+}
+
+// Reload makes the server read its configuration again; force lets through what it would refuse.
+func (c *Client) Reload(ctx context.Context, force bool) (publish.ReloadReport, error) {
+	path := "/v1/reload"
+	if force {
+		path += "?force=1"
+	}
+	var report publish.ReloadReport
+	if err := c.call(ctx, http.MethodPost, path, &report); err != nil {
+		return publish.ReloadReport{}, fmt.Errorf("reload: %w", err)
+	}
+	return report, nil
+}
+
+// Healthz returns nil when the server answers that it is alive.
+func (c *Client) Healthz(ctx context.Context) error {
+	return c.call(ctx, http.MethodGet, "/healthz", nil)
+}
+
+// call reads the answer into v, unless v is nil.
+func (c *Client) call(ctx context.Context, method, path string, v any) error {
+	resp, err := c.do(ctx, method, path, jsonType)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if v == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	return nil
+}
+
+// do returns a good answer, whose body the caller closes.
+func (c *Client) do(ctx context.Context, method, path, accept string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	problem := &Problem{}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	if err := json.Unmarshal(body, problem); err != nil || problem.Detail == "" {
+		return nil, fmt.Errorf("ask %s: answered %s, which is not how stspub answers", c.addr, resp.Status)
+	}
+	return nil, problem
+}
+
+// unreached says what to do about a server that cannot be reached.
+func (c *Client) unreached(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err // it only adds a URL that nobody wrote
+	}
+	const running = `is "stspub serve" running, and is this the [server] admin of its configuration?`
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("connect to %q: no such socket; %s: %w", c.addr, running, fs.ErrNotExist)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("connect to %q: nobody listens there; %s: %w", c.addr, running, syscall.ECONNREFUSED)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("connect to %q: only the user and the group of the socket may; run the command as one of them, or by sudo: %w", c.addr, fs.ErrPermission)
+	}
+	return fmt.Errorf("connect to %q: %w", c.addr, err)
+}

@@ -1,0 +1,126 @@
+package httpd
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// Media types of the admin API. RFC 8259, RFC 9457.
+const (
+	jsonType    = "application/json"
+	problemType = "application/problem+json"
+)
+
+// A Problem is an error as the admin API tells it. RFC 9457. [Client] returns what the server answered as one; a 404 is
+// store.ErrNotFound to errors.Is.
+type Problem struct {
+	Type   string `json:"type"`   // "about:blank": the status says it all
+	Title  string `json:"title"`  // the status in words
+	Status int    `json:"status"` // of the HTTP answer
+	Detail string `json:"detail"` // what happened, and what to do, for an operator
+}
+
+// Error returns the detail.
+func (p *Problem) Error() string { return p.Detail }
+
+// Is says that a 404 is store.ErrNotFound.
+func (p *Problem) Is(target error) bool {
+	return p.Status == http.StatusNotFound && target == store.ErrNotFound
+}
+
+// newRouter returns a router whose own refusals are problems too.
+func newRouter() chi.Router {
+	r := chi.NewRouter()
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is nothing at %q", r.URL.Path)})
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		allowed := allowedMethods(r)
+		w.Header().Set("Allow", allowed)
+		writeProblem(w, &Problem{Status: http.StatusMethodNotAllowed, Detail: fmt.Sprintf("%q takes %s only", r.URL.Path, allowed)})
+	})
+	return r
+}
+
+func allowedMethods(r *http.Request) string {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		if chi.RouteContext(r.Context()).Routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+			allowed = append(allowed, method)
+		}
+	}
+	return strings.Join(allowed, ", ")
+}
+
+// handler makes a handler of a function that returns its error, and is where errors become answers.
+func handler(log *slog.Logger, f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := f(w, r)
+		if err == nil {
+			return
+		}
+		problem, ok := errors.AsType[*Problem](err)
+		switch {
+		case ok:
+		case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+			return // nobody is there to read it
+		default:
+			id := rand.Text()[:8]
+			log.Error("answered internal error", "err", err, "request_id", id)
+			problem = &Problem{
+				Status: http.StatusInternalServerError,
+				Detail: "internal error; the log of stspub serve says more under request_id " + id,
+			}
+		}
+		writeProblem(w, problem)
+	}
+}
+
+// refusal makes a problem of an error whose text is meant for the operator.
+func refusal(err error) error {
+	if _, ok := errors.AsType[*Problem](err); ok || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &Problem{Status: http.StatusConflict, Detail: err.Error()}
+}
+
+// notFound makes a problem of store.ErrNotFound.
+func notFound(name policygen.Name, err error) error {
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("domain %s is not configured here", name)}
+}
+
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	p.Type = "about:blank"
+	p.Title = http.StatusText(p.Status)
+	w.Header().Set("Content-Type", problemType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	// An error is the client's going away.
+	_ = json.NewEncoder(w).Encode(p)
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", jsonType)
+	w.Header().Set("Cache-Control", "no-store")
+	// An error is the client's going away.
+	_, _ = w.Write(append(text, '\n'))
+	return nil
+}
