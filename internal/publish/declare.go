@@ -1,0 +1,238 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// ErrRefused says that a configuration was not accepted as it stands, and that nothing was changed.
+var ErrRefused = errors.New("refused")
+
+// Declare takes a configuration as what is wanted from now on. What would end in lost mail if it were a mistake is
+// refused with [ErrRefused] unless force is set: a mass removal. What no force helps against, for example taking away the
+// account that a draining domain still needs, is refused in any case. Changes that strand mail are accepted and held
+// domain by domain; force lets those through as well, and confirms what is held.
+func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, force bool) (ReloadReport, error) {
+	r.reload.Lock()
+	defer r.reload.Unlock()
+	var report ReloadReport
+	d, next, err := r.declaration(conf)
+	if err != nil {
+		return report, err
+	}
+	removals, err := r.refusals(ctx, conf, d, force)
+	if err != nil {
+		return report, err
+	}
+	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
+	if err != nil {
+		return report, fmt.Errorf("declare the configuration's domains: %w", err)
+	}
+	old := r.settings.Swap(next)
+	report = ReloadReport{Added: change.Added, Changed: change.Changed, Removed: change.Removed, Restored: change.Restored}
+	if old != nil {
+		report.Warnings = restartNeeded(old.conf, conf)
+		if old.conf.Publish != conf.Publish || old.conf.Check != conf.Check {
+			// The times of the next looks were drawn with the old settings.
+			if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
+				return report, fmt.Errorf("have all domains looked at: %w", err)
+			}
+		}
+	}
+	if force {
+		if report.Forced, err = r.force(ctx, d, removals); err != nil {
+			return report, err
+		}
+	}
+	r.poke()
+	return report, nil
+}
+
+// declaration translates a configuration, and opens its accounts.
+func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *settings, error) {
+	next := &settings{
+		conf: conf, accounts: make(map[string]dnsupdate.Account), mxsets: make(map[string]policygen.Policy),
+	}
+	d := store.Declaration{Owner: store.OwnerFile}
+	var errs []error
+	for name, a := range conf.Accounts {
+		account, err := r.cfg.OpenAccount(a)
+		errs = append(errs, err)
+		next.accounts[name] = account
+	}
+	for name, m := range conf.MXSets {
+		next.mxsets[name] = m.Policy
+		d.MXSets = append(d.MXSets, store.MXSet{Tenant: tenant, Name: name, Policy: m.Policy})
+	}
+	for _, c := range conf.Domains {
+		d.Domains = append(d.Domains, store.Domain{
+			Name: c.Name, Tenant: tenant, MXSet: c.MXSet, Publish: c.Publish, Account: c.Account, Owner: store.OwnerFile, Adopt: c.Adopt,
+		})
+	}
+	return d, next, errors.Join(errs...)
+}
+
+// tenant is the only one, for now.
+const tenant = "default"
+
+// massRemoval is how many removals at once are taken for a mistake: more than ten, and more than one in a hundred.
+func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) }
+
+// refusals says why a declaration is not accepted, or counts the removals that force let through.
+func (r *Reconciler) refusals(ctx context.Context, conf *config.Config, d store.Declaration, force bool) (int, error) {
+	wanted := make(map[policygen.Name]store.Domain, len(d.Domains))
+	for _, w := range d.Domains {
+		wanted[w.Name] = w
+	}
+	owned, removed := 0, []string{}
+	var errs []error
+	err := r.cfg.Store.EachDomain(ctx, func(have store.Domain) error {
+		w, found := wanted[have.Name]
+		leaves := have.Owner == store.OwnerFile && have.Removed.IsZero() && !found
+		if have.Owner == store.OwnerFile && have.Removed.IsZero() {
+			owned++
+		}
+		if leaves {
+			removed = append(removed, string(have.Name))
+		}
+		if have.State.Record != "" {
+			errs = append(errs, misplaced(conf, have, w, found))
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the domains: %w", err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if massRemoval(len(removed), owned) && !force {
+		return 0, fmt.Errorf("%w: %d of %d domains would be removed (%s, …), which looks like a truncated file; nothing is changed; "+
+			"if it is meant, run: stspub reload --force", ErrRefused, len(removed), owned, strings.Join(removed[:3], ", "))
+	}
+	return len(removed), nil
+}
+
+// misplaced says why a domain with a record cannot become what is declared: its record would be left behind.
+func misplaced(conf *config.Config, have, want store.Domain, found bool) error {
+	draining := "it drains"
+	if !have.State.Horizon.IsZero() {
+		draining += " until " + have.State.Horizon.UTC().Format(time.DateTime+" MST")
+	}
+	switch _, known := conf.Accounts[have.Account]; {
+	case !found && !known:
+		return fmt.Errorf("account.%s: account is needed for the record of %s until that is gone (%s); put it back",
+			have.Account, have.Name, draining)
+	case !found:
+		return nil
+	case want.Publish != have.Publish:
+		return fmt.Errorf("domain %s: publish cannot change from %q to %q while its record is at %s; remove the domain, and add it "+
+			"again when it has drained", have.Name, have.Publish, want.Publish, have.State.Record)
+	case have.Publish == store.PublishAlias && !strings.HasSuffix(have.State.Record, "."+conf.Alias.Zone):
+		return fmt.Errorf("alias.zone: %q is not the zone of the record %s that %s uses; customers' CNAMEs lead there; put it back",
+			conf.Alias.Zone, have.State.Record, have.Name)
+	}
+	return nil
+}
+
+// force lets through what is held, as it is at this moment: the policies that strand mail, and deletions.
+func (r *Reconciler) force(ctx context.Context, d store.Declaration, removals int) ([]string, error) {
+	var forced []string
+	if removals > 0 {
+		forced = append(forced, fmt.Sprintf("removal of %d domains", removals))
+	}
+	reason, err := r.release(ctx)
+	if err != nil {
+		return forced, err
+	}
+	if reason != "" {
+		forced = append(forced, reason)
+	}
+	var held []store.Domain
+	err = r.cfg.Store.EachDomain(ctx, func(have store.Domain) error {
+		if have.State.Step == StepMX || have.State.Step == "" || have.State.Served != r.policyOf(have) {
+			held = append(held, have)
+		}
+		return nil
+	})
+	if err != nil {
+		return forced, fmt.Errorf("read the domains: %w", err)
+	}
+	for _, have := range held {
+		wasHeld := have.State.Step == StepMX
+		err := r.update(ctx, have.Name, func(d *store.Domain) { d.State.Forced = r.policyOf(*d) })
+		if err != nil {
+			return forced, err
+		}
+		if wasHeld {
+			forced = append(forced, string(have.Name))
+		}
+	}
+	return forced, nil
+}
+
+// policyOf is the text that the configuration wants for a domain.
+func (r *Reconciler) policyOf(d store.Domain) string {
+	if !d.Removed.IsZero() {
+		return d.State.Served
+	}
+	return r.settings.Load().mxsets[d.MXSet].Text()
+}
+
+// update changes a domain between two passes, and has it looked at now.
+func (r *Reconciler) update(ctx context.Context, name policygen.Name, f func(*store.Domain)) error {
+	for {
+		d, err := r.cfg.Store.Domain(ctx, name)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		f(&d)
+		d.Due = time.Now()
+		switch err := r.cfg.Store.Save(ctx, &d, time.Now()); {
+		case err == nil:
+			r.poke()
+			return nil
+		case !errors.Is(err, store.ErrStale):
+			return fmt.Errorf("keep the state of %s: %w", name, err)
+		}
+	}
+}
+
+// restartNeeded names the tables that changed and are read only at start.
+func restartNeeded(old, new *config.Config) []string {
+	var tables []string
+	for _, t := range []struct {
+		name     string
+		old, new any
+	}{
+		{"server", old.Server, new.Server},
+		{"store", old.Store, new.Store},
+		{"dns", old.DNS, new.DNS},
+		{"acme", old.ACME, new.ACME},
+		{"check (but every)", withoutEvery(old.Check), withoutEvery(new.Check)},
+	} {
+		if !reflect.DeepEqual(t.old, t.new) {
+			tables = append(tables, t.name)
+		}
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	slices.Sort(tables)
+	return []string{"changes in " + strings.Join(tables, ", ") + " take effect after a restart"}
+}
+
+func withoutEvery(c config.Check) config.Check {
+	c.Every = 0
+	return c
+}

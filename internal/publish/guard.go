@@ -1,0 +1,213 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// What holds drains and deletions until an operator confirms, as kept in the store.
+const (
+	keyClock    = "publish/clock"  // the latest time seen, RFC 3339
+	keyHold     = "publish/hold"   // why drains and deletions are held
+	clockEvery  = 30 * time.Second // how often the clock is looked at
+	jumpLive    = time.Hour        // a jump that counts, running
+	jumpStart   = 24 * time.Hour   // and across a restart
+	startTime   = 10 * time.Minute // the comparison at start is over then, whatever is still pending
+	startSample = 100              // live domains compared at start
+)
+
+// hold has drains and deletions wait for a human.
+func (r *Reconciler) hold(ctx context.Context, reason string) error {
+	if err := r.cfg.Store.SetValue(ctx, keyHold, []byte(reason)); err != nil {
+		return fmt.Errorf("hold deletions: %w", err)
+	}
+	r.fault("hold", reason)
+	return nil
+}
+
+// holds says why no drain may begin, and why nothing may be deleted.
+func (r *Reconciler) holds(ctx context.Context) (start, end string) {
+	reason, err := r.cfg.Store.Value(ctx, keyHold)
+	switch {
+	case err == nil:
+		return string(reason), string(reason)
+	case !errors.Is(err, store.ErrNotFound):
+		why := "whether deletions are held cannot be read: " + err.Error()
+		return why, why
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.start.busy() {
+		return "", "comparing DNS with the store, as after every start"
+	}
+	return "", ""
+}
+
+// release is the confirmation.
+func (r *Reconciler) release(ctx context.Context) (string, error) {
+	reason, err := r.cfg.Store.Value(ctx, keyHold)
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil
+	}
+	if err == nil {
+		err = r.cfg.Store.DeleteValue(ctx, keyHold)
+	}
+	if err != nil {
+		return "", fmt.Errorf("release what is held: %w", err)
+	}
+	r.fault("hold", "")
+	return string(reason), nil
+}
+
+// jumped says by how much the wall clock left the monotonic one.
+func jumped(from, to time.Time) time.Duration {
+	return to.Round(0).Sub(from.Round(0)) - to.Sub(from)
+}
+
+// checkClock compares the clock with the latest time that an earlier run saw.
+func (r *Reconciler) checkClock(ctx context.Context) error {
+	now := time.Now().UTC()
+	if reason, err := r.cfg.Store.Value(ctx, keyHold); err == nil {
+		r.fault("hold", string(reason))
+	}
+	value, err := r.cfg.Store.Value(ctx, keyClock)
+	if errors.Is(err, store.ErrNotFound) {
+		return r.keepClock(ctx, now)
+	}
+	if err != nil {
+		return fmt.Errorf("read the latest time seen: %w", err)
+	}
+	last, err := time.Parse(time.RFC3339, string(value))
+	if err != nil || now.Sub(last).Abs() < jumpStart {
+		return r.keepClock(ctx, now)
+	}
+	if err := r.hold(ctx, fmt.Sprintf("the clock says %s, and this server last ran at %s: if the clock is right, confirm with: "+
+		"stspub reload --force", now.Format(time.RFC3339), last.Format(time.RFC3339))); err != nil {
+		return err
+	}
+	return r.keepClock(ctx, now)
+}
+
+func (r *Reconciler) keepClock(ctx context.Context, now time.Time) error {
+	if err := r.cfg.Store.SetValue(ctx, keyClock, []byte(now.Format(time.RFC3339))); err != nil {
+		return fmt.Errorf("keep the time: %w", err)
+	}
+	return nil
+}
+
+// watchClock holds deletions when the clock jumps, and has everything looked at again when it was set back: what was due
+// in the time that comes twice is due now.
+func (r *Reconciler) watchClock(ctx context.Context) {
+	tick := time.NewTicker(clockEvery)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		if err := r.clockMoved(ctx, jumped(last, now)); err != nil && ctx.Err() == nil {
+			r.cfg.Log.Warn("clock not kept", "err", err)
+		}
+		last = now
+	}
+}
+
+func (r *Reconciler) clockMoved(ctx context.Context, jump time.Duration) error {
+	now := time.Now().UTC()
+	if jump.Abs() > jumpLive {
+		if err := r.hold(ctx, fmt.Sprintf("the clock jumped by %s at %s: if it is right now, confirm with: stspub reload --force",
+			jump.Round(time.Second), now.Format(time.RFC3339))); err != nil {
+			return err
+		}
+	}
+	if jump < -clockEvery {
+		if err := r.Wake(ctx, ""); err != nil {
+			return err
+		}
+	}
+	return r.keepClock(ctx, now)
+}
+
+// startup is the comparison of DNS with the store after a start: many ids that the store does not know mean that it is
+// an old copy, whose drains and deletions must not go on. Reconciler.mu guards it.
+type startup struct {
+	names    map[policygen.Name]bool // still to compare
+	began    time.Time
+	compared int
+	unknown  []policygen.Name
+}
+
+func (s *startup) pending(name policygen.Name) {
+	if s.names == nil {
+		s.names, s.began = make(map[policygen.Name]bool), time.Now()
+	}
+	s.names[name] = true
+}
+
+func (s *startup) done(name policygen.Name) { delete(s.names, name) }
+
+func (s *startup) busy() bool { return len(s.names) > 0 && time.Since(s.began) < startTime }
+
+// restored says that at least two, and a tenth of those compared, carry ids that the store does not know.
+func (s *startup) restored() bool { return len(s.unknown) >= 2 && len(s.unknown)*10 >= s.compared }
+
+// compared takes the first look at a record after a start into account.
+func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
+	r.mu.Lock()
+	if !r.start.names[d.Name] || t.answered() == 0 {
+		r.mu.Unlock()
+		return
+	}
+	r.start.done(d.Name)
+	r.start.compared++
+	if len(t.foreign()) > 0 && d.State.ID != "" {
+		r.start.unknown = append(r.start.unknown, d.Name)
+	}
+	var seed []policygen.Name
+	if r.start.restored() {
+		seed, r.start.unknown = r.start.unknown, r.start.unknown[:0:0]
+		r.start.compared = 0
+	}
+	r.mu.Unlock()
+	if len(seed) == 0 {
+		return
+	}
+	for _, name := range seed {
+		// Senders may hold a policy that this store does not know, for as long as RFC 8461 allows.
+		if err := r.cfg.Store.AddForeign(ctx, name, "", time.Now()); err != nil {
+			r.cfg.Log.Error("history not seeded", "domain", name, "err", err)
+		}
+	}
+	err := r.hold(ctx, fmt.Sprintf("DNS holds ids that the store does not know, of %d domains (%s, …): the store is an old copy, or "+
+		"another server writes these records; when that is settled, confirm with: stspub reload --force", len(seed), seed[0]))
+	if err != nil {
+		r.cfg.Log.Error("deletions not held", "err", err)
+	}
+}
+
+// fault keeps, or with an empty reason clears, a fault of the service as a whole.
+func (r *Reconciler) fault(subject, reason string) {
+	r.mu.Lock()
+	before := r.faults[subject]
+	if reason == "" {
+		delete(r.faults, subject)
+	} else {
+		r.faults[subject] = reason
+	}
+	r.mu.Unlock()
+	switch {
+	case before == reason:
+	case reason == "":
+		r.cfg.Log.Info("fault gone", "fault", subject)
+	default:
+		r.cfg.Log.Warn("fault", "fault", subject, "reason", reason)
+	}
+}

@@ -1,0 +1,202 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// Reload reads the configuration and declares it. A broken or refused one changes nothing, and is a fault of the service
+// until a good one follows.
+func (r *Reconciler) Reload(ctx context.Context, force bool) (ReloadReport, error) {
+	conf, warnings, err := r.cfg.Load()
+	if err != nil {
+		r.fault("configuration", err.Error())
+		return ReloadReport{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	report, err := r.Declare(ctx, conf, force)
+	report.Warnings = append(warnings, report.Warnings...)
+	if err != nil {
+		r.fault("configuration", err.Error())
+		return report, err
+	}
+	r.fault("configuration", "")
+	r.cfg.Log.Info("reloaded", "added", report.Added, "changed", report.Changed, "removed", report.Removed, "restored", report.Restored,
+		"forced", report.Forced)
+	return report, nil
+}
+
+// SetFault keeps a fault of the service as a whole that was found elsewhere, for example at start; an empty reason
+// clears it.
+func (r *Reconciler) SetFault(subject, reason string) { r.fault(subject, reason) }
+
+// Faults returns the faults of the service as a whole, by subject.
+func (r *Reconciler) Faults() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.faults)
+}
+
+// EachStatus calls f for every domain, without history.
+func (r *Reconciler) EachStatus(ctx context.Context, f func(Status) error) error {
+	set := r.settings.Load()
+	return r.cfg.Store.EachDomain(ctx, func(d store.Domain) error { return f(r.status(set, d)) })
+}
+
+// Status returns one domain with its history, or store.ErrNotFound.
+func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, error) {
+	d, err := r.cfg.Store.Domain(ctx, name)
+	if err != nil {
+		return Status{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	s := r.status(r.settings.Load(), d)
+	history, err := r.cfg.Store.History(ctx, name)
+	if err != nil {
+		return Status{}, fmt.Errorf("read the history of %s: %w", name, err)
+	}
+	for _, h := range history {
+		s.History = append(s.History, Past{Policy: h.Text, Foreign: h.Foreign, From: h.From, To: h.To})
+	}
+	return s, nil
+}
+
+// Adopt lets a domain replace somebody else's record.
+func (r *Reconciler) Adopt(ctx context.Context, name policygen.Name) error {
+	return r.update(ctx, name, func(d *store.Domain) { d.Adopt = true })
+}
+
+func (r *Reconciler) status(set *settings, d store.Domain) Status {
+	s := Status{
+		Name: d.Name, Tenant: d.Tenant, MXSet: d.MXSet, Publish: d.Publish, Account: d.Account, Owner: d.Owner,
+		Step: d.State.Step, Reason: d.State.Reason, Fault: d.State.Fault, Since: d.State.Since,
+		Due: d.Due, Checked: d.State.Checked, Draining: !d.Removed.IsZero(), Horizon: d.State.Horizon,
+		Policy: d.State.Served, ID: d.State.ID, Intended: d.State.Intended, Record: recordName(set.conf.Alias.Zone, d),
+	}
+	if u := d.Name.Unicode(); u != string(d.Name) {
+		s.Unicode = u
+	}
+	if s.Step == "" {
+		s.Step, s.Reason = "new", "not looked at yet"
+	}
+	s.Records = Records(d, set.conf.Server.Hostname, set.conf.Alias.Zone)
+	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
+		s.Certificate = "valid"
+	} else {
+		s.Certificate = c.Reason
+	}
+	return s
+}
+
+// Records is what the customer of a domain puts into DNS, as zone-file lines. What must wait is a comment that says so.
+func Records(d store.Domain, hostname, aliasZone string) []string {
+	lines := []string{fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.PolicyHost(), hostname)}
+	record := recordName(aliasZone, d)
+	switch {
+	case d.Publish != store.PublishAlias:
+		lines = append(lines, fmt.Sprintf("; %s. TXT is written by stspub, once the policy is live", record))
+	case d.State.ID == "":
+		lines = append(lines,
+			"; not yet: the next line only when `stspub domain show "+string(d.Name)+"` is at step delegation",
+			fmt.Sprintf("; %s. 300 IN CNAME %s.", d.Name.RecordName(), record))
+	default:
+		lines = append(lines, fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.RecordName(), record))
+	}
+	return lines
+}
+
+// noteForeign keeps the policy that somebody else serves for a domain before it is taken over: senders hold it for its
+// max_age, so the horizon of a later drain counts it in.
+func (r *Reconciler) noteForeign(ctx context.Context, name policygen.Name) {
+	text := r.cfg.Sight.Foreign(ctx, name)
+	if text == "" {
+		return
+	}
+	if err := r.cfg.Store.AddForeign(ctx, name, text, time.Now()); err != nil {
+		r.cfg.Log.Error("foreign policy not kept", "domain", name, "err", err)
+	}
+}
+
+// noteUnknown is for the take-over of a record whose policy was never seen: it counts as the longest there may be.
+func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name) error {
+	history, err := r.cfg.Store.History(ctx, name)
+	if err == nil && !slices.ContainsFunc(history, func(h store.Served) bool { return h.Foreign }) {
+		err = r.cfg.Store.AddForeign(ctx, name, "", time.Now())
+	}
+	if err != nil {
+		return fmt.Errorf("keep the history of %s: %w", name, err)
+	}
+	return nil
+}
+
+// countSteps keeps the number of domains by step, for the metrics, so that a scrape costs no walk through the store.
+func (r *Reconciler) countSteps(ctx context.Context) {
+	tick := time.NewTicker(idle)
+	defer tick.Stop()
+	for {
+		steps := make(map[string]int)
+		err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
+			switch {
+			case !d.Removed.IsZero():
+				steps[StepDrain]++
+			case d.State.Step == "":
+				steps["new"]++
+			default:
+				steps[d.State.Step]++
+			}
+			if d.State.Fault {
+				steps["fault"]++
+			}
+			return nil
+		})
+		if err == nil {
+			r.mu.Lock()
+			r.steps = steps
+			r.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Collectors returns the metrics: records by step, and faults of the service as a whole.
+func (r *Reconciler) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{(*collector)(r)}
+}
+
+type collector Reconciler
+
+func stepsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("stspub_records", "Records by the step that they are in; counted every minute.", []string{"step"}, nil)
+}
+
+func faultsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("stspub_faults", "Faults of the service as a whole, by subject.", []string{"subject"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- stepsDesc()
+	ch <- faultsDesc()
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, step := range slices.Sorted(maps.Keys(c.steps)) {
+		ch <- prometheus.MustNewConstMetric(stepsDesc(), prometheus.GaugeValue, float64(c.steps[step]), step)
+	}
+	for _, subject := range slices.Sorted(maps.Keys(c.faults)) {
+		ch <- prometheus.MustNewConstMetric(faultsDesc(), prometheus.GaugeValue, 1, subject)
+	}
+}

@@ -1,0 +1,501 @@
+package publish
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// The steps of a domain, in order. What is beside the way (a hold, the way out) has its own names.
+const (
+	StepMX         = "mx"         // held: the new policy leaves out an MX that the domain's DNS names
+	StepDNS        = "dns"        // the policy host does not point here
+	StepCert       = "cert"       // no certificate yet
+	StepBody       = "body"       // the policy is not seen from outside as it should be
+	StepSettle     = "settle"     // it is, and senders' memories run out
+	StepAdopt      = "adopt"      // held: somebody else's record stands at the name
+	StepTXT        = "txt"        // the record is to be written
+	StepVerify     = "verify"     // it is written, and not at every authoritative server yet
+	StepDelegation = "delegation" // the customer's _mta-sts CNAME is missing
+	StepLive       = "live"       // all is right
+	StepAway       = "away"       // the customer's DNS has pointed elsewhere for a week
+	StepDrain      = "drain"      // leaving: senders' cached policies run out
+)
+
+const (
+	// rewriteAfter is how long a written record is given to appear: PowerDNS with its default caches answers the old
+	// one for 21 s.
+	rewriteAfter = 60 * time.Second
+	// awayAfter is how long every authoritative server must name another place before a domain counts as moved.
+	awayAfter = 7 * 24 * time.Hour
+	// verifyFault is when a server that lags behind becomes a fault.
+	verifyFault = 10 * time.Minute
+	// maxHandover caps how long caches are believed to hold a policy host's old place.
+	maxHandover = 24 * time.Hour
+)
+
+// Want is what is desired of a domain, and what the decision has to know beside its state.
+type Want struct {
+	Name      policygen.Name
+	Policy    string // the text to serve; for a draining domain the one with mode none
+	Drain     bool
+	Adopt     bool // a foreign STSv1 record may be replaced
+	Alias     bool // the record lies in our alias zone, and the customer's _mta-sts is a CNAME to it
+	Announced bool // an id was ever intended for the record, or may have been before the store was lost
+	Record    string
+
+	Settle  time.Duration // after a changed body was seen live
+	TTL     time.Duration // of the record
+	MaxAge  time.Duration // the largest max_age ever served for the domain, mode none left out
+	FreshID string        // an id that nobody ever saw, for the case that one is needed
+
+	HoldStart string // why no drain may begin; empty: it may
+	HoldEnd   string // why nothing may be deleted; empty: it may
+}
+
+// Seen is what was looked at in this pass. A nil part was not looked at.
+type Seen struct {
+	Prior      *Prior
+	Host       *Host
+	Cert       *Cert
+	Body       *Body
+	TXT        *TXT
+	MX         *MX
+	Delegation *Delegation
+}
+
+// Prior is what stood in DNS when the domain came.
+type Prior struct{ Existed bool } // a policy host or an _mta-sts record existed, or may have
+
+// Host is where the policy host points.
+type Host struct {
+	Ours   bool          // the CNAME is our target, or every address is ours
+	Proven bool          // every authoritative server says that it is not ours
+	TTL    time.Duration // how long caches may hold the other place; zero where there is none
+	Reason string        // why it is not ours
+}
+
+// Cert is the certificate of the policy host.
+type Cert struct {
+	Valid  bool
+	Reason string
+	Fault  bool // the CA refused
+}
+
+// Body is the policy as it is seen at every node and by its public name.
+type Body struct {
+	Live    bool          // it is State.Served, byte for byte
+	LiveFor time.Duration // since when without interruption, by the monotonic clock
+	Reason  string
+}
+
+// MX is the domain's MX in DNS against Want.Policy.
+type MX struct {
+	Known     bool
+	Uncovered []string // hosts that no pattern of the policy matches
+	Reason    string   // why it is not known
+}
+
+// TXT is what the authoritative servers answer for the record.
+type TXT struct {
+	Zone    string
+	Servers []Server
+	Ours    []string // those STSv1 values seen whose id was ever intended here
+}
+
+// Server is the answer of one authoritative server.
+type Server struct {
+	Name   string
+	Err    string   // it did not answer; the rest is empty
+	CNAME  string   // the name is a CNAME to this
+	STS    []string // TXT values that begin with v=STSv1
+	Others int      // other TXT at the name
+}
+
+// Delegation is where the customer's _mta-sts leads.
+type Delegation struct {
+	Ours   bool
+	Reason string
+}
+
+// Look is something to be looked at before a decision is possible.
+type Look int
+
+// What there is to look at. The zero Look is nothing.
+const (
+	LookPrior Look = iota + 1
+	LookHost
+	LookCert
+	LookBody
+	LookTXT
+	LookMX
+	LookDelegation
+)
+
+// Effect is something to be done in the world.
+type Effect int
+
+// What there is to do. State is committed before.
+const (
+	DoNothing Effect = iota
+	DoServe          // serve State.Served from now on
+	DoWrite          // Add comes, Remove goes, in one step
+	DoDelete         // Remove goes
+	DoForget         // stop serving, delete the certificate and the domain
+)
+
+// Decision is the next thing to do for one domain: look at Look, or else commit State, then do Do, and decide again
+// unless Wait is set.
+type Decision struct {
+	Look   Look
+	State  store.State
+	Do     Effect
+	Add    string
+	Remove []string
+	Wait   bool          // nothing more can be done now
+	After  time.Duration // when Wait: decide again then; zero: growing pauses
+}
+
+// Next decides what is next for a domain. It is pure and level-triggered: only what is wanted, remembered and seen
+// counts, so a repeat after a crash at any point is harmless. What it never does, whatever it is given:
+//   - ask for a write of a new id unless the policy served was seen live, in this pass and for the settle time before;
+//   - intend an id other than Want.FreshID, or keep an intended id when the policy served changes;
+//   - delete before the horizon, or what was never written from here.
+func Next(w Want, s store.State, o Seen, now time.Time) Decision {
+	p := pass{w: w, s: s, o: o, now: now}
+	if s.Step == "" {
+		if o.Prior == nil {
+			return look(LookPrior)
+		}
+		p.s.Fresh = !o.Prior.Existed
+	}
+	if w.Drain {
+		return p.drain()
+	}
+	return p.publish()
+}
+
+// pass is one call of Next. s is the state as it is to be committed.
+type pass struct {
+	w   Want
+	s   store.State
+	o   Seen
+	now time.Time
+}
+
+func look(l Look) Decision { return Decision{Look: l} }
+
+// commit has the state committed and the decision made again.
+func (p *pass) commit() *Decision { return &Decision{State: p.s} }
+
+// wait ends the pass at a step. Since is kept while the step stays the same.
+func (p *pass) wait(step, reason string, fault bool, after time.Duration) *Decision {
+	if p.s.Step != step {
+		p.s.Step, p.s.Since, p.s.Failures = step, p.now, 0
+	}
+	p.s.Reason, p.s.Fault = reason, fault
+	return &Decision{State: p.s, Wait: true, After: after}
+}
+
+// serve has another text served. Dirty is committed with it, so before any node serves it.
+func (p *pass) serve() *Decision {
+	p.s.Served, p.s.Dirty = p.w.Policy, true
+	p.s.Intended, p.s.Wrote = "", time.Time{} // the id stood for another text
+	return &Decision{State: p.s, Do: DoServe}
+}
+
+func (p *pass) publish() Decision {
+	p.s.Horizon, p.s.Deleted = time.Time{}, time.Time{} // it may have drained before
+	held := ""
+	if p.s.Served != p.w.Policy {
+		stranded, d := p.strands()
+		switch {
+		case d != nil:
+			return *d
+		case stranded == "":
+			return *p.serve()
+		case p.s.Served == "":
+			return *p.wait(StepMX, stranded, true, 0)
+		}
+		held = stranded // what is served goes on meanwhile
+	}
+	if d := p.announce(); d != nil {
+		return *d
+	}
+	if p.w.Alias {
+		if p.o.Delegation == nil {
+			return look(LookDelegation)
+		}
+		if !p.o.Delegation.Ours {
+			// A CNAME that was there and went is a fault; one that is still to come is not.
+			return *p.wait(StepDelegation, p.o.Delegation.Reason, !p.s.Checked.IsZero(), 0)
+		}
+	}
+	p.s.Checked = p.now
+	if held != "" {
+		return *p.wait(StepMX, held, true, 0)
+	}
+	return *p.watch()
+}
+
+// strands says why Want.Policy would make senders refuse the domain's mail; empty: it does not. RFC 8461, Section 5:
+// senders refuse an MX that an enforced policy does not match.
+func (p *pass) strands() (string, *Decision) {
+	if !enforced(p.w.Policy) || p.s.Forced == p.w.Policy {
+		return "", nil
+	}
+	if p.o.MX == nil {
+		d := look(LookMX)
+		return "", &d
+	}
+	if !p.o.MX.Known {
+		return "held: the MX of " + string(p.w.Name) + " cannot be looked up (" + p.o.MX.Reason +
+			"), so whether the new policy covers them is not known", nil
+	}
+	if len(p.o.MX.Uncovered) > 0 {
+		return fmt.Sprintf("held: senders would refuse mail for %s: its MX %s in DNS is not covered by the new policy; "+
+			"add it to the MX set, remove it from DNS, or force the change with: stspub reload --force",
+			p.w.Name, strings.Join(p.o.MX.Uncovered, ", ")), nil
+	}
+	return "", nil
+}
+
+// watch is the end of the way: all is right but what only a human can mend.
+func (p *pass) watch() *Decision {
+	if enforced(p.s.Served) {
+		if p.o.MX == nil {
+			d := look(LookMX)
+			return &d
+		}
+		if len(p.o.MX.Uncovered) > 0 {
+			return p.wait(StepLive, fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
+				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name), true, 0)
+		}
+	}
+	for _, s := range p.o.TXT.Servers {
+		if s.Others > 0 {
+			return p.wait(StepLive, fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
+				"remove it", p.s.Record), true, 0)
+		}
+	}
+	return p.wait(StepLive, "", false, 0)
+}
+
+// announce brings State.Served before the senders: dns, cert, body, settle, txt, verify. It returns nil when a
+// verified id stands for what is served.
+func (p *pass) announce() *Decision {
+	var d Decision
+	switch {
+	case p.o.Host == nil:
+		d = look(LookHost)
+	case !p.o.Host.Ours:
+		return p.elsewhere()
+	case p.o.Cert == nil:
+		d = look(LookCert)
+	case !p.o.Cert.Valid:
+		return p.wait(StepCert, p.o.Cert.Reason, p.o.Cert.Fault, 0)
+	case p.o.Body == nil:
+		d = look(LookBody)
+	case !p.o.Body.Live:
+		return p.wait(StepBody, p.o.Body.Reason, p.s.Step == StepBody && p.now.Sub(p.s.Since) > verifyFault, 0)
+	case p.o.TXT == nil:
+		d = look(LookTXT)
+	default:
+		return p.record()
+	}
+	return &d
+}
+
+// elsewhere is where a policy host that does not point here ends. Time-outs and SERVFAIL prove nothing.
+func (p *pass) elsewhere() *Decision {
+	h := p.o.Host
+	if !h.Proven {
+		return p.wait(StepDNS, h.Reason, p.w.Announced, 0)
+	}
+	p.s.Handover = min(max(p.s.Handover, h.TTL), maxHandover)
+	if !p.w.Announced {
+		return p.wait(StepDNS, h.Reason, false, 0)
+	}
+	if p.s.Away.IsZero() {
+		p.s.Away = p.now
+	}
+	if p.away() {
+		return p.wait(StepAway, h.Reason, true, 0)
+	}
+	return p.wait(StepDNS, h.Reason, true, 0)
+}
+
+func (p *pass) away() bool { return !p.s.Away.IsZero() && p.now.Sub(p.s.Away) >= awayAfter }
+
+// record compares the record with what it should be. The policy was seen live in this pass.
+func (p *pass) record() *Decision {
+	p.s.Away = time.Time{}
+	if p.s.Handover > 0 { // the host arrived here since the last pass
+		p.s.Settle, p.s.Handover = p.now.Add(p.s.Handover), 0
+		p.s.Dirty = true // senders may have filed the other place's policy under our id
+	}
+	for _, s := range p.o.TXT.Servers {
+		if s.CNAME != "" {
+			return p.wait(StepTXT, fmt.Sprintf("%s is a CNAME to %s, and no TXT can stand beside a CNAME: remove the CNAME, or publish "+
+				"the domain as alias", p.w.Record, s.CNAME), true, 0)
+		}
+	}
+	if !p.s.Dirty && p.s.Intended == "" {
+		return p.keep()
+	}
+	return p.rotate()
+}
+
+// keep watches the record of a clean domain.
+func (p *pass) keep() *Decision {
+	t, current := p.o.TXT, policygen.RecordText(p.s.ID)
+	switch {
+	case t.all(current):
+		p.s.Wrote = time.Time{}
+		return nil
+	case t.doubled(current):
+		return p.write(current, "a second STSv1 record stands at "+p.w.Record+"; it goes")
+	case t.complete() && t.absent():
+		return p.write(current, "the record at "+p.w.Record+" is gone; it is put back")
+	case t.answered() > 0 && !t.some(current) && !t.absent():
+		p.s.Dirty = true // an id we did not put there: senders may hold any text under it, so a fresh one follows
+		return p.commit()
+	case t.answered() > 0 && p.lagging():
+		return p.write(current, t.lag(current)) // the account finds it there, or puts it back
+	}
+	return p.wait(StepVerify, t.lag(current), p.lagging(), 0)
+}
+
+// rotate brings a fresh id to the record.
+func (p *pass) rotate() *Decision {
+	t, intended := p.o.TXT, policygen.RecordText(p.s.Intended)
+	if p.s.Intended != "" && t.all(intended) {
+		p.s.ID, p.s.Intended, p.s.Dirty = p.s.Intended, "", false
+		p.s.Wrote, p.s.Fresh, p.s.Settle = time.Time{}, false, time.Time{}
+		return p.commit()
+	}
+	if left := p.settle(); left > 0 {
+		until := p.now.Add(left).UTC().Format("15:04:05 MST")
+		return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
+	}
+	if p.s.Intended == "" {
+		return p.intend()
+	}
+	if p.s.Wrote.IsZero() || t.doubled(intended) || !t.some(intended) || p.lagging() {
+		return p.write(intended, t.lag(intended))
+	}
+	return p.wait(StepVerify, t.lag(intended), p.lagging(), 0)
+}
+
+// settle is how much of the settle time is left. It may be skipped only where nobody can hold an older answer.
+func (p *pass) settle() time.Duration {
+	if p.s.Fresh && !p.w.Announced {
+		return 0
+	}
+	return max(p.w.Settle-p.o.Body.LiveFor, p.s.Settle.Sub(p.now), 0)
+}
+
+// intend commits a fresh id, unless the name is somebody else's.
+func (p *pass) intend() *Decision {
+	t := p.o.TXT
+	first := p.s.ID == ""
+	switch foreign := t.foreign(); {
+	case t.answered() == 0, first && !t.complete():
+		return p.wait(StepTXT, t.lag(""), p.s.Step == StepTXT && p.now.Sub(p.s.Since) > verifyFault, 0)
+	case first && len(foreign) > 0 && !p.w.Adopt && !p.w.Alias:
+		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q; if this server is to take over, run: "+
+			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], p.w.Name), true, 0)
+	}
+	p.s.Intended, p.s.Wrote = p.w.FreshID, time.Time{}
+	p.s.Record, p.s.Zone = p.w.Record, t.Zone
+	return p.commit()
+}
+
+// write asks for the record to be written, at most once in rewriteAfter.
+func (p *pass) write(value, why string) *Decision {
+	if left := rewriteAfter - p.now.Sub(p.s.Wrote); !p.s.Wrote.IsZero() && left > 0 && left <= rewriteAfter {
+		return p.wait(StepVerify, why, p.lagging(), 0)
+	}
+	p.s.Wrote = p.now
+	remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value })
+	return &Decision{State: p.s, Do: DoWrite, Add: value, Remove: remove}
+}
+
+func (p *pass) lagging() bool {
+	return p.s.Step == StepVerify && p.now.Sub(p.s.Since) > verifyFault
+}
+
+// drain is the way out. RFC 8461, Section 8.3: mode none under a new id, until every policy served before has expired
+// at every sender; then the record goes, then host and certificate.
+func (p *pass) drain() Decision {
+	if !p.w.Announced {
+		return p.forget() // no sender ever heard of us
+	}
+	if !p.s.Deleted.IsZero() {
+		if left := p.s.Deleted.Add(p.w.TTL).Sub(p.now); left > 0 {
+			return *p.wait(StepDrain, "the record is deleted; caches hold it for "+p.w.TTL.String()+" more", false, left)
+		}
+		return p.forget()
+	}
+	if !p.s.Horizon.IsZero() && !p.now.Before(p.s.Horizon) {
+		return p.retire()
+	}
+	if p.s.Served != p.w.Policy {
+		if p.w.HoldStart != "" {
+			return *p.wait(StepDrain, p.w.HoldStart, true, 0)
+		}
+		p.s.Horizon = time.Time{}
+		return *p.serve()
+	}
+	if d := p.announce(); d != nil {
+		if d.Wait && p.away() && p.s.Horizon.IsZero() {
+			return p.retire() // released: the customer's DNS has named another place for a week
+		}
+		return *d
+	}
+	if p.s.Horizon.IsZero() {
+		p.s.Horizon = p.now.Add(p.w.TTL + p.w.MaxAge)
+		return *p.commit()
+	}
+	return *p.wait(StepDrain, "mode none is published; senders may hold the last policy until "+
+		p.s.Horizon.UTC().Format(time.DateTime+" MST"), false, p.s.Horizon.Sub(p.now))
+}
+
+// retire deletes the record: of what stands there, only what was written from here.
+func (p *pass) retire() Decision {
+	if p.w.HoldEnd != "" {
+		return *p.wait(StepDrain, p.w.HoldEnd, true, 0)
+	}
+	t := p.o.TXT
+	switch {
+	case t == nil:
+		return look(LookTXT)
+	case len(t.Ours) > 0:
+		if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
+			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", false, 0)
+		}
+		p.s.Wrote = p.now
+		return Decision{State: p.s, Do: DoDelete, Remove: t.Ours}
+	case !t.complete():
+		return *p.wait(StepDrain, t.lag(""), false, 0)
+	}
+	p.s.ID, p.s.Intended, p.s.Dirty, p.s.Wrote, p.s.Deleted = "", "", true, time.Time{}, p.now
+	return *p.commit()
+}
+
+func (p *pass) forget() Decision {
+	if p.w.HoldEnd != "" {
+		return *p.wait(StepDrain, p.w.HoldEnd, true, 0)
+	}
+	return Decision{State: p.s, Do: DoForget}
+}
+
+// enforced says whether a policy text has mode enforce.
+func enforced(text string) bool {
+	p, err := policygen.ParsePolicy([]byte(text))
+	return err == nil && p.Mode == policygen.Enforce
+}

@@ -1,0 +1,313 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/sender"
+)
+
+// Outside is the [Sight] of a running service. Its fields must not change after the first call.
+type Outside struct {
+	Client    *sender.Client
+	Observer  *dnsupdate.Observer
+	Hostname  string       // the target of customers' CNAMEs
+	Addresses []netip.Addr // ours beside those that Hostname resolves to
+	Node      string       // "ADDR:PORT" of this node's own listener
+
+	mu    sync.Mutex // guards the fields below
+	own   []netip.Addr
+	until time.Time // own is believed until then
+}
+
+// lookTime bounds one look: senders in use give up after 2 to 60 seconds.
+const lookTime = 20 * time.Second
+
+var _ Sight = (*Outside)(nil)
+
+// Prior looks for a policy host and for STSv1 records, where they are when nobody else has a hand in it.
+func (o *Outside) Prior(ctx context.Context, name policygen.Name) Prior {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		v, err := o.Observer.Observe(ctx, name.PolicyHost(), qtype)
+		if err != nil || !nothing(v) {
+			return Prior{Existed: true}
+		}
+	}
+	v, err := o.Observer.Observe(ctx, name.RecordName(), dns.TypeTXT)
+	return Prior{Existed: err != nil || !v.Absent()}
+}
+
+// nothing says that every server answered that there is nothing.
+func nothing(v dnsupdate.View) bool {
+	return v.Complete() && !slices.ContainsFunc(v.Answers, func(a dnsupdate.Answer) bool { return a.CNAME != "" || len(a.RRs) > 0 })
+}
+
+// Host asks every authoritative server of the domain, so that no cache delays the news.
+func (o *Outside) Host(ctx context.Context, name policygen.Name) Host {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	host := name.PolicyHost()
+	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", host, o.Hostname)
+	own, err := o.ourAddresses(ctx)
+	if err != nil {
+		return Host{Reason: fmt.Sprintf("%s; our own name %s has no address: %v", waiting, o.Hostname, err)}
+	}
+	v4, err := o.Observer.Observe(ctx, host, dns.TypeA)
+	if err != nil {
+		return Host{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
+	}
+	if v4.CNAME() != "" {
+		return o.hostByCNAME(ctx, v4, own, waiting)
+	}
+	v6, err := o.Observer.Observe(ctx, host, dns.TypeAAAA)
+	if err != nil {
+		return Host{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
+	}
+	found := append(addresses(v4), addresses(v6)...)
+	complete := v4.Complete() && v6.Complete()
+	switch {
+	case len(found) > 0 && !slices.ContainsFunc(found, func(a netip.Addr) bool { return !slices.Contains(own, a) }):
+		return Host{Ours: true}
+	case len(found) > 0:
+		return Host{
+			Proven: complete, TTL: max(v4.MaxTTL(), v6.MaxTTL()),
+			Reason: fmt.Sprintf("%s, last seen addresses %s", waiting, join(found)),
+		}
+	case !complete:
+		return Host{Reason: waiting + ", last seen " + failures(v4)}
+	}
+	return Host{Proven: true, Reason: waiting + ", last seen " + emptiness(v4)}
+}
+
+// hostByCNAME judges a policy host that is a CNAME at one server at least.
+func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, own []netip.Addr, waiting string) Host {
+	ours, others := 0, ""
+	var ttl time.Duration
+	for _, a := range v.Answers {
+		switch {
+		case a.Err != nil:
+		case a.CNAME == o.Hostname || a.CNAME == "default."+o.Hostname:
+			ours++
+		case a.CNAME != "":
+			end, err := o.Client.Resolver.Addrs(ctx, a.CNAME)
+			if err == nil && len(end.Addrs) > 0 && !slices.ContainsFunc(end.Addrs, func(a netip.Addr) bool { return !slices.Contains(own, a) }) {
+				ours++
+				continue
+			}
+			others, ttl = "CNAME "+a.CNAME, max(ttl, a.TTL, end.TTL)
+		default:
+			others = "no CNAME at " + a.Server
+		}
+	}
+	if others == "" && ours > 0 {
+		return Host{Ours: true}
+	}
+	return Host{Proven: v.Complete() && ours == 0, TTL: ttl, Reason: waiting + ", last seen " + others}
+}
+
+// ourAddresses are believed for a minute.
+func (o *Outside) ourAddresses(ctx context.Context) ([]netip.Addr, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if time.Now().Before(o.until) {
+		return o.own, nil
+	}
+	a, err := o.Client.Resolver.Addrs(ctx, o.Hostname)
+	if len(a.Addrs)+len(o.Addresses) == 0 {
+		if err == nil {
+			err = errors.New("no A or AAAA record; give it one")
+		}
+		return nil, err
+	}
+	o.own, o.until = append(a.Addrs, o.Addresses...), time.Now().Add(time.Minute)
+	return o.own, nil
+}
+
+// Body fetches from this node, then by the public name, both as a sender would.
+func (o *Outside) Body(ctx context.Context, name policygen.Name, text string) Body {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	f, err := o.Client.FetchPolicyAt(ctx, name, o.Node)
+	if why := differs(f, err, text); why != "" {
+		return Body{Reason: "this node does not serve the policy yet: " + why}
+	}
+	f, err = o.Client.FetchPolicy(ctx, name)
+	if why := differs(f, err, text); why != "" {
+		return Body{Reason: "the policy is not seen from outside at https://" + name.PolicyHost() + "/: " + why}
+	}
+	return Body{Live: true}
+}
+
+func differs(f sender.Fetched, err error, text string) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case string(f.Body) != text:
+		return fmt.Sprintf("%s answers another policy (%d octets)", f.Addr, len(f.Body))
+	}
+	return ""
+}
+
+// TXT asks every address of every authoritative server.
+func (o *Outside) TXT(ctx context.Context, record string) TXT {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	v, err := o.Observer.Observe(ctx, record, dns.TypeTXT)
+	if err != nil {
+		return TXT{Servers: []Server{{Name: record, Err: err.Error()}}}
+	}
+	t := TXT{Zone: v.Zone}
+	for _, a := range v.Answers {
+		s := Server{Name: a.Server, CNAME: a.CNAME}
+		if a.Err != nil {
+			s.Err = a.Err.Error()
+		} else {
+			s.STS, s.Others = a.STS(), len(a.Strangers())
+		}
+		t.Servers = append(t.Servers, s)
+	}
+	return t
+}
+
+// MX compares the domain's MX with a policy; a domain without MX is its own (RFC 5321, Section 5.1).
+func (o *Outside) MX(ctx context.Context, name policygen.Name, text string) MX {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	p, err := policygen.ParsePolicy([]byte(text))
+	if err != nil {
+		return MX{Reason: err.Error()}
+	}
+	a, err := o.Client.Resolver.Lookup(ctx, string(name), dns.TypeMX)
+	if err != nil {
+		return MX{Reason: err.Error()}
+	}
+	hosts := []string{}
+	for _, rr := range a.RRs {
+		if mx, ok := rr.(*dns.MX); ok && mx.Mx != "." { // a null MX takes no mail (RFC 7505)
+			hosts = append(hosts, strings.ToLower(strings.TrimSuffix(mx.Mx, ".")))
+		}
+	}
+	if len(a.RRs) == 0 && !a.NXDomain {
+		hosts = o.implicitMX(ctx, name)
+	}
+	slices.Sort(hosts)
+	return MX{Known: true, Uncovered: slices.DeleteFunc(slices.Compact(hosts), p.Covers)}
+}
+
+// implicitMX is the domain itself, if it has an address; one without takes no mail.
+func (o *Outside) implicitMX(ctx context.Context, name policygen.Name) []string {
+	if a, err := o.Client.Resolver.Addrs(ctx, string(name)); err == nil && len(a.Addrs) == 0 {
+		return nil
+	}
+	return []string{string(name)}
+}
+
+// Foreign fetches a policy as senders do.
+func (o *Outside) Foreign(ctx context.Context, name policygen.Name) string {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	f, err := o.Client.FetchPolicy(ctx, name)
+	if err != nil {
+		return ""
+	}
+	p, err := policygen.ParsePolicy(f.Body)
+	if err != nil {
+		return ""
+	}
+	return p.Text()
+}
+
+// Delegation asks the authoritative servers of the customer's zone for the CNAME, and follows a longer chain.
+func (o *Outside) Delegation(ctx context.Context, name policygen.Name, record string) Delegation {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", name.RecordName(), record)
+	v, err := o.Observer.Observe(ctx, name.RecordName(), dns.TypeTXT)
+	if err != nil {
+		return Delegation{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
+	}
+	answered := 0
+	for _, a := range v.Answers {
+		switch {
+		case a.Err != nil:
+			continue
+		case a.CNAME == record:
+		case a.CNAME != "" && o.leadsTo(ctx, a.CNAME, record):
+		case a.CNAME != "":
+			return Delegation{Reason: waiting + ", last seen CNAME " + a.CNAME}
+		case len(a.STS()) > 0:
+			return Delegation{Reason: fmt.Sprintf("%s, last seen a TXT record %q there: replace it by the CNAME", waiting, a.STS()[0])}
+		default:
+			return Delegation{Reason: waiting + ", last seen " + emptiness(v)}
+		}
+		answered++
+	}
+	if answered == 0 {
+		return Delegation{Reason: waiting + ", last seen " + failures(v)}
+	}
+	return Delegation{Ours: true}
+}
+
+func (o *Outside) leadsTo(ctx context.Context, from, record string) bool {
+	a, err := o.Client.Resolver.Lookup(ctx, from, dns.TypeTXT)
+	return err == nil && slices.Contains(a.Chain, record)
+}
+
+// addresses are those of every answer.
+func addresses(v dnsupdate.View) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range v.Answers {
+		for _, rr := range a.RRs {
+			var ip netip.Addr
+			switch rr := rr.(type) {
+			case *dns.A:
+				ip, _ = netip.AddrFromSlice(rr.A.To4())
+			case *dns.AAAA:
+				ip, _ = netip.AddrFromSlice(rr.AAAA)
+			}
+			if ip.IsValid() && !slices.Contains(all, ip) {
+				all = append(all, ip)
+			}
+		}
+	}
+	return all
+}
+
+func join(addrs []netip.Addr) string {
+	s := make([]string, len(addrs))
+	for i, a := range addrs {
+		s[i] = a.String()
+	}
+	return strings.Join(s, ", ")
+}
+
+// failures says why the servers that did not answer did not.
+func failures(v dnsupdate.View) string {
+	var parts []string
+	for _, a := range v.Failed() {
+		parts = append(parts, fmt.Sprintf("%s: %v", a.Server, a.Err))
+	}
+	return "no answer (" + strings.Join(parts, "; ") + ")"
+}
+
+// emptiness says how there is nothing.
+func emptiness(v dnsupdate.View) string {
+	for _, a := range v.Answers {
+		if a.NXDomain {
+			return "NXDOMAIN"
+		}
+	}
+	return "no such record"
+}

@@ -1,0 +1,425 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// drainMaxAge is the max_age of the policy with mode none. RFC 8461, Section 8.3: small.
+const drainMaxAge = 24 * time.Hour
+
+// maxDecisions bounds one pass. The longest way, from a first sight to live, takes fewer than twenty.
+const maxDecisions = 40
+
+// pass looks, decides and acts for one domain until there is something to wait for.
+func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
+	set := r.settings.Load()
+	w, err := r.want(ctx, set, d)
+	if err != nil {
+		return err
+	}
+	if d.State.Dirty || d.State.Served == "" {
+		r.open(d.Name)
+	}
+	var seen Seen
+	for range maxDecisions {
+		now := time.Now()
+		if w.FreshID, err = freshID(now); err != nil {
+			return err
+		}
+		dec := Next(w, d.State, seen, now)
+		switch {
+		case dec.Look != 0:
+			if err := r.look(ctx, dec.Look, w, d, &seen); err != nil {
+				return err
+			}
+			continue
+		case dec.Wait:
+			return r.rest(ctx, set, w, &d, dec)
+		case dec.Do == DoForget:
+			return r.forget(ctx, d)
+		}
+		before := d.State
+		d.State = dec.State
+		if err := r.save(ctx, &d); err != nil {
+			return err
+		}
+		if seen.TXT != nil && before.ID == "" && before.Intended == "" && d.State.Intended != "" && len(seen.TXT.foreign()) > 0 {
+			if err := r.noteUnknown(ctx, d.Name); err != nil {
+				return err
+			}
+		}
+		r.tellCommit(w, before, d.State)
+		w.Announced = w.Announced || d.State.Intended != ""
+		switch dec.Do {
+		case DoServe:
+			r.serve(d)
+			seen.Body = nil
+		case DoWrite, DoDelete:
+			if err := r.write(ctx, set, d, seen.TXT.Zone, dec); err != nil {
+				return r.refused(ctx, set, &d, dec, err)
+			}
+			seen.TXT = nil
+		}
+	}
+	return fmt.Errorf("publish %s: no rest after %d decisions; this is a bug", d.Name, maxDecisions)
+}
+
+// want puts together what is desired of a domain.
+func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (Want, error) {
+	w := Want{
+		Name: d.Name, Drain: !d.Removed.IsZero(), Adopt: d.Adopt, Alias: d.Publish == store.PublishAlias,
+		Record: recordName(set.conf.Alias.Zone, d),
+		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
+	}
+	ids, err := r.cfg.Store.IDs(ctx, w.Record)
+	if err != nil {
+		return w, fmt.Errorf("read the ids of %s: %w", w.Record, err)
+	}
+	history, err := r.cfg.Store.History(ctx, d.Name)
+	if err != nil {
+		return w, fmt.Errorf("read the history of %s: %w", d.Name, err)
+	}
+	w.Announced = len(ids) > 0 || d.State.ID != "" || slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
+	if !w.Drain {
+		w.Policy = set.mxsets[d.MXSet].Text()
+		return w, nil
+	}
+	w.Policy = drainPolicy(d)
+	w.HoldStart, w.HoldEnd = r.holds(ctx)
+	w.MaxAge = largestMaxAge(history)
+	return w, nil
+}
+
+// recordName is the owner name of a domain's record. One that was written keeps its place.
+func recordName(aliasZone string, d store.Domain) string {
+	switch {
+	case d.State.Record != "":
+		return d.State.Record
+	case d.Publish == store.PublishAlias:
+		return d.Name.Label() + ".d." + d.Tenant + "." + aliasZone
+	}
+	return d.Name.RecordName()
+}
+
+// drainPolicy is the last policy with mode none. Its mx lines stay: a sender that is widely used refuses a policy
+// without.
+func drainPolicy(d store.Domain) string {
+	p, err := policygen.ParsePolicy([]byte(d.State.Served))
+	if err != nil || len(p.MX) == 0 {
+		p.MX = []string{string(d.Name)}
+	}
+	return policygen.Policy{Mode: policygen.None, MaxAge: int(drainMaxAge.Seconds()), MX: p.MX}.Text()
+}
+
+// largestMaxAge is for how long some sender may hold a policy that asks for anything. A policy that is not known, or
+// does not parse, counts as the longest that RFC 8461, Section 3.2 allows.
+func largestMaxAge(history []store.Served) time.Duration {
+	largest := 0
+	for _, h := range history {
+		p, err := policygen.ParsePolicy([]byte(h.Text))
+		if err != nil {
+			p = policygen.Policy{MaxAge: policygen.MaxAgeLimit}
+		}
+		if p.Mode != policygen.None {
+			largest = max(largest, p.MaxAge)
+		}
+	}
+	return time.Duration(largest) * time.Second
+}
+
+// look fills the part of seen that a decision asked for.
+func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, seen *Seen) error {
+	host := w.Name.PolicyHost()
+	switch l {
+	case LookPrior:
+		v := r.cfg.Sight.Prior(ctx, w.Name)
+		seen.Prior = &v
+	case LookHost:
+		v := r.cfg.Sight.Host(ctx, w.Name)
+		seen.Host = &v
+		switch {
+		case v.Ours:
+			r.cfg.Certs.Want(host)
+			r.tell(w.Name, StepDNS, host+" points here")
+		case v.Proven:
+			r.cfg.Certs.Unwant(host)
+			if !w.Announced {
+				r.noteForeign(ctx, w.Name)
+			}
+		}
+	case LookCert:
+		v := r.cfg.Certs.Cert(host)
+		seen.Cert = &v
+		if v.Valid {
+			r.tell(w.Name, StepCert, "certificate for "+host+" is served")
+		}
+	case LookBody:
+		v := r.cfg.Sight.Body(ctx, w.Name, d.State.Served)
+		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
+		seen.Body = &v
+		if v.Live {
+			r.tell(w.Name, StepBody, "the policy is live, seen at the node and by its public name")
+		}
+	case LookTXT:
+		v := r.cfg.Sight.TXT(ctx, w.Record)
+		ids, err := r.cfg.Store.IDs(ctx, w.Record)
+		if err != nil {
+			return fmt.Errorf("read the ids of %s: %w", w.Record, err)
+		}
+		v.Ours = ours(v.sts(), ids)
+		seen.TXT = &v
+		r.compared(ctx, d, &v)
+	case LookMX:
+		v := r.cfg.Sight.MX(ctx, w.Name, w.Policy)
+		seen.MX = &v
+	case LookDelegation:
+		v := r.cfg.Sight.Delegation(ctx, w.Name, w.Record)
+		seen.Delegation = &v
+		if v.Ours {
+			r.tell(w.Name, StepDelegation, w.Name.RecordName()+" leads to the record")
+		}
+	}
+	return nil
+}
+
+// ours returns those of the values that were intended here.
+func ours(values []string, ids []store.WrittenID) []string {
+	return slices.DeleteFunc(values, func(v string) bool {
+		return !slices.ContainsFunc(ids, func(w store.WrittenID) bool { return v == policygen.RecordText(w.ID) })
+	})
+}
+
+// liveFor keeps since when a text is seen live. The times in tracks carry the monotonic clock, so a jump of the wall clock
+// does not shorten a settle time; a restart begins it anew.
+func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.track(name)
+	if t.text != text {
+		t.text, t.live = text, time.Time{}
+	}
+	switch {
+	case !live:
+		t.live = time.Time{}
+	case t.live.IsZero():
+		t.live = time.Now()
+	default:
+		return time.Since(t.live)
+	}
+	return 0
+}
+
+// track returns the track of a domain. r.mu is held.
+func (r *Reconciler) track(name policygen.Name) *track {
+	t := r.tracks[name]
+	if t == nil {
+		t = &track{}
+		r.tracks[name] = t
+	}
+	return t
+}
+
+// open has the steps of a publication told.
+func (r *Reconciler) open(name policygen.Name) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.track(name); t.said == nil {
+		t.said = make(map[string]bool)
+	}
+}
+
+// serve puts a committed text before the senders.
+func (r *Reconciler) serve(d store.Domain) {
+	r.mu.Lock()
+	t := r.track(d.Name)
+	t.live, t.said = time.Time{}, make(map[string]bool)
+	r.mu.Unlock()
+	r.tell(d.Name, StepBody, "serving a new policy; no sender is told yet")
+	r.cfg.Snapshot.Set(d.Name, d.State.Served)
+	r.cfg.Log.Info("serving a new policy", "domain", d.Name)
+}
+
+// write does what was decided at the account that holds the record.
+func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, zone string, dec Decision) error {
+	account, ok := set.accounts[d.Account]
+	if !ok {
+		return fmt.Errorf("write the record of %s: account %q is not configured; put it back", d.Name, d.Account)
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	record := recordName(set.conf.Alias.Zone, d)
+	err := account.Apply(ctx, dnsupdate.Change{
+		Zone: zone, Name: record, TTL: set.conf.Publish.TTL, Remove: dec.Remove, Add: dec.Add,
+	})
+	if err != nil {
+		return err
+	}
+	if dec.Do == DoWrite {
+		r.tell(d.Name, StepTXT, fmt.Sprintf("wrote %s TXT %q at account %s", record, dec.Add, d.Account))
+	}
+	r.cfg.Log.Info("wrote record", "domain", d.Name, "record", record, "add", dec.Add, "remove", dec.Remove)
+	return nil
+}
+
+// refused ends a pass whose write did not succeed. Whether it landed all the same is seen in the next pass.
+func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain, dec Decision, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return err
+	}
+	p := pass{s: d.State, now: time.Now()}
+	end := *p.wait(StepTXT, err.Error(), false, 0)
+	var failed *dnsupdate.Error
+	if errors.As(err, &failed) {
+		end.State.Fault = needsHuman(failed.Kind)
+		end.After = failed.RetryAfter
+	}
+	if dec.Do == DoDelete {
+		end.State.Step = StepDrain
+	}
+	return r.rest(ctx, set, Want{Name: d.Name}, d, end)
+}
+
+// needsHuman tells what only a human can mend from what passes.
+func needsHuman(k dnsupdate.Kind) bool {
+	switch k {
+	case dnsupdate.KindRateLimited, dnsupdate.KindUnavailable, dnsupdate.KindConflict, dnsupdate.KindDryRun:
+		return false
+	}
+	return true
+}
+
+// rest commits the end of a pass, and when the next one is.
+func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.Domain, dec Decision) error {
+	before := d.State
+	d.State = dec.State
+	every := set.conf.Check.Every
+	after := dec.After
+	switch {
+	case d.State.Step == StepLive && !d.State.Dirty, d.State.Step == StepAway:
+		d.State.Failures = 0
+		after = time.Duration(float64(every) * (0.9 + 0.2*rand.Float64())) // spread
+	case after == 0:
+		d.State.Failures++
+		after = min(pause(d.State.Step, d.State.Failures), every)
+	default:
+		after = min(after, max(every, dnsRetryCap))
+	}
+	if w.Drain && !d.State.Horizon.IsZero() {
+		after = min(after, max(time.Until(d.State.Horizon), time.Second))
+	}
+	d.Due = time.Now().Add(after)
+	if err := r.save(ctx, d); err != nil {
+		return err
+	}
+	r.tellRest(d.Name, before, d.State)
+	return nil
+}
+
+// dnsRetryCap bounds what a provider's Retry-After may ask for.
+const dnsRetryCap = time.Hour
+
+// pause grows from a second, so that what is quick is seen quickly, to what a step is worth asking for.
+func pause(step string, failures int) time.Duration {
+	longest := 5 * time.Minute
+	switch step {
+	case StepBody, StepVerify:
+		longest = 30 * time.Second
+	case StepCert, StepTXT:
+		longest = 5 * time.Minute
+	case StepDNS, StepDelegation, StepMX, StepAdopt:
+		longest = 15 * time.Minute
+	}
+	return min(time.Second<<min(failures-1, 20), longest)
+}
+
+func (r *Reconciler) save(ctx context.Context, d *store.Domain) error {
+	if err := r.cfg.Store.Save(ctx, d, time.Now()); err != nil {
+		return fmt.Errorf("keep the state of %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// forget ends a domain: nothing of it is served, and its key is deleted.
+func (r *Reconciler) forget(ctx context.Context, d store.Domain) error {
+	if err := r.cfg.Certs.Drop(ctx, d.Name.PolicyHost()); err != nil {
+		return fmt.Errorf("delete the certificate of %s: %w", d.Name, err)
+	}
+	if err := r.cfg.Store.Delete(ctx, d); err != nil {
+		return fmt.Errorf("forget %s: %w", d.Name, err)
+	}
+	r.cfg.Snapshot.Set(d.Name, "")
+	r.open(d.Name)
+	r.tell(d.Name, "gone", "the domain is forgotten")
+	r.mu.Lock()
+	delete(r.tracks, d.Name)
+	r.start.done(d.Name)
+	r.mu.Unlock()
+	r.cfg.Log.Info("forgot domain", "domain", d.Name)
+	return nil
+}
+
+// tellCommit tells of steps that are states rather than looks.
+func (r *Reconciler) tellCommit(w Want, before, after store.State) {
+	switch {
+	case after.ID != before.ID && after.ID != "":
+		r.tell(w.Name, StepVerify, "every authoritative server answers id "+after.ID)
+	case after.Horizon != before.Horizon && !after.Horizon.IsZero():
+		r.tell(w.Name, StepDrain, "mode none is published; the record stays until "+after.Horizon.UTC().Format(time.DateTime+" MST"))
+	}
+}
+
+// tellRest tells where a pass ended, when that is new.
+func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
+	if after.Step == StepLive && !after.Fault && before.Step != StepLive {
+		r.tell(name, StepLive, "all is right")
+	}
+	if after.Fault {
+		r.open(name)
+	}
+	if after.Reason != "" && (before.Step != after.Step || before.Reason != after.Reason && !before.Fault) {
+		r.tell(name, after.Step, after.Reason)
+	}
+	if after.Step == StepLive {
+		r.mu.Lock()
+		delete(r.tracks, name)
+		r.mu.Unlock()
+	}
+	level := slog.LevelDebug
+	switch {
+	case after.Fault != before.Fault || after.Step != before.Step:
+		level = slog.LevelInfo
+	case after.Reason == before.Reason:
+		return
+	}
+	if after.Fault && !before.Fault {
+		level = slog.LevelWarn
+	}
+	r.cfg.Log.Log(context.Background(), level, "domain rests", "domain", name, "step", after.Step, "reason", after.Reason, "fault", after.Fault)
+}
+
+// tell passes a step on, once in a publication.
+func (r *Reconciler) tell(name policygen.Name, step, message string) {
+	if r.cfg.OnStep == nil {
+		return
+	}
+	r.mu.Lock()
+	t := r.tracks[name]
+	news := t != nil && t.said != nil && !t.said[message]
+	if news {
+		t.said[message] = true
+	}
+	r.mu.Unlock()
+	if news {
+		r.cfg.OnStep(name, step, message)
+	}
+}
