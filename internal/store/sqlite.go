@@ -213,10 +213,12 @@ func each[T any](ctx context.Context, s *SQLite, pool *sql.DB, doing string, sca
 // explain says what to do about what SQLite reports, by its code.
 func (s *SQLite) explain(ctx context.Context, err error) error {
 	var e *sqlite.Error
-	if errors.Is(err, sql.ErrNoRows) {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
 		return ErrNotFound
-	}
-	if !errors.As(err, &e) {
+	case errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil: // rolled back because ctx ended
+		return ctx.Err()
+	case !errors.As(err, &e):
 		return err
 	}
 	switch e.Code() & 0xff { // the rest of the code is detail

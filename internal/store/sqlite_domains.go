@@ -131,36 +131,63 @@ func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) e
 
 // Save implements [Store].
 func (s *SQLite) Save(ctx context.Context, d *Domain, now time.Time) error {
-	var version int64
-	var due time.Time
+	saved := *d
 	err := s.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(tx *sql.Tx) error {
-		old, err := published(ctx, tx, *d)
+		old, err := latest(ctx, tx, saved)
 		if err != nil {
 			return err
 		}
-		if version, err = nextVersion(ctx, tx); err != nil {
+		if saved.Version, err = nextVersion(ctx, tx); err != nil {
 			return err
 		}
-		if due, err = saveState(ctx, tx, *d, version, now); err != nil {
+		plan := old.plan.after(micros(saved.Due), micros(now))
+		saved.Due = fromMicros(plan.due)
+		if err := saveState(ctx, tx, saved, plan); err != nil {
 			return err
 		}
-		return keepBooks(ctx, tx, d.Name, old, d.State, now)
+		return keepBooks(ctx, tx, saved.Name, old.state, saved.State, now)
 	})
 	if err != nil {
 		return err
 	}
-	d.Version, d.Due = version, due
+	d.Version, d.Due = saved.Version, saved.Due
 	return nil
 }
 
-// published returns the part of the stored state that is kept books of, if d is the latest version.
-func published(ctx context.Context, tx *sql.Tx, d Domain) (State, error) {
-	var old State
+// plan is when a domain is looked at next, in microseconds.
+type plan struct {
+	due     int64
+	claimed int64 // 0: it is not
+	woken   bool
+}
+
+// after returns the plan when a claimer or somebody else saves due. The claim lasts while due stays the end of the
+// lease, so a claimer saves as often as it needs to; a wake that came meanwhile is kept for its end.
+func (p plan) after(due, now int64) plan {
+	switch {
+	case p.claimed != 0 && p.due == due:
+		return p
+	case p.woken:
+		return plan{due: min(due, now)}
+	}
+	return plan{due: due}
+}
+
+// stored is what the table holds of a domain that is about to be written.
+type stored struct {
+	state State // only what books are kept of
+	plan  plan
+}
+
+// latest returns what is stored, if d is its latest version.
+func latest(ctx context.Context, tx *sql.Tx, d Domain) (stored, error) {
+	var old stored
 	var version int64
-	err := tx.QueryRowContext(ctx, `SELECT version, served, id, intended FROM domains WHERE name = ?`, d.Name).
-		Scan(&version, &old.Served, &old.ID, &old.Intended)
+	err := tx.QueryRowContext(ctx, `SELECT version, served, id, intended, due, claimed, woken FROM domains WHERE name = ?`,
+		d.Name).Scan(&version, &old.state.Served, &old.state.ID, &old.state.Intended,
+		&old.plan.due, &old.plan.claimed, &old.plan.woken)
 	if errors.Is(err, sql.ErrNoRows) {
-		return State{}, fmt.Errorf("%w: %w", ErrStale, ErrNotFound)
+		return stored{}, fmt.Errorf("%w: %w", ErrStale, ErrNotFound)
 	}
 	if err == nil && version != d.Version {
 		err = ErrStale
@@ -168,29 +195,27 @@ func published(ctx context.Context, tx *sql.Tx, d Domain) (State, error) {
 	return old, err
 }
 
-// saveState writes what Save writes and ends the claim. It returns the stored Due: now at the latest, if the domain was
-// to be woken meanwhile.
-func saveState(ctx context.Context, tx *sql.Tx, d Domain, version int64, now time.Time) (time.Time, error) {
+// saveState writes what Save may write.
+func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
 	st := d.State
-	var due time.Time
-	err := tx.QueryRowContext(ctx, `UPDATE domains SET
-			adopt = ?, due = iif(woken <> 0, min(?, ?), ?), claimed = 0, woken = 0, version = ?,
+	_, err := tx.ExecContext(ctx, `UPDATE domains SET
+			adopt = ?, due = ?, claimed = ?, woken = ?, version = ?,
 			served = ?, dirty = ?, record = ?, zone = ?, id = ?, intended = ?, wrote = ?, fresh = ?,
 			settle = ?, handover = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
 			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?
-		WHERE name = ? RETURNING due`,
-		d.Adopt, micros(d.Due), micros(now), micros(d.Due), version,
+		WHERE name = ?`,
+		d.Adopt, p.due, p.claimed, p.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
 		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
-		d.Name).Scan(stamp{&due})
-	return due, err
+		d.Name)
+	return err
 }
 
 // Delete implements [Store].
 func (s *SQLite) Delete(ctx context.Context, d Domain) error {
 	return s.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(tx *sql.Tx) error {
-		if _, err := published(ctx, tx, d); err != nil {
+		if _, err := latest(ctx, tx, d); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM domains WHERE name = ?`, d.Name)

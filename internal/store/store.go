@@ -155,43 +155,53 @@ type Order struct {
 }
 
 // Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
-// kept to the microsecond, in UTC. Package storetest is the contract as tests.
+// kept to the microsecond, in UTC; what is finer is cut off. When ctx ends before a method does, its error wraps that of
+// ctx. Package storetest is the contract as tests.
 type Store interface {
 	// Declare makes d the whole of what its owner declares: new domains are added with Due now, changed ones (MX set,
 	// publish, account, adopt, or the policy of their MX set) become due now, missing ones get Removed = now, removed ones
-	// that are declared again lose it. Domains of another owner are an error, and nothing is changed. MX sets of no
-	// domain's use and no longer declared are deleted.
+	// that are declared again lose it; both are due now too, and all of them lose their claim. Domains and MX sets of
+	// another owner are an error, as are those declared twice and a domain whose MX set nobody declares; then nothing is
+	// changed. MX sets of no domain's use and no longer declared are deleted. What equals the last declaration is not
+	// written at all: so an Adopt that came by Save stays until the declared one changes.
 	Declare(ctx context.Context, d Declaration, now time.Time) (Change, error)
 	// MXSets returns all MX sets.
 	MXSets(ctx context.Context) ([]MXSet, error)
 
 	// Domain returns one domain, or ErrNotFound.
 	Domain(ctx context.Context, name policygen.Name) (Domain, error)
-	// EachDomain calls f for every domain by name until f returns an error, which it returns.
+	// EachDomain calls f for every domain by name (by bytes) until f returns an error, which it returns. It shows the
+	// domains of one moment, holds one of them in memory, and f may call the Store.
 	EachDomain(ctx context.Context, f func(Domain) error) error
 	// Claim returns at most n domains with Due <= now, the most overdue first, and moves their Due to now+lease, so that
-	// nobody else claims them meanwhile. What was claimed and never saved comes back by itself.
+	// nobody else claims them meanwhile. What was claimed and never saved comes back by itself. A claim is a write: it
+	// changes Version, so a claimer whose lease ran out and was taken over gets ErrStale. It ends when a Save moves Due;
+	// one that leaves Due as it is keeps it.
 	Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error)
 	// NextDue returns the earliest Due, or ErrNotFound when there are no domains.
 	NextDue(ctx context.Context) (time.Time, error)
-	// Wake makes a domain due now, or every domain when name is empty. It does not change Version.
+	// Wake makes a domain due now, or every domain when name is empty. It does not change Version. A claimed domain stays
+	// its claimer's, and becomes due when the claim ends by Save, whatever Due that says. One that is not there is
+	// ErrNotFound.
 	Wake(ctx context.Context, name policygen.Name, now time.Time) error
 	// Save writes State, Adopt and Due if d.Version is still the stored one (else ErrStale), and sets the new Version in d.
 	// In the same transaction it keeps the books: a changed Served closes the history's open row at now and opens a new
 	// one; a new Intended is entered among the written ids (ErrIDReused if any record ever had it); Intended becoming ID
-	// marks it verified.
+	// marks it verified. A domain that is not there any more is ErrStale and ErrNotFound in one; one that came back has
+	// another Version. After an error d is as it was.
 	Save(ctx context.Context, d *Domain, now time.Time) error
-	// Delete forgets a domain and its state. Its history and ids stay, for the day it comes back.
+	// Delete forgets a domain and its state, with the errors of Save. Its history and ids stay, for the day it comes back.
 	Delete(ctx context.Context, d Domain) error
 
 	// History returns the policies that were served for a domain, oldest first.
 	History(ctx context.Context, name policygen.Name) ([]Served, error)
-	// AddForeign enters a policy that somebody else serves or served. The same text again only moves To.
+	// AddForeign enters a policy that somebody else serves or served, for a domain that need not be there; To is when it
+	// was last seen. The same text again only moves To.
 	AddForeign(ctx context.Context, name policygen.Name, text string, now time.Time) error
 	// IDs returns the ids that were ever intended for a record, newest first.
 	IDs(ctx context.Context, record string) ([]WrittenID, error)
 
-	// EachCertificate calls f for every certificate until f returns an error, which it returns.
+	// EachCertificate calls f for every certificate, in any order, as EachDomain does for domains. What f gets is its own.
 	EachCertificate(ctx context.Context, f func(Certificate) error) error
 	// SaveCertificate adds or replaces one, and forgets the failures of its order.
 	SaveCertificate(ctx context.Context, c Certificate) error
@@ -203,14 +213,16 @@ type Store interface {
 	SaveOrder(ctx context.Context, o Order) error
 
 	// Value returns a value of the key-value part, or ErrNotFound. Keys begin with the name of their user and a slash:
-	// "acme/…", "publish/…".
+	// "acme/…" is the account key and the challenge tokens, so that any node can answer a challenge and a restart keeps
+	// the account; "publish/…" is what the reconciler knows beside the domains.
 	Value(ctx context.Context, key string) ([]byte, error)
 	// SetValue writes one.
 	SetValue(ctx context.Context, key string, value []byte) error
 	// DeleteValue deletes one. One that is not there is no error.
 	DeleteValue(ctx context.Context, key string) error
 
-	// Ping says whether the store can be written.
+	// Ping says whether the store can be written, by writing. It waits for writes under way, so give it a deadline.
 	Ping(ctx context.Context) error
+	// Close gives the store back. It is called when no other call is under way; a second one does nothing.
 	Close() error
 }
