@@ -44,6 +44,7 @@ type sim struct {
 	late     []func()
 	hostOurs bool
 	hostTTL  time.Duration
+	old      time.Time // until then caches may lead to the place where the policy host was
 	certOK   bool
 	bodyOK   bool
 	dnsOK    [2]bool
@@ -67,6 +68,9 @@ type simSender struct {
 	until    time.Time
 	extends  bool
 }
+
+// elsewhere is what another policy host serves.
+const elsewhere = "version: STSv1\r\nmode: testing\r\nmax_age: 86400\r\nmx: mx.elsewhere.example\r\n"
 
 const (
 	simSettle = 5 * time.Minute
@@ -343,6 +347,9 @@ func (s *sim) senderLooks(i int) {
 			c.until = s.now.Add(maxAge(c.text))
 		}
 		return
+	case s.state.Handover > 0, s.now.Before(s.old) && s.rnd.IntN(2) == 0: // it fetches at the other place
+		*c = simSender{id: id, text: elsewhere, until: s.now.Add(maxAge(elsewhere)), extends: c.extends}
+		return
 	case !s.hostOurs || !s.certOK || s.served == "":
 		return
 	}
@@ -391,6 +398,10 @@ func (s *sim) event(n int) {
 		s.hostOurs, s.hostTTL = false, time.Duration(s.rnd.IntN(3))*time.Hour
 		s.say("host elsewhere")
 	case 8, 9:
+		if !s.hostOurs {
+			s.old = s.now.Add(s.state.Handover)
+			s.say("host ours; old answers live until %s", s.old.Format(time.TimeOnly))
+		}
 		s.hostOurs = true
 	case 10:
 		s.certOK = !s.certOK
@@ -447,6 +458,9 @@ func (s *sim) settleDown() {
 		f()
 	}
 	s.late, s.writes, s.hold = nil, 0, false
+	if !s.hostOurs {
+		s.old = s.now.Add(s.state.Handover)
+	}
 	s.hostOurs, s.certOK, s.bodyOK, s.dnsOK = true, true, true, [2]bool{true, true}
 	if s.removed && s.gone {
 		return
