@@ -16,7 +16,10 @@ const (
 	maxLabelOctets = 63
 )
 
-const tooLong = "is too long; a domain name has at most 253 octets"
+const (
+	tooLong    = "is too long; a domain name has at most 253 octets"
+	underscore = "has an underscore, which no host name may have"
+)
 
 // toHost returns the host name in A-labels and lower case that raw stands for, or why it stands for none.
 // A trailing dot is refused.
@@ -50,6 +53,8 @@ func checkRaw(raw string) (why string) {
 		return "is not UTF-8"
 	case strings.ContainsFunc(raw, isSpace):
 		return "has a space in it"
+	case strings.Contains(raw, "_"):
+		return underscore
 	}
 	if _, err := netip.ParseAddr(strings.Trim(raw, "[]")); err == nil {
 		return "is an IP address; write a host name"
@@ -86,7 +91,7 @@ func checkLabel(label string) (why string) {
 	}
 	for _, r := range label {
 		if r == '_' {
-			return "has an underscore, which no host name may have"
+			return underscore
 		}
 		if r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') {
 			return fmt.Sprintf("has %q in it; a host name has letters, digits and hyphens", r)

@@ -66,6 +66,7 @@ func TestParseName(t *testing.T) {
 	bad("_mta-sts.example.com", "write the mail domain, example.com")
 	bad("_dmarc.example.com", "underscore")
 	bad("my_shop.example.com", "underscore")
+	bad("my_bücher.example", "underscore") // the same words in Unicode
 	bad("-a.example.com", "hyphen")
 	bad("a-.example.com", "hyphen")
 	bad("ab--cd.example.com", "two hyphens") // R-LDH: no CA issues for it
@@ -107,6 +108,9 @@ func TestNameDerived(t *testing.T) {
 		t.Errorf("RecordName() = %q, want %q", got, want)
 	}
 	if got, want := name.Unicode(), "bücher.example"; got != want {
+		t.Errorf("Unicode() = %q, want %q", got, want)
+	}
+	if got, want := policygen.Name("xn--a.example").Unicode(), "xn--a.example"; got != want { // from an older list
 		t.Errorf("Unicode() = %q, want %q", got, want)
 	}
 }

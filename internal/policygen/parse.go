@@ -123,7 +123,7 @@ func (p *policyParser) parseField(key, value string) (err error) {
 
 // parseMaxAge returns a number with the error where it is only too large.
 func parseMaxAge(value string) (int, error) {
-	const most = 10 // digits, by the grammar
+	const most = 10                                  // digits, by the grammar
 	seconds, err := strconv.ParseUint(value, 10, 64) // takes no sign
 	if err != nil || len(value) > most {
 		return 0, &FieldError{Field: "max_age", Value: value, Why: "is no number of seconds; 1 to 10 digits"}

@@ -102,6 +102,7 @@ func TestParsePolicyBad(t *testing.T) {
 		`line 1 "\ufeffversion: STSv1": begins with a byte order mark`, `version: is missing; keys are in lower case`)
 	bad(head+mx+"ext: \x80\n", `line 5 "ext: \x80": is not UTF-8`)
 	bad(head+mx+"ext: a\x00b\n", `line 5 "ext: a\x00b": has a control character`)
+	bad(head+mx+"ext: a\x7fb\n", `line 5 "ext: a\x7fb": has a control character`)
 	bad("version: STSv1\rmode: none\rmax_age: 86400\r", // CR alone
 		`line 1 "version: STSv1\rmode: none\rmax_age: 86400": has a control character`,
 		`version: is missing; keys are in lower case`, `mode: is missing; keys are in lower case`,
@@ -113,7 +114,8 @@ func TestParsePolicyBad(t *testing.T) {
 	bad(head+"mx: *\n", `line 4: mx "*": has '*' in it; a host name has letters, digits and hyphens`)
 	bad(head+"mx: *.\n", `line 4: mx "*.": has an empty label; one dot between two labels`)
 	bad(head+"mx: 192.0.2.1\n", `line 4: mx "192.0.2.1": ends in a number, as no domain name does`)
-	bad(head+"mx: a.example b.example\n", `line 4: mx "a.example b.example": has ' ' in it; a host name has letters, digits and hyphens`)
+	bad(head+"mx: a.example b.example\n",
+		`line 4: mx "a.example b.example": has ' ' in it; a host name has letters, digits and hyphens`)
 	bad(head+"mx: a.example # old\nmx: b..example\n", // every line, in order
 		`line 4: mx "a.example # old": has ' ' in it; a host name has letters, digits and hyphens`,
 		`line 5: mx "b..example": has an empty label; one dot between two labels`)

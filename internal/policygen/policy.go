@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Mode says what a sender does when no MX host of the domain passes the policy. RFC 8461, Section 3.2 and 5.
+// Mode says what a sender does when no MX host of the domain passes the policy. RFC 8461, Sections 3.2 and 5.
 type Mode string
 
 // The modes of RFC 8461, Section 5.
@@ -76,7 +76,7 @@ func (p Policy) Validate() error {
 		}
 	}
 	if n := len(p.Text()); n >= maxTextBytes {
-		add("mx", "", fmt.Sprintf("makes a policy of %d bytes, which some senders cut off; stay under %d, by a wildcard for one",
+		add("mx", "", fmt.Sprintf("makes a policy of %d bytes, which some senders cut off; stay under %d, with fewer patterns or a wildcard",
 			n, maxTextBytes))
 	}
 	return errors.Join(problems...)

@@ -29,7 +29,7 @@ var ErrSyntax = errors.New("invalid syntax")
 
 // FieldError says which part of a policy, record or name is wrong, and why. It wraps [ErrSyntax].
 type FieldError struct {
-	Field string // as operators know it: "domain", "mx", "mode", "max_age", "version", "id", …
+	Field string // "domain", "mx", "mode", "max_age", "version", "id", "v", or where it is: "line 4", "field"
 	Value string // as it was found, whole; empty where the field is missing
 	Why   string // what is wrong and what would be right; reads on after the value
 }
