@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -129,15 +131,17 @@ func (j *judgement) judgeUnreachable(p probe) {
 
 // judgeUnused finds patterns that no MX matches. That is right during a change, and worth a look otherwise.
 func (j *judgement) judgeUnused() {
-	for _, pattern := range j.policy.MX {
-		used := false
-		for _, p := range j.mx {
-			used = used || policygen.Match(pattern, p.host)
-		}
-		if !used && len(j.mx) > 0 {
-			j.say(Info, "mx-unused", sectionMX, pattern, "no MX of the domain matches this pattern of the policy", "")
-		}
+	unused := slices.DeleteFunc(slices.Clone(j.policy.MX), func(pattern string) bool {
+		return slices.ContainsFunc(j.mx, func(p probe) bool { return policygen.Match(pattern, p.host) })
+	})
+	const most = 5
+	switch n := len(unused); {
+	case n > most:
+		unused = append(unused[:most:most], fmt.Sprintf("and %d more", n-most))
+	case n == 0:
+		return
 	}
+	j.say(Info, "mx-unused", sectionMX, string(j.name), "no MX of the domain matches what the policy lists: "+strings.Join(unused, ", "), "")
 }
 
 // judgeBadCertificate adds to prefix what is wrong: expired, name, untrusted, invalid.

@@ -42,8 +42,10 @@ type Answer struct {
 }
 
 // SystemServers returns the name servers of /etc/resolv.conf as "ADDR:PORT", for [Resolver].Servers.
-func SystemServers() ([]string, error) {
-	conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
+func SystemServers() ([]string, error) { return serversOf("/etc/resolv.conf") }
+
+func serversOf(path string) ([]string, error) {
+	conf, err := dns.ClientConfigFromFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read name servers: %w", err)
 	}
@@ -52,7 +54,7 @@ func SystemServers() ([]string, error) {
 		servers = append(servers, net.JoinHostPort(s, conf.Port))
 	}
 	if len(servers) == 0 {
-		return nil, errors.New("read name servers: /etc/resolv.conf has no nameserver line; name resolvers in [dns]")
+		return nil, fmt.Errorf("read name servers: %s has no nameserver line; name resolvers in [dns]", path)
 	}
 	return servers, nil
 }
@@ -97,9 +99,12 @@ func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dn
 	if err == nil {
 		err = checkAnswer(m, answer)
 	}
+	var malformed *dns.Error
 	switch {
 	case err == nil:
 		return answer, nil
+	case errors.As(err, &malformed):
+		err = fmt.Errorf("malformed answer: %w", err)
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case isTimeout(err):
