@@ -76,8 +76,8 @@ func (p Policy) Validate() error {
 		}
 	}
 	if n := len(p.Text()); n >= maxTextBytes {
-		add("mx", "", fmt.Sprintf("makes a policy of %d bytes, which some senders cut off; stay under %d, with fewer patterns or a wildcard",
-			n, maxTextBytes))
+		add("mx", "", fmt.Sprintf("makes a policy of %d bytes, which some senders cut off; "+
+			"stay under %d, with fewer patterns or a wildcard", n, maxTextBytes))
 	}
 	return errors.Join(problems...)
 }
