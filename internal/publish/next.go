@@ -336,7 +336,8 @@ func (p *pass) record() *Decision {
 	p.s.Away = time.Time{}
 	if p.s.Handover > 0 { // the host arrived here since the last pass
 		p.s.Settle, p.s.Handover = p.now.Add(p.s.Handover), 0
-		p.s.Dirty = true // senders may have filed the other place's policy under our id
+		// Senders may have filed the other place's policy under our id, written or verified.
+		p.s.Dirty, p.s.Intended, p.s.Wrote = true, "", time.Time{}
 	}
 	for _, s := range p.o.TXT.Servers {
 		if s.CNAME != "" {

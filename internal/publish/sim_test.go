@@ -70,7 +70,7 @@ type simSender struct {
 }
 
 // elsewhere is what another policy host serves.
-const elsewhere = "version: STSv1\r\nmode: testing\r\nmax_age: 86400\r\nmx: mx.elsewhere.example\r\n"
+const elsewhere = "version: STSv1\r\nmode: testing\r\nmax_age: 2592000\r\nmx: mx.elsewhere.example\r\n"
 
 const (
 	simSettle = 5 * time.Minute
@@ -287,8 +287,8 @@ func (s *sim) mayDelete(what string) {
 		return
 	}
 	for i, c := range s.senders {
-		if _, ours := s.stands[c.id]; !ours && len(s.ids) == 0 {
-			continue // it believed a record that somebody else wrote, before any was written from here
+		if _, ours := s.stands[c.id]; !ours && len(s.ids) == 0 || c.text == elsewhere {
+			continue // it believed a record or a policy that somebody else wrote
 		}
 		p, _ := policygen.ParsePolicy([]byte(c.text))
 		if c.text != "" && p.Mode != policygen.None && s.now.Before(c.until) {
@@ -400,6 +400,12 @@ func (s *sim) event(n int) {
 	case 8, 9:
 		if !s.hostOurs {
 			s.old = s.now.Add(s.state.Handover)
+			if s.state.Handover > 0 {
+				s.senders[s.rnd.IntN(len(s.senders))].until = s.now // this one asks there, for the old id
+				for i := range s.senders {
+					s.senderLooks(i)
+				}
+			}
 			s.say("host ours; old answers live until %s", s.old.Format(time.TimeOnly))
 		}
 		s.hostOurs = true
