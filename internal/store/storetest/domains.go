@@ -1,0 +1,234 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+func domainTests() map[string]func(*env) {
+	return map[string]func(*env){
+		"Domain/NotFoundIsNamed":              domainNotFound,
+		"EachDomain/ByNameInBytes":            eachByName,
+		"EachDomain/EmptyStore":               eachEmpty,
+		"EachDomain/EndsWithTheErrorOfF":      eachError,
+		"EachDomain/ShowsOneMoment":           eachMoment,
+		"EachDomain/FMayCallTheStore":         eachCalls,
+		"EachDomain/ManyAtOnceWithCalls":      eachMany,
+		"EachDomain/EndsWithItsContext":       eachContext,
+		"Context/EndedIsTheErrorOfAllMethods": contextEnded,
+		"Delete/HistoryAndIDsStay":            deleteKeepsBooks,
+		"Delete/StaleOrGone":                  deleteStale,
+		"Delete/ComesBackAsNew":               deleteComesBack,
+	}
+}
+
+func domainNotFound(e *env) {
+	e.start("a.example")
+	_, err := e.Domain(e.ctx(), "b.example")
+	e.is(err, store.ErrNotFound, `"b.example"`)
+}
+
+func eachByName(e *env) {
+	want := []policygen.Name{"a-b.example", "a.a-b.example", "a.example", "a0.example", "aa.example", "b.example",
+		"xn--bcher-kva.example", "z.example"}
+	e.start("z.example", "aa.example", "a.example", "xn--bcher-kva.example", "a-b.example", "b.example", "a0.example",
+		"a.a-b.example")
+	e.equal("names", names(e.domains()), want)
+	for _, d := range e.domains() {
+		e.equal("domain", d, e.domain(d.Name))
+	}
+}
+
+func eachEmpty(e *env) {
+	e.equal("domains", e.domains(), []store.Domain(nil))
+}
+
+func eachError(e *env) {
+	e.start("a.example", "b.example", "c.example")
+	stop := errors.New("stop")
+	var seen []policygen.Name
+	err := e.EachDomain(e.ctx(), func(d store.Domain) error {
+		seen = append(seen, d.Name)
+		if d.Name == "b.example" {
+			return stop
+		}
+		return nil
+	})
+	if err != stop { //nolint:errorlint // it is to be that error itself
+		e.Errorf("error is %v, want the one of f", err)
+	}
+	e.equal("seen", seen, []policygen.Name{"a.example", "b.example"})
+	e.equal("domains afterwards", len(e.domains()), 3)
+}
+
+// eachMoment changes, adds and deletes what the walk has not reached.
+func eachMoment(e *env) {
+	e.start("a.example", "b.example", "c.example")
+	before := e.domains()
+	var seen []store.Domain
+	e.must(e.EachDomain(e.ctx(), func(d store.Domain) error {
+		if len(seen) == 0 {
+			b := e.domain("b.example")
+			e.save(&b, 1, func(s *store.State) { s.Served = "changed" })
+			e.must(e.Delete(e.ctx(), e.domain("c.example")))
+			e.declare(file(domain("a.example"), domain("b.example"), domain("d.example")), at(1))
+		}
+		seen = append(seen, d)
+		return nil
+	}))
+	e.equal("seen", seen, before)
+	e.equal("afterwards", names(e.domains()), []policygen.Name{"a.example", "b.example", "d.example"})
+}
+
+func eachCalls(e *env) {
+	e.start("a.example", "b.example")
+	e.must(e.EachDomain(e.ctx(), func(d store.Domain) error {
+		e.equal("domain", e.domain(d.Name), d)
+		e.equal("nested walk", len(e.domains()), 2)
+		e.equal("claimed", names(e.claim(1, time.Second, 1)), []policygen.Name{d.Name})
+		claimed := e.domain(d.Name)
+		e.save(&claimed, 1, func(s *store.State) { s.Served = "policy" })
+		e.must(e.SetValue(e.ctx(), "test/"+string(d.Name), nil))
+		e.must(e.SaveCertificate(e.ctx(), certificate(string(d.Name))))
+		return nil
+	}))
+	e.equal("certificates", len(e.certificates()), 2)
+	e.must(e.EachCertificate(e.ctx(), func(c store.Certificate) error {
+		return e.DeleteCertificate(e.ctx(), c.Name)
+	}))
+	e.equal("certificates", len(e.certificates()), 0)
+}
+
+// eachMany has more walks at once than an engine has connections, all in the middle before any goes on.
+func eachMany(e *env) {
+	e.start("a.example", "b.example")
+	const walks = 40
+	var arrived sync.WaitGroup
+	arrived.Add(walks)
+	var g errgroup.Group
+	for range walks {
+		g.Go(func() error {
+			return e.EachDomain(e.ctx(), func(d store.Domain) error {
+				if d.Name == "a.example" {
+					arrived.Done()
+					arrived.Wait()
+				}
+				if err := e.SetValue(e.ctx(), "test/walk", nil); err != nil {
+					return err
+				}
+				_, err := e.Domain(e.ctx(), d.Name)
+				return err
+			})
+		})
+	}
+	e.must(g.Wait())
+}
+
+func eachContext(e *env) {
+	e.start("a.example", "b.example", "c.example")
+	ctx, cancel := context.WithCancel(e.ctx())
+	defer cancel()
+	calls := 0
+	err := e.EachDomain(ctx, func(store.Domain) error {
+		calls++
+		cancel()
+		return ctx.Err()
+	})
+	e.is(err, context.Canceled)
+	e.equal("calls", calls, 1)
+}
+
+func contextEnded(e *env) {
+	e.start("a.example")
+	d := e.domain("a.example")
+	before := e.everything()
+	ctx, cancel := context.WithCancel(e.ctx())
+	cancel()
+	for name, call := range map[string]func() error{
+		"Declare":           func() error { _, err := e.Declare(ctx, file(), at(1)); return err },
+		"MXSets":            func() error { _, err := e.MXSets(ctx); return err },
+		"Domain":            func() error { _, err := e.Domain(ctx, d.Name); return err },
+		"EachDomain":        func() error { return e.EachDomain(ctx, func(store.Domain) error { return nil }) },
+		"Claim":             func() error { _, err := e.Claim(ctx, at(1), time.Hour, 1); return err },
+		"NextDue":           func() error { _, err := e.NextDue(ctx); return err },
+		"Wake":              func() error { return e.Wake(ctx, "", at(1)) },
+		"Save":              func() error { return e.Save(ctx, &d, at(1)) },
+		"Delete":            func() error { return e.Delete(ctx, d) },
+		"History":           func() error { _, err := e.History(ctx, d.Name); return err },
+		"AddForeign":        func() error { return e.AddForeign(ctx, d.Name, "policy", at(1)) },
+		"IDs":               func() error { _, err := e.IDs(ctx, "r"); return err },
+		"EachCertificate":   func() error { return e.EachCertificate(ctx, func(store.Certificate) error { return nil }) },
+		"SaveCertificate":   func() error { return e.SaveCertificate(ctx, certificate("a")) },
+		"DeleteCertificate": func() error { return e.DeleteCertificate(ctx, "a") },
+		"Orders":            func() error { _, err := e.Orders(ctx); return err },
+		"SaveOrder":         func() error { return e.SaveOrder(ctx, store.Order{Name: "a", Failures: 1}) },
+		"Value":             func() error { _, err := e.Value(ctx, "test/a"); return err },
+		"SetValue":          func() error { return e.SetValue(ctx, "test/a", nil) },
+		"DeleteValue":       func() error { return e.DeleteValue(ctx, "test/a") },
+		"Ping":              func() error { return e.Ping(ctx) },
+	} {
+		if err := call(); !errors.Is(err, context.Canceled) {
+			e.Errorf("%s: error is %v, want context.Canceled", name, err)
+		}
+	}
+	e.equal("store", e.everything(), before)
+}
+
+func deleteKeepsBooks(e *env) {
+	e.start("a.example", "b.example")
+	d := e.domain("a.example")
+	e.save(&d, 1, func(s *store.State) { s.Served, s.Record, s.Intended = "policy", "r", "id1" })
+	e.save(&d, 2, func(s *store.State) { s.Served = "" })
+	history, ids := e.history(d.Name), e.ids("r")
+	e.equal("books before", []int{len(history), len(ids)}, []int{1, 1})
+
+	e.must(e.Delete(e.ctx(), d))
+	_, err := e.Domain(e.ctx(), d.Name)
+	e.is(err, store.ErrNotFound)
+	e.equal("domains", names(e.domains()), []policygen.Name{"b.example"})
+	e.equal("history", e.history(d.Name), history)
+	e.equal("ids", e.ids("r"), ids)
+}
+
+func deleteStale(e *env) {
+	e.start("a.example", "b.example")
+	old := e.domain("a.example")
+	now := old
+	e.must(e.Save(e.ctx(), &now, at(1)))
+	e.is(e.Delete(e.ctx(), old), store.ErrStale, `"a.example"`)
+	e.equal("domain", e.domain("a.example"), now)
+
+	e.must(e.Delete(e.ctx(), now))
+	err := e.Delete(e.ctx(), now)
+	e.is(err, store.ErrStale, `"a.example"`)
+	e.is(err, store.ErrNotFound)
+}
+
+// deleteComesBack adds a domain again at the same times, so that only the store can tell the two apart.
+func deleteComesBack(e *env) {
+	e.start("a.example")
+	d := e.domain("a.example")
+	e.save(&d, 1, func(s *store.State) { s.Served, s.ID, s.Intended, s.Record = "policy", "x", "id1", "r" })
+	versions := []int64{d.Version}
+	for range 3 {
+		e.must(e.Delete(e.ctx(), d))
+		e.equal("change", e.declare(file(domain("a.example")), at(0)), store.Change{Added: 1})
+		back := e.domain("a.example")
+		e.equal("state", back.State, store.State{})
+		for _, v := range versions {
+			stale := back
+			stale.Version = v
+			e.is(e.Save(e.ctx(), &stale, at(1)), store.ErrStale)
+		}
+		e.save(&back, 1, func(s *store.State) { s.Served = "policy" })
+		versions = append(versions, back.Version)
+		d = back
+	}
+}
