@@ -28,13 +28,13 @@ type seen struct {
 	recordErr error
 
 	host       Addresses
-	hostFailed *StepError // the policy host has no address
+	hostFailed *StepError // the policy host has no address, or not all of them are known
 	fetches    []fetch    // one for each address, in their order
 
-	mx      []probe
-	mxErr   error
-	nullMX  bool
-	mxChain []string
+	mx     []probe
+	mxErr  error
+	mxLeft int // MX beyond maxMX
+	nullMX bool
 
 	tlsrpt    Answer
 	tlsrptErr error
@@ -98,7 +98,6 @@ func (c *Client) seeMX(ctx context.Context, s *seen) {
 	if s.mxErr = err; err != nil {
 		return
 	}
-	s.mxChain = answer.Chain
 	for _, rr := range answer.RRs {
 		if mx, ok := rr.(*dns.MX); ok {
 			host := unfqdn(dns.CanonicalName(mx.Mx))
@@ -115,7 +114,9 @@ func (c *Client) seeMX(ctx context.Context, s *seen) {
 		}
 		return strings.Compare(a.host, b.host)
 	})
-	s.mx = slices.DeleteFunc(s.mx[:min(len(s.mx), maxMX)], func(p probe) bool { return p.host == "." })
+	s.mx = slices.DeleteFunc(s.mx, func(p probe) bool { return p.host == "." })
+	s.mxLeft = max(0, len(s.mx)-maxMX)
+	s.mx = s.mx[:len(s.mx)-s.mxLeft]
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	for i := range s.mx {

@@ -148,6 +148,7 @@ func TestCheckGood(t *testing.T) {
 	}
 	want := []string{
 		"ok record _mta-sts.good.test",
+		"ok certificate mta-sts.good.test",
 		"ok policy https://mta-sts.good.test/.well-known/mta-sts.txt",
 		"ok mx mx1.mail.test", "ok mx a.pool.test",
 		"ok tlsrpt _smtp._tls.good.test",
@@ -261,7 +262,15 @@ func TestCheckPolicyHost(t *testing.T) {
 		{"alias", host(policyHost+". 60 IN CNAME web.pool.test.", "web.pool.test. 60 IN A 127.0.0.1"), []string{"info host-chain"}},
 		{"dangling alias", host(policyHost + ". 60 IN CNAME web.pool.test."), []string{"fault host-dangling"}},
 		{"name server fails", func(_ *testing.T, w *world) { w.special[policyHost+"."] = answerCode(dns.RcodeServerFailure) }, []string{"fault host-lookup"}},
+		{"name server fails for AAAA", func(_ *testing.T, w *world) { w.special[policyHost+"."] = onlyA }, []string{"warning host-lookup"}},
 		{"refused", func(_ *testing.T, w *world) { w.https = nil }, []string{"fault host-refused"}},
+		{"silent", func(_ *testing.T, w *world) { w.client.Dial = blocked(&w.client.HTTPSPort) }, []string{"fault host-unreachable"}},
+		{"no TLS", func(t *testing.T, w *world) {
+			l := listen(t, "127.0.0.8:0")
+			go func() { _ = play(l, []string{"S: SSH-2.0-example"}) }()
+			w.set(policyHost, "A", policyHost+". 60 IN A 127.0.0.8")
+			w.client.Dial = redirected("127.0.0.8", l.Addr().String())
+		}, []string{"fault host-tls"}},
 		{"one address refused", func(_ *testing.T, w *world) { w.zone = append(w.zone, at2) }, []string{"warning host-address-unreachable"}},
 		{"one address differs", func(_ *testing.T, w *world) {
 			w.zone = append(w.zone, at2)
@@ -353,16 +362,44 @@ func TestCheckMX(t *testing.T) {
 		{"certificate expires soon", func(t *testing.T, w *world) { w.mx1 = serving(w.ca.issue(t, time.Hour, "mx1.mail.test")) }, []string{"warning certificate-expires-soon"}},
 		{"certificate untrusted", func(t *testing.T, w *world) { w.mx1 = serving(newAuthority(t).issue(t, day, "mx1.mail.test")) }, []string{"fault mx-certificate-untrusted"}},
 		{"handshake fails", func(_ *testing.T, w *world) { w.mx1 = serving(nil) }, []string{"fault mx-tls"}},
+		{"33 of them", func(_ *testing.T, w *world) {
+			for i := range 31 {
+				w.zone = append(w.zone, fmt.Sprintf("good.test. 60 IN MX 5 h%d.pool.test.", i), fmt.Sprintf("h%d.pool.test. 60 IN A 127.0.0.2", i))
+			}
+		}, []string{"warning mx-many"}},
 		{"refused", func(_ *testing.T, w *world) { w.noMX1 = true }, []string{"fault mx-refused"}},
-		{"silent", func(_ *testing.T, w *world) { w.client.Dial = blocked("127.0.0.1", w.client) }, []string{"warning mx-unreachable"}},
+		{"silent", func(_ *testing.T, w *world) { w.client.Dial = blocked(&w.client.SMTPPort) }, []string{"warning mx-unreachable"}},
 	})
 }
 
-// blocked is a network that lets nothing through to the SMTP port of one address.
-func blocked(host string, c *sender.Client) func(context.Context, string, string) (net.Conn, error) {
+// onlyA answers for A, and fails for the rest.
+func onlyA(w dns.ResponseWriter, q *dns.Msg) {
+	if q.Question[0].Qtype != dns.TypeA {
+		answerCode(dns.RcodeServerFailure)(w, q)
+		return
+	}
+	m := new(dns.Msg).SetReply(q)
+	m.Answer = []dns.RR{&dns.A{
+		Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(127, 0, 0, 1),
+	}}
+	_ = w.WriteMsg(m)
+}
+
+// blocked is a network that lets nothing through to one port of 127.0.0.1, which is known later.
+func blocked(port *int) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if addr == fmt.Sprintf("%s:%d", host, c.SMTPPort) {
+		if addr == fmt.Sprintf("127.0.0.1:%d", *port) {
 			return nil, &net.OpError{Op: "dial", Net: network, Err: os.ErrDeadlineExceeded}
+		}
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+}
+
+// redirected is a network that connects somewhere else than to a host.
+func redirected(host, target string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if strings.HasPrefix(addr, host+":") {
+			addr = target
 		}
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}

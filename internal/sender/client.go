@@ -85,7 +85,8 @@ func (c *Client) httpsPort() int { return cmp.Or(c.HTTPSPort, 443) }
 
 func (c *Client) smtpPort() int { return cmp.Or(c.SMTPPort, 25) }
 
-// targets resolves a host to "ADDR:PORT"s.
+// targets resolves a host to "ADDR:PORT"s. It may return some together with an error: one of A and AAAA stayed without
+// answer. That is enough for a sender.
 func (c *Client) targets(ctx context.Context, host string, port int) (Addresses, []string, *StepError) {
 	found, err := c.Resolver.Addrs(ctx, host)
 	var out []string
@@ -93,10 +94,10 @@ func (c *Client) targets(ctx context.Context, host string, port int) (Addresses,
 		out = append(out, net.JoinHostPort(a.String(), strconv.Itoa(port)))
 	}
 	switch {
-	case len(out) > 0: // enough for a sender, even if one of the two questions had no answer
-		return found, out, nil
 	case err != nil:
-		return found, nil, &StepError{Step: StepResolve, Host: host, Err: err}
+		return found, out, &StepError{Step: StepResolve, Host: host, Err: err}
+	case len(out) > 0:
+		return found, out, nil
 	case found.NXDomain:
 		return found, nil, &StepError{Step: StepAddress, Host: host, Err: errors.New("the name does not exist")}
 	}

@@ -39,7 +39,7 @@ func (c *Client) FetchPolicy(ctx context.Context, name policygen.Name) (Fetched,
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	_, addrs, failed := c.targets(ctx, name.PolicyHost(), c.httpsPort())
-	if failed != nil {
+	if len(addrs) == 0 {
 		failed.verb = fetchVerb
 		return Fetched{}, failed
 	}

@@ -38,7 +38,7 @@ func (j *judgement) judgeMX() {
 			STARTTLS: p.STARTTLS, TLSVersion: p.TLSVersion, Certificate: newCertificate(p.Certificate),
 		}
 		if p.failed != nil {
-			m.Error = p.failed.Err.Error()
+			m.Step, m.Error = p.failed.Step, p.failed.Err.Error()
 		}
 		j.report.MX = append(j.report.MX, m)
 		if p.implicit {
@@ -47,8 +47,11 @@ func (j *judgement) judgeMX() {
 		}
 		covered := j.judgeCovered(p)
 		if reached := j.judgeProbe(p, m.Certificate); reached && covered {
-			j.say(OK, "mx", sectionMTLS, p.host, fmt.Sprintf("%sSTARTTLS with a valid certificate (%s)", coveredText(j.policy), p.TLSVersion), "")
+			j.say(OK, "mx", sectionMTLS, p.host, fmt.Sprintf("%sSTARTTLS, %s, a valid certificate", coveredText(j.policy), p.TLSVersion), "")
 		}
+	}
+	if j.mxLeft > 0 {
+		j.say(Warning, "mx-many", "RFC 5321, 5.1", domain, fmt.Sprintf("%d MX more were not looked at", j.mxLeft), "Publish fewer MX records.")
 	}
 	j.judgeUnused()
 }
@@ -94,7 +97,7 @@ func (j *judgement) judgeProbe(p probe, cert *Certificate) bool {
 			"Name the target in the MX record itself.")
 	}
 	if p.failed == nil {
-		j.judgeCertificateTime(p.host, cert, sectionMTLS, j.now)
+		j.judgeCertificateTime(p.host, cert, sectionMTLS)
 		return true
 	}
 	why := p.failed.Err.Error()
@@ -168,14 +171,14 @@ func (j *judgement) judgeBadCertificate(severity Severity, prefix, section, host
 
 // judgeCertificateTime warns when less than a sixth of the lifetime is left: half of the time that a client which renews
 // after two thirds has for it.
-func (j *judgement) judgeCertificateTime(host string, cert *Certificate, section string, now time.Time) {
-	if cert == nil {
-		return
-	}
-	left := cert.NotAfter.Sub(now)
-	if left < cert.NotAfter.Sub(cert.NotBefore)/6 {
+func (j *judgement) judgeCertificateTime(host string, cert *Certificate, section string) {
+	left := cert.NotAfter.Sub(j.now)
+	switch {
+	case left < cert.NotAfter.Sub(cert.NotBefore)/6:
 		j.say(Warning, "certificate-expires-soon", section, host,
 			fmt.Sprintf("the certificate expires in %s, on %s", durationText(left), cert.NotAfter.Format(time.DateOnly)),
 			"See why it was not renewed yet.")
+	case host == j.name.PolicyHost():
+		j.say(OK, "certificate", section, host, "the certificate is valid for "+durationText(left), "")
 	}
 }

@@ -35,9 +35,13 @@ func (j *judgement) judgePolicy() {
 	for _, f := range j.fetches {
 		p.Addresses = append(p.Addresses, f.Addr)
 	}
-	if j.hostFailed != nil {
+	if len(j.fetches) == 0 {
 		j.judgeAddress(host)
 		return
+	}
+	if j.hostFailed != nil {
+		j.say(Warning, "host-lookup", sectionHTTPS, host, "the name servers answered for one address family only: "+j.hostFailed.Err.Error(),
+			"Look at the name servers of the zone; some senders then take the host for unreachable.")
 	}
 	if len(p.Chain) > 0 {
 		j.say(Info, "host-chain", sectionDelegation, host, "is a CNAME to "+chainText(p.Chain), "")
@@ -51,7 +55,7 @@ func (j *judgement) judgePolicy() {
 	if main.failed != nil {
 		j.judgeFailure(main.failed, main)
 	} else {
-		j.judgeCertificateTime(host, p.Certificate, sectionHTTPS, j.now)
+		j.judgeCertificateTime(host, p.Certificate, sectionHTTPS)
 		j.judgeHeaders(p.URL, main)
 		j.judgeBody(p.URL, main.Body)
 	}

@@ -80,7 +80,8 @@ type MX struct {
 	Listed      bool         `json:"listed"`   // its certificate has a name that the policy lists
 	STARTTLS    bool         `json:"starttls"`
 	TLSVersion  string       `json:"tls_version"`
-	Error       string       `json:"error,omitempty"` // where the probe ended
+	Step        Step         `json:"step,omitempty"` // where the probe ended early, and why
+	Error       string       `json:"error,omitempty"`
 	Certificate *Certificate `json:"certificate,omitempty"`
 }
 

@@ -204,7 +204,7 @@ func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (*dns.Msg
 	if len(servers) == 0 {
 		return nil, errors.New("no name server to ask; name resolvers in [dns]")
 	}
-	var errs []error
+	var all error
 	for _, server := range servers {
 		q := new(dns.Msg).SetQuestion(name, qtype)
 		m, err := r.Exchange(ctx, server, q)
@@ -214,12 +214,15 @@ func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (*dns.Msg
 			}
 			err = fmt.Errorf("name server %s: %w", server, err)
 		}
-		errs = append(errs, err)
+		if all != nil {
+			err = fmt.Errorf("%w; %w", all, err) // on one line, for it ends in sentences
+		}
+		all = err
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, joinLine(errs)
+	return nil, all
 }
 
 // proves tells answers from refusals. A referral is none: the server asked is neither recursive nor authoritative.
@@ -306,23 +309,3 @@ func unfqdn(name string) string {
 	}
 	return strings.TrimSuffix(name, ".")
 }
-
-// joinLine joins errors on one line: they end in sentences, not in logs of their own.
-func joinLine(errs []error) error {
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return &lineError{errs}
-}
-
-type lineError struct{ errs []error }
-
-func (e *lineError) Error() string {
-	texts := make([]string, len(e.errs))
-	for i, err := range e.errs {
-		texts[i] = err.Error()
-	}
-	return strings.Join(texts, "; ")
-}
-
-func (e *lineError) Unwrap() []error { return e.errs }

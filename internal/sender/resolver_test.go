@@ -136,6 +136,11 @@ func TestLookupProvesNothing(t *testing.T) {
 			}
 		})
 	}
+	two := &sender.Resolver{Servers: []string{server.addr, "127.0.0.1:1"}}
+	if _, err := two.Lookup(t.Context(), "fail.alpha.test", dns.TypeTXT); err == nil ||
+		!strings.Contains(err.Error(), "SERVFAIL; ask name server 127.0.0.1:1: ") {
+		t.Errorf("Lookup with two bad servers = %v, want both reasons", err)
+	}
 	if _, err := (&sender.Resolver{}).Lookup(t.Context(), "x.test", dns.TypeA); err == nil {
 		t.Error("Lookup without servers succeeded")
 	}
@@ -259,18 +264,7 @@ func TestAddrs(t *testing.T) {
 // Half an answer is an error, but a sender can go on with it.
 func TestAddrsWithoutAAAA(t *testing.T) {
 	t.Parallel()
-	server := &dnsServer{}
-	server.special = map[string]func(dns.ResponseWriter, *dns.Msg){"half.alpha.test.": func(w dns.ResponseWriter, q *dns.Msg) {
-		if q.Question[0].Qtype == dns.TypeAAAA {
-			answerCode(dns.RcodeServerFailure)(w, q)
-			return
-		}
-		m := new(dns.Msg).SetReply(q)
-		rr, _ := dns.NewRR("half.alpha.test. 60 IN A 192.0.2.1")
-		m.Answer = []dns.RR{rr}
-		_ = w.WriteMsg(m)
-	}}
-	startDNS(t, server, "")
+	server := startDNS(t, &dnsServer{special: map[string]func(dns.ResponseWriter, *dns.Msg){"half.alpha.test.": onlyA}}, "")
 	r := &sender.Resolver{Servers: []string{server.addr}}
 	got, err := r.Addrs(t.Context(), "half.alpha.test")
 	if err == nil || len(got.Addrs) != 1 || !strings.Contains(err.Error(), "AAAA") {

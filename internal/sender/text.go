@@ -18,10 +18,10 @@ func (r Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(&b, "%s: %s\n\n", r.Name, r.verdict())
 	width := 0
 	for _, f := range r.Findings {
-		width = max(width, utf8.RuneCountInString(clean(f.Subject)))
+		width = max(width, utf8.RuneCountInString(shortSubject(f.Subject)))
 	}
 	for _, f := range r.Findings {
-		subject := clean(f.Subject)
+		subject := shortSubject(f.Subject)
 		pad := strings.Repeat(" ", width-utf8.RuneCountInString(subject))
 		fmt.Fprintf(&b, "%s %s%s  %s (%s)\n", mark(f.Severity), subject, pad, clean(f.Message), f.Section)
 		if f.Advice != "" && f.Severity != OK {
@@ -30,7 +30,7 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	r.Record.write(&b)
 	r.Policy.write(&b)
-	writeMX(&b, r.MX)
+	writeMX(&b, r.MX, r.Policy.Mode != "")
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
@@ -48,6 +48,11 @@ func (r Report) verdict() string {
 		return fmt.Sprintf("good, mode %s, %s", r.Policy.Mode, count(warnings, "warning"))
 	}
 	return "good, mode " + r.Policy.Mode
+}
+
+// shortSubject leaves of a policy's URL the host, as its rest is always the same.
+func shortSubject(s string) string {
+	return strings.TrimPrefix(strings.TrimSuffix(clean(s), policyPath), "https://")
 }
 
 func mark(s Severity) string {
@@ -77,6 +82,10 @@ func (p PolicySeen) write(b *bytes.Buffer) {
 		fmt.Fprintf(b, label+"%d %s, %s, from %s in %s, %s\n", "", p.Status, http.StatusText(p.Status), p.Proto, p.Addr,
 			durationText(time.Duration(p.Took)), cmp.Or(clean(p.Header.Get("Content-Type")), "no content type"))
 	}
+	p.Certificate.write(b)
+	if p.Status != http.StatusOK || p.Body == "" {
+		return
+	}
 	const most = 20
 	lines := strings.Split(strings.TrimRight(p.Body, "\r\n"), "\n")
 	for i, line := range lines {
@@ -84,11 +93,8 @@ func (p PolicySeen) write(b *bytes.Buffer) {
 			fmt.Fprintf(b, label+"  … %d lines more\n", "", len(lines)-most)
 			break
 		}
-		if p.Body != "" {
-			fmt.Fprintf(b, label+"  %s\n", "", clean(strings.TrimSuffix(line, "\r")))
-		}
+		fmt.Fprintf(b, label+"  %s\n", "", clean(strings.TrimSuffix(line, "\r")))
 	}
-	p.Certificate.write(b)
 }
 
 func (c *Certificate) write(b *bytes.Buffer) {
@@ -98,7 +104,7 @@ func (c *Certificate) write(b *bytes.Buffer) {
 	}
 }
 
-func writeMX(b *bytes.Buffer, all []MX) {
+func writeMX(b *bytes.Buffer, all []MX, policy bool) {
 	title := "MX"
 	if len(all) > 0 {
 		b.WriteByte('\n')
@@ -109,17 +115,22 @@ func writeMX(b *bytes.Buffer, all []MX) {
 			at = " at " + m.Addr
 		}
 		fmt.Fprintf(b, label+"%d %s%s  %s policy  %s STARTTLS  %s certificate\n", title, m.Preference, clean(m.Host), at,
-			tick(m.Covered), tick(m.STARTTLS), tick(m.Error == "" && m.Certificate != nil))
+			tick(m.Covered, policy), tick(m.STARTTLS, m.Step == StepSTARTTLS),
+			tick(m.Step == "" && m.Certificate != nil, m.Step == StepTLS || m.Step == StepCertificate))
 		m.Certificate.write(b)
 		title = ""
 	}
 }
 
-func tick(good bool) string {
-	if good {
+// tick tells what is not good from what is not known.
+func tick(good, known bool) string {
+	switch {
+	case good:
 		return "✓"
+	case known:
+		return "✗"
 	}
-	return "✗"
+	return "?"
 }
 
 // clean keeps what strangers wrote from moving the cursor.
