@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -158,11 +159,12 @@ func keepBrowsersOut(r *http.Request) error {
 	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && addr.Network() == "unix" {
 		return nil // no browser connects to a socket file
 	}
-	host := strings.Trim(withoutPort(r.Host), "[]")
-	if r.Host == "::1" || strings.HasSuffix(r.Host, "]") {
-		host = strings.Trim(r.Host, "[]")
+	host := r.Host
+	if name, _, err := net.SplitHostPort(r.Host); err == nil {
+		host = name
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if host != "localhost" && (err != nil || !ip.IsLoopback()) {
 		return &Problem{Status: http.StatusForbidden, Detail: fmt.Sprintf("the admin API answers to loopback names only, not to Host %q", r.Host)}
 	}
 	if err := http.NewCrossOriginProtection().Check(r); err != nil {

@@ -25,18 +25,27 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listen on %q: the port is taken by another program (ss -ltnp shows which): %w", addr, syscall.EADDRINUSE)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("listen on %q: ports below 1024 need the capability CAP_NET_BIND_SERVICE, "+
-			"or the sysctl net.ipv4.ip_unprivileged_port_start = 0: %w", addr, fs.ErrPermission)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("listen on %q: this machine does not have that address: %w", addr, syscall.EADDRNOTAVAIL)
-	case err != nil:
-		return nil, fmt.Errorf("listen on %q: %w", addr, cause(err))
+	if err != nil {
+		return nil, fmt.Errorf("listen on %q: %w", addr, explain(err))
 	}
 	return ln, nil
+}
+
+// explain says of an error of listening what to do.
+func explain(err error) error {
+	err = cause(err)
+	why := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		why = "another program has the port (ss -ltnp shows which)"
+	case errors.Is(err, fs.ErrPermission):
+		why = "a port below 1024 needs the capability CAP_NET_BIND_SERVICE, or the sysctl net.ipv4.ip_unprivileged_port_start=0"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		why = "this machine does not have that address"
+	default:
+		return err
+	}
+	return fmt.Errorf("%s: %w", why, err)
 }
 
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
@@ -45,10 +54,10 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "unix", path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("listen on %q: the directory does not exist: %w", "unix:"+path, fs.ErrNotExist)
-	case err != nil:
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listen on %q: the directory of the socket does not exist: %w", "unix:"+path, cause(err))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("listen on %q: %w", "unix:"+path, cause(err))
 	}
 	// Until here the usual umask has kept the socket closer than 0660: connecting takes the right to write.
@@ -68,13 +77,13 @@ func removeStale(ctx context.Context, path string) error {
 		return cause(err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is a file that is no socket, so it was left alone")
+		return errors.New("a file that is no socket is in the way; remove it or choose another path")
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	switch {
 	case err == nil:
-		return errors.Join(fmt.Errorf("another process serves there; is stspub running already?: %w", syscall.EADDRINUSE), conn.Close())
+		return errors.Join(fmt.Errorf("another process listens there, probably a running stspub: %w", syscall.EADDRINUSE), conn.Close())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return os.Remove(path)
 	}
