@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/BurntSushi/toml"
+
 	"github.com/stspub/stspub/internal/policygen"
 )
 
@@ -23,7 +25,7 @@ const (
 func (l *loader) accounts() {
 	l.cfg.Accounts = make(map[string]Account, len(l.doc.Accounts))
 	for _, name := range slices.Sorted(maps.Keys(l.doc.Accounts)) {
-		t, table := l.doc.Accounts[name], "account."+name
+		t, table := l.doc.Accounts[name], tableKey("account", name)
 		l.label(table, name, t.Line)
 		a := Account{Name: name, Provider: t.Provider.v}
 		switch {
@@ -66,10 +68,14 @@ func (l *loader) rfc2136(table string, t accountTable, a *Account) {
 	}
 	a.Key = l.secret(table, "key", t.KeyFile, t.KeyEnv)
 	if _, err := base64.StdEncoding.DecodeString(string(a.Key)); err != nil {
-		l.problem(max(t.KeyFile.line, t.KeyEnv.line), table+".key", "the key is not base64; write the secret of the TSIG key alone, "+
+		key := table + ".key_file"
+		if t.KeyEnv.given() {
+			key = table + ".key_env"
+		}
+		l.problem(max(t.KeyFile.line, t.KeyEnv.line), key, "the secret is not base64; write the secret of the TSIG key alone, "+
 			"as it stands behind the word secret in the server's configuration")
 	}
-	a.KeyName = l.keyName(table, t)
+	a.KeyName = l.keyName(table, a.Server, t)
 	a.KeyAlgorithm = l.keyAlgorithm(table+".key_algorithm", t.KeyAlgorithm)
 }
 
@@ -97,16 +103,19 @@ func (l *loader) primary(key string, t text) string {
 }
 
 // keyName returns the name of the TSIG key. It and the key come together or not at all.
-func (l *loader) keyName(table string, t accountTable) string {
+func (l *loader) keyName(table, server string, t accountTable) string {
 	hasKey := t.KeyFile.given() || t.KeyEnv.given()
 	switch {
 	case !t.KeyName.given() && hasKey:
 		l.problem(t.Line, table+".key_name", `missing; write the name of the TSIG key, key_name = "stspub"`)
 		return ""
 	case t.KeyName.given() && !hasKey:
-		l.problem(t.KeyName.line, table+".key_file", `missing; write the file with the secret of this TSIG key, `+
+		l.problem(t.Line, table+".key_file", `missing; write the file with the secret of this TSIG key, `+
 			`key_file = "/run/secrets/tsig", or leave out key_name`)
 	case !hasKey:
+		if addr, err := netip.ParseAddrPort(server); err == nil && addr.Addr().IsLoopback() {
+			return ""
+		}
 		l.warn(t.Line, table, "updates are not signed: whoever can send from this address can change the zone; "+
 			"write key_name and key_file")
 		return ""
@@ -140,7 +149,7 @@ func (l *loader) alias() {
 		return
 	}
 	if !t.Zone.given() {
-		l.problem(t.Line, "alias.zone", `missing; write the zone for the records of publish = "alias", zone = "sts.example.com"`)
+		l.problem(t.Line, "alias.zone", `missing; write the zone for the records of publish = "alias", zone = "alias.example.com"`)
 	} else {
 		zone := l.aLabel("alias.zone", t.Zone)
 		owner := len(zone.Label()) + len(aliasPrefix) + len(zone)
@@ -189,6 +198,9 @@ func (l *loader) missing(kind, name string, known []string) string {
 	return s + "write one"
 }
 
+// tableKey returns the path of a named table, quoted where it must be.
+func tableKey(kind, name string) string { return toml.Key{kind, name}.String() }
+
 // label refuses names of tables that cannot stand in a DNS name. MX sets and accounts come there, or into paths.
 func (l *loader) label(key, name string, line int) {
 	if len(name) > 63 || !isZone(name) || strings.Contains(name, ".") || strings.Contains(name, "_") {
@@ -217,10 +229,7 @@ func isASCII(s string) bool {
 // why returns what policygen says of a value, without the field, which the key names.
 func why(err error) string {
 	if fe, ok := errors.AsType[*policygen.FieldError](err); ok {
-		if fe.Value == "" {
-			return fe.Why
-		}
-		return strconv.Quote(fe.Value) + " " + fe.Why
+		return strings.TrimLeft(strings.TrimPrefix(fe.Error(), fe.Field), ": ")
 	}
 	return err.Error()
 }

@@ -111,10 +111,16 @@ func (d decoder) table(path toml.Key, v any, n *node, into reflect.Value) {
 	fields := fieldsOf(into.Type())
 	for _, key := range slices.Sorted(maps.Keys(table)) {
 		at := append(slices.Clip(path), key)
+		before := len(d.found.problems)
+		instead := ""
 		if i, known := fields[key]; known {
 			d.value(at, table[key], n.key(key), into.Field(i))
 		} else {
-			d.unknown(at, n.key(key), fields)
+			instead = d.unknown(at, n.key(key), fields)
+		}
+		if len(d.found.problems) > before {
+			d.found.hide(n.line, at.String())
+			d.found.hide(n.line, append(slices.Clip(path), instead).String())
 		}
 	}
 }
@@ -122,7 +128,7 @@ func (d decoder) table(path toml.Key, v any, n *node, into reflect.Value) {
 func (d decoder) value(path toml.Key, v any, n *node, into reflect.Value) {
 	if leaf, ok := into.Addr().Interface().(value); ok {
 		if !leaf.read(v, n) {
-			d.wrongType(path, v, n, strings.Replace(leaf.wanted(), "key", path[len(path)-1], 1))
+			d.wrongType(path, v, n, strings.Replace(leaf.wanted(), "key", path[len(path)-1:].String(), 1))
 			into.SetZero()
 		}
 		return
@@ -140,15 +146,20 @@ func (d decoder) value(path toml.Key, v any, n *node, into reflect.Value) {
 // named fills a map of tables or lists by their names.
 func (d decoder) named(path toml.Key, v any, n *node, into reflect.Value) {
 	tables, ok := v.(map[string]any)
+	ofTables := into.Type().Elem() != reflect.TypeFor[list]()
+	want := "a table: [" + path.String() + ".NAME]"
+	if !ofTables {
+		want = "a table of arrays: " + path[len(path)-1] + ` = { "name" = ["value"] }`
+	}
 	if !ok {
-		d.wrongType(path, v, n, "a table: ["+path.String()+".NAME]")
+		d.wrongType(path, v, n, want)
 		return
 	}
 	into.Set(reflect.MakeMap(into.Type()))
 	for _, name := range slices.Sorted(maps.Keys(tables)) {
 		elem := reflect.New(into.Type().Elem()).Elem()
-		if _, ok := tables[name].(map[string]any); !ok && elem.Type().Field(0).Name == "Line" {
-			d.wrongType(append(slices.Clip(path), name), tables[name], n.key(name), "a table: ["+path.String()+".NAME]")
+		if _, ok := tables[name].(map[string]any); !ok && ofTables {
+			d.wrongType(append(slices.Clip(path), name), tables[name], n.key(name), want)
 			continue
 		}
 		d.value(append(slices.Clip(path), name), tables[name], n.key(name), elem)
@@ -182,22 +193,23 @@ func (d decoder) wrongType(path toml.Key, v any, n *node, want string) {
 	d.found.problem(n.line, path.String(), "is %s, want %s", typeName(v), want)
 }
 
-// unknown refuses a key. What stands behind it may be a secret and is not shown.
-func (d decoder) unknown(path toml.Key, n *node, fields map[string]int) {
+// unknown refuses a key and returns the one that was meant, if that is clear. The value may be a secret and is not shown.
+func (d decoder) unknown(path toml.Key, n *node, fields map[string]int) (meant string) {
 	key := path[len(path)-1]
 	_, file := fields[key+"_file"]
 	_, env := fields[key+"_env"]
 	if file && env {
 		d.found.problem(n.line, path.String(), "a secret does not belong into this file; "+
 			"write it to a file of its own and name that with %s_file, or an environment variable with %s_env", key, key)
-		return
+		return key + "_file"
 	}
 	known := slices.Sorted(maps.Keys(fields))
 	if near := nearest(key, known); near != "" {
 		d.found.problem(n.line, path.String(), "unknown key; did you mean %q?", near)
-		return
+		return near
 	}
 	d.found.problem(n.line, path.String(), "unknown key; known here: %s", strings.Join(known, ", "))
+	return ""
 }
 
 // fieldsOf returns the fields of a table by their keys.

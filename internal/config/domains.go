@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -44,7 +45,7 @@ func (l *loader) port(key string, n number, without int) int {
 func (l *loader) mxsets() {
 	l.cfg.MXSets = make(map[string]MXSet, len(l.doc.MXSets))
 	for _, name := range slices.Sorted(maps.Keys(l.doc.MXSets)) {
-		t, table := l.doc.MXSets[name], "mxset."+name
+		t, table := l.doc.MXSets[name], tableKey("mxset", name)
 		l.label(table, name, t.Line)
 		set := MXSet{Name: name, Policy: policygen.Policy{MX: l.patterns(table+".mx", t)}}
 		if !t.Mode.given() {
@@ -91,6 +92,7 @@ func (l *loader) patterns(key string, t mxsetTable) []string {
 		}
 		if first, twice := lines[pattern]; twice {
 			l.problem(item.line, key, "%q is there twice, first in line %d; leave one out", pattern, first)
+			continue
 		}
 		lines[pattern] = item.line
 		patterns = append(patterns, pattern)
@@ -101,18 +103,27 @@ func (l *loader) patterns(key string, t mxsetTable) []string {
 // way is how the record of a domain is reached: the two keys of that in a [[domain]] or [mxset.NAME].
 type way struct{ publish, account string }
 
-// declared is a name of a domain as it is written, and where: in the configuration file at line anchor, or in the
-// domains file to which that line leads.
+// declared is a name of a domain as it is written.
 type declared struct {
-	raw    string
+	raw  string
+	line int
+	in   *source
+}
+
+// source is what declares domains: a [[domain]] table, a list in the configuration file, or a domains file.
+type source struct {
 	file   string
-	line   int
-	anchor int
-	key    string
+	anchor int    // line in the configuration file that leads to the file; 0 where that is the file
+	key    string // empty in a domains file
 	set    string
 	way    way
 	adopt  bool
+
+	problems, warnings int // told so far
 }
+
+// anchor returns the line in the configuration file that declares the domain.
+func (d declared) anchor() int { return cmp.Or(d.in.anchor, d.line) }
 
 // maxPerList is how many problems of a list are told one by one. Whoever points at a wrong file reads the first few.
 const maxPerList = 20
@@ -128,7 +139,7 @@ func (l *loader) domains() {
 	for _, t := range l.doc.Domains {
 		all = append(all, l.tabled(t, ways)...)
 	}
-	slices.SortStableFunc(all, func(a, b declared) int { return cmp.Compare(a.anchor, b.anchor) })
+	slices.SortStableFunc(all, func(a, b declared) int { return cmp.Compare(a.anchor(), b.anchor()) })
 	l.names(all)
 }
 
@@ -136,58 +147,56 @@ func (l *loader) domains() {
 func (l *loader) names(all []declared) {
 	first := make(map[policygen.Name]int, len(all))
 	l.cfg.Domains = make([]Domain, 0, len(all))
-	told := make(map[string]int) // problems and warnings by list
 	for i, d := range all {
 		name, err := policygen.ParseName(d.raw)
-		switch j, twice := first[name]; {
-		case err != nil:
-			l.tell(told, d, "%s", why(err))
+		if err != nil {
+			l.refuse(d, "%s", why(err))
 			continue
-		case twice:
-			l.tell(told, d, "%q is declared twice, first in %s:%d; leave one out", name, all[j].file, all[j].line)
+		}
+		if j, twice := first[name]; twice {
+			l.refuse(d, "%q is declared twice, first in %s:%d; leave one out", name, all[j].in.file, all[j].line)
 			continue
-		case name.PolicyHost() == l.cfg.Server.Hostname:
-			l.tell(told, d, "%q has the policy host %q, which is server.hostname; give the service another name",
-				name, name.PolicyHost())
-		case !isASCII(d.raw):
-			l.tellWarning(told, d, "%q is published as %q", d.raw, name)
 		}
 		first[name] = i
+		if name.PolicyHost() == l.cfg.Server.Hostname {
+			l.refuse(d, "%q has the policy host %q, which is server.hostname; give the service another name",
+				name, name.PolicyHost())
+		}
+		if !isASCII(d.raw) {
+			l.tell(d, "%q is published as %q", d.raw, name)
+		}
 		l.cfg.Domains = append(l.cfg.Domains, Domain{
-			Name: name, MXSet: d.set, Publish: d.way.publish, Account: d.way.account, Adopt: d.adopt,
+			Name: name, MXSet: d.in.set, Publish: d.in.way.publish, Account: d.in.way.account, Adopt: d.in.adopt,
 		})
 	}
 	slices.SortFunc(l.cfg.Domains, func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-func (l *loader) tell(told map[string]int, d declared, format string, args ...any) {
-	if f, ok := d.finding(told, "problem", format, args...); ok {
-		l.findings.problems = append(l.findings.problems, f)
+// refuse adds a problem of a domain, unless enough are told of what declares it.
+func (l *loader) refuse(d declared, format string, args ...any) {
+	if d.in.problems++; d.in.problems <= maxPerList {
+		l.findings.problems = append(l.findings.problems, d.finding(d.in.problems, format, args...))
 	}
 }
 
-func (l *loader) tellWarning(told map[string]int, d declared, format string, args ...any) {
-	if f, ok := d.finding(told, "warning", format, args...); ok {
-		l.findings.warnings = append(l.findings.warnings, f)
+// tell adds a warning likewise.
+func (l *loader) tell(d declared, format string, args ...any) {
+	if d.in.warnings++; d.in.warnings <= maxPerList {
+		l.findings.warnings = append(l.findings.warnings, d.finding(d.in.warnings, format, args...))
 	}
 }
 
-// finding returns what to tell of a domain, unless enough was told of its list.
-func (d declared) finding(told map[string]int, kind, format string, args ...any) (finding, bool) {
-	list := kind + " " + d.file + " " + d.key
-	if d.key != "domain.name" {
-		told[list]++
+func (d declared) finding(count int, format string, args ...any) finding {
+	text := fmt.Sprintf(format, args...)
+	if count == maxPerList {
+		text += " (what else is wrong in this list is not told)"
 	}
-	f := finding{Problem{d.file, d.line, d.key, fmt.Sprintf(format, args...)}, d.anchor}
-	if told[list] == maxPerList {
-		f.Text += "; no more of this list is told"
-	}
-	return f, told[list] <= maxPerList
+	return finding{Problem{d.in.file, d.line, d.in.key, text}, d.anchor()}
 }
 
 // setWay returns the way of an MX set, for its listed domains and for the tables that say none.
 func (l *loader) setWay(name string) way {
-	t, table := l.doc.MXSets[name], "mxset."+name
+	t, table := l.doc.MXSets[name], tableKey("mxset", name)
 	var w way
 	if t.Account.given() {
 		w.account = l.account(table+".account", t.Account)
@@ -216,14 +225,14 @@ func (l *loader) setWay(name string) way {
 
 // listed returns the domains that an MX set lists.
 func (l *loader) listed(name string, w way) []declared {
-	t, table := l.doc.MXSets[name], "mxset."+name
+	t, table := l.doc.MXSets[name], tableKey("mxset", name)
 	if w.publish == publishAlias {
 		w.account = l.cfg.Alias.Account
 	}
 	var all []declared
+	inline := &source{file: l.file, key: table + ".domains", set: name, way: w}
 	for _, item := range t.Domains.items {
-		all = append(all, declared{raw: item.v, file: l.file, line: item.line, anchor: item.line,
-			key: table + ".domains", set: name, way: w})
+		all = append(all, declared{item.v, item.line, inline})
 	}
 	if t.Domains.given() && len(t.Domains.items) == 0 {
 		l.problem(t.Domains.line, table+".domains", "is empty; write at least one domain, or leave it out")
@@ -231,14 +240,19 @@ func (l *loader) listed(name string, w way) []declared {
 	if !t.DomainsFile.given() {
 		return all
 	}
-	file := l.path(t.DomainsFile.v)
+	file := &source{file: l.path(t.DomainsFile.v), anchor: t.DomainsFile.line, set: name, way: w}
 	for i, line := range l.domainsFile(table+".domains_file", t.DomainsFile) {
-		line, _, _ = strings.Cut(line, "#")
-		if line = strings.TrimSpace(line); line != "" {
-			all = append(all, declared{raw: line, file: file, line: i + 1, anchor: t.DomainsFile.line, set: name, way: w})
+		if raw := uncomment(line); raw != "" {
+			all = append(all, declared{raw, i + 1, file})
 		}
 	}
 	return all
+}
+
+// uncomment returns the domain in a line of a domains file, or "".
+func uncomment(line string) string {
+	line, _, _ = strings.Cut(line, "#")
+	return strings.TrimSpace(line)
 }
 
 // domainsFile returns the lines of a domains file. One that lost its domains or its end on the way here would take
@@ -256,8 +270,7 @@ func (l *loader) domainsFile(key string, t text) []string {
 	if lines[last] != "" {
 		l.problem(t.line, key, "%q has no line end after line %d, so it may be cut off; end the last line", path, last+1)
 	}
-	named := slices.ContainsFunc(lines, func(s string) bool { s = strings.TrimSpace(s); return s != "" && s[0] != '#' })
-	if !named {
+	if !slices.ContainsFunc(lines, func(line string) bool { return uncomment(line) != "" }) {
 		l.problem(t.line, key, "%q has no domain in it; write one a line, or leave the key out", path)
 	}
 	return lines
@@ -282,8 +295,8 @@ func (l *loader) tabled(t domainTable, ways map[string]way) []declared {
 	if !t.Name.given() {
 		return nil
 	}
-	return []declared{{raw: t.Name.v, file: l.file, line: t.Name.line, anchor: t.Name.line, key: "domain.name",
-		set: t.MXSet.v, way: w, adopt: t.Adopt.v}}
+	in := &source{file: l.file, key: "domain.name", set: t.MXSet.v, way: w, adopt: t.Adopt.v}
+	return []declared{{t.Name.v, t.Name.line, in}}
 }
 
 // domainWay returns the way of a [[domain]] table; what it leaves out is that of its MX set.
@@ -346,7 +359,7 @@ func readRegular(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("is no regular file")
+		return nil, errors.New("is no regular file")
 	}
 	return os.ReadFile(path)
 }

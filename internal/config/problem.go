@@ -34,6 +34,13 @@ type findings struct {
 	file     string
 	problems []finding
 	warnings []finding
+	hidden   map[spot]bool
+}
+
+// spot is a key of the table at a line.
+type spot struct {
+	line int
+	key  string
 }
 
 type finding struct {
@@ -42,7 +49,17 @@ type finding struct {
 }
 
 func (f *findings) problem(line int, key, format string, args ...any) {
-	f.problems = append(f.problems, f.here(line, key, format, args...))
+	if p := f.here(line, key, format, args...); !f.hidden[spot{p.Line, key}] {
+		f.problems = append(f.problems, p)
+	}
+}
+
+// hide keeps what follows from an earlier problem from being told besides: that a key of the table at a line is missing.
+func (f *findings) hide(line int, key string) {
+	if f.hidden == nil {
+		f.hidden = make(map[spot]bool)
+	}
+	f.hidden[spot{line, key}] = true
 }
 
 func (f *findings) warn(line int, key, format string, args ...any) {

@@ -214,11 +214,11 @@ func (l *loader) acme() {
 		return
 	}
 	for _, name := range names[1:] {
-		l.problem(l.doc.ACME[name].Line, "acme."+name, "a second CA is not available yet; keep [acme.%s] of line %d or this one",
+		l.problem(l.doc.ACME[name].Line, tableKey("acme", name), "a second CA is not available yet; keep [acme.%s] of line %d or this one",
 			names[0], l.doc.ACME[names[0]].Line)
 	}
 	name := names[0]
-	t, table := l.doc.ACME[name], "acme."+name
+	t, table := l.doc.ACME[name], tableKey("acme", name)
 	l.label(table, name, t.Line)
 	l.cfg.ACME = ACME{Name: name, Email: t.Email.v, CAFile: l.caFile(table+".ca_file", t.CAFile)}
 	if addr, err := mail.ParseAddress(t.Email.v); t.Email.given() && (err != nil || addr.Address != t.Email.v) {
