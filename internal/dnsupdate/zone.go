@@ -35,7 +35,7 @@ func (o *Observer) zoneOf(ctx context.Context, name string) (string, error) {
 	}
 	for at := name; ; at = parent(at) {
 		a, err := o.Resolver.Lookup(ctx, at, dns.TypeSOA)
-		if err != nil {
+		if err != nil && !o.isAlias(ctx, at) {
 			return "", fmt.Errorf("find zone: %w", err)
 		}
 		// With a CNAME it is the SOA of another place.
@@ -47,6 +47,12 @@ func (o *Observer) zoneOf(ctx context.Context, name string) (string, error) {
 			return "", errors.New("find zone: not even the root has an SOA record; see resolvers and stub in [dns]")
 		}
 	}
+}
+
+// isAlias says whether a name is a CNAME. The place that it leads to may be broken; the name's own zone is not there.
+func (o *Observer) isAlias(ctx context.Context, name string) bool {
+	a, err := o.Resolver.Lookup(ctx, name, dns.TypeCNAME)
+	return err == nil && len(a.RRs) > 0
 }
 
 func parent(name string) string {

@@ -1,0 +1,246 @@
+package dnsupdate_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stspub/stspub/internal/dnsupdate"
+)
+
+// TestApply changes every state a name can be in.
+func TestApply(t *testing.T) {
+	old, older, now, foreign := sts("old"), sts("older"), sts("now"), sts("foreign")
+	stranger := `"site-verification=MixedCase 0123"`
+	// Two strings, a quote, a backslash, octets that are no UTF-8: nobody may tidy this.
+	weird := `"in two \"strings\" " "with \\ and \195\003\255"`
+	tests := []struct {
+		name   string
+		before []string // zone-file format
+		remove []string
+		add    string
+		kind   dnsupdate.Kind // empty: success
+		after  []string
+		still  bool // there was nothing to write
+	}{
+		{name: "fresh", add: now, after: []string{quoted(now)}},
+		{name: "fresh-old-gone", remove: []string{old}, add: now, after: []string{quoted(now)}},
+		{name: "rotate", before: []string{quoted(old)}, remove: []string{old}, add: now, after: []string{quoted(now)}},
+		{name: "older-one", before: []string{quoted(older)}, remove: []string{old, older}, add: now, after: []string{quoted(now)}},
+		{name: "already", before: []string{quoted(now)}, remove: []string{old}, add: now, after: []string{quoted(now)}, still: true},
+		{name: "itself", before: []string{quoted(now)}, remove: []string{now}, add: now, after: []string{quoted(now)}, still: true},
+		{name: "duplicate", before: []string{quoted(old), quoted(older)}, remove: []string{old, older}, add: now, after: []string{quoted(now)}},
+		{name: "half-done", before: []string{quoted(old), quoted(now)}, remove: []string{old}, add: now, after: []string{quoted(now)}},
+		{name: "malformed", before: []string{`"v=STSv1 id=none"`}, remove: []string{"v=STSv1 id=none"}, add: now, after: []string{quoted(now)}},
+		{name: "in-two-strings", before: []string{`"v=STSv1; " "id=old;"`}, remove: []string{old}, add: now, after: []string{quoted(now)}},
+		{name: "stranger-alone", before: []string{stranger, weird}, add: now, after: []string{stranger, weird, quoted(now)}},
+		{name: "strangers", before: []string{stranger, quoted(old), weird}, remove: []string{old}, add: now, after: []string{stranger, weird, quoted(now)}},
+		{name: "strangers-duplicate", before: []string{quoted(older), stranger, quoted(old)}, remove: []string{old, older}, add: now, after: []string{stranger, quoted(now)}},
+		{name: "foreign", before: []string{quoted(foreign)}, remove: []string{old}, add: now, kind: dnsupdate.KindConflict, after: []string{quoted(foreign)}},
+		{name: "foreign-beside", before: []string{quoted(old), quoted(foreign), stranger}, remove: []string{old}, add: now, kind: dnsupdate.KindConflict, after: []string{quoted(old), quoted(foreign), stranger}},
+		{name: "foreign-malformed", before: []string{`"v=STSv1"`}, add: now, kind: dnsupdate.KindConflict, after: []string{`"v=STSv1"`}},
+		{name: "remove", before: []string{quoted(old)}, remove: []string{old}},
+		{name: "remove-beside", before: []string{quoted(old), stranger}, remove: []string{old}, after: []string{stranger}},
+		{name: "remove-nothing", remove: []string{old}, still: true},
+		{name: "remove-beside-foreign", before: []string{quoted(old), quoted(foreign)}, remove: []string{old}, kind: dnsupdate.KindConflict, after: []string{quoted(old), quoted(foreign)}},
+		{name: "tombstone", before: []string{quoted(old)}, remove: []string{old}, add: "not in use", after: []string{`"not in use"`}},
+		{name: "tombstone-ends", before: []string{`"not in use"`, quoted(old)}, remove: []string{"not in use", old}, add: now, after: []string{quoted(now)}},
+		// A wildcard's records are answered at the name, but are not there.
+		{name: "x.wild", add: now, after: []string{quoted(now)}},
+		{name: "x.shared", add: now, after: []string{quoted(now)}},
+		{name: "x.elsewhere", add: now, after: []string{quoted(now)}},
+	}
+	everywhere(t, func(t *testing.T, p *place) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				a := p.open(t, dnsupdate.Options{})
+				name := "_mta-sts." + tt.name + "." + zone
+				if strings.Contains(tt.name, ".") {
+					name = tt.name + "." + zone // wildcards cover one name here
+				}
+				if len(tt.before) > 0 {
+					p.set(t, name, "TXT", tt.before...)
+				}
+				written := p.count()
+				err := a.Apply(t.Context(), change(name, tt.add, tt.remove...))
+				if tt.kind != "" {
+					p.fails(t, err, tt.kind)
+				} else if err != nil {
+					t.Fatalf("Apply: %v", err)
+				}
+				p.wantData(t, name, tt.after...)
+				if (tt.still || tt.kind != "") && p.count() != written {
+					t.Errorf("wrote %d times, want none", p.count()-written)
+				}
+				if tt.kind == "" && tt.add != "" {
+					apply(t, a, change(name, tt.add, tt.remove...)) // again: its answer may have been lost
+					p.wantData(t, name, tt.after...)
+				}
+			})
+		}
+	})
+}
+
+func (p *place) count() int {
+	if p.writes == nil {
+		return 0
+	}
+	return p.writes()
+}
+
+// TestTTL wants the TTL of the change on the wire.
+func TestTTL(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		a := p.open(t, dnsupdate.Options{})
+		name := "_mta-sts." + zone
+		for i, ttl := range []time.Duration{60 * time.Second, time.Hour} {
+			c := change(name, sts("n"+strconv.Itoa(i)), sts("n"+strconv.Itoa(i-1)))
+			c.TTL = ttl
+			apply(t, a, c)
+			if got := p.observe(t, name).MaxTTL(); got != ttl {
+				t.Errorf("TTL = %v, want %v", got, ttl)
+			}
+		}
+	})
+}
+
+// TestCNAME wants the CNAME to be found before anything is written: servers acknowledge such updates and drop them, and
+// Cloudflare stores a TXT that is not answered.
+func TestCNAME(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		name := "_mta-sts.moved." + zone
+		p.set(t, name, "CNAME", "x.example.net.")
+		written := p.count()
+		err := p.open(t, dnsupdate.Options{}).Apply(t.Context(), change(name, sts("now"), sts("old")))
+		e := p.fails(t, err, dnsupdate.KindCNAME)
+		says(t, err, `read TXT "_mta-sts.moved.example.org" in zone "example.org" by account "main" (`+e.Provider+
+			`): the name is a CNAME to "x.example.net"; delete the CNAME, or publish the domain as alias`)
+		if p.count() != written {
+			t.Errorf("wrote %d times, want none", p.count()-written)
+		}
+		v := p.observe(t, name)
+		if v.CNAME() != "x.example.net" || v.Absent() {
+			t.Errorf("CNAME = %q, Absent = %t, want x.example.net, false", v.CNAME(), v.Absent())
+		}
+	})
+}
+
+// TestZone wants changes elsewhere refused, whether the account can tell or the provider.
+func TestZone(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		a := p.open(t, dnsupdate.Options{})
+		for name, c := range map[string]dnsupdate.Change{
+			"not the account's": {Zone: "example.net", Name: "_mta-sts.example.net", TTL: time.Minute, Add: sts("now")},
+			"not in the zone":   {Zone: zone, Name: "_mta-sts.notexample.org", TTL: time.Minute, Add: sts("now")},
+			"no zone":           {Name: "_mta-sts.example.org", TTL: time.Minute, Add: sts("now")},
+		} {
+			t.Run(name, func(t *testing.T) {
+				p.fails(t, a.Apply(t.Context(), c), dnsupdate.KindNoZone)
+			})
+		}
+	})
+}
+
+// TestWriters has eight replace the same old value at once, in one process and in two.
+func TestWriters(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		for _, before := range []string{"", sts("old")} {
+			for _, accounts := range [][]dnsupdate.Account{
+				{p.open(t, dnsupdate.Options{})},
+				{p.open(t, dnsupdate.Options{}), p.open(t, dnsupdate.Options{})},
+			} {
+				if p.config.Provider == "cloudflare" && len(accounts) > 1 {
+					continue // its API cannot compare and swap: see TestCloudflareRival
+				}
+				name := "_mta-sts.w" + strconv.Itoa(len(before)+len(accounts)) + "." + zone
+				if before != "" {
+					p.set(t, name, "TXT", quoted(before))
+				}
+				p.race(t, accounts, name, before)
+			}
+		}
+	})
+}
+
+func (p *place) race(t *testing.T, accounts []dnsupdate.Account, name, before string) {
+	t.Helper()
+	errs := make([]error, 8)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			errs[i] = accounts[i%len(accounts)].Apply(t.Context(), change(name, sts("w"+strconv.Itoa(i)), before))
+		})
+	}
+	wg.Wait()
+	winner := slices.Index(errs, nil)
+	for i, err := range errs {
+		if i != winner {
+			p.fails(t, err, dnsupdate.KindConflict)
+		}
+	}
+	if winner < 0 {
+		t.Fatal("nobody won")
+	}
+	p.wantData(t, name, quoted(sts("w"+strconv.Itoa(winner))))
+}
+
+// TestDryRun wants every write refused before it leaves, and said; what needs no write succeeds.
+func TestDryRun(t *testing.T) {
+	everywhere(t, func(t *testing.T, p *place) {
+		var log bytes.Buffer
+		a := p.open(t, dnsupdate.Options{DryRun: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		name := "_mta-sts.dry." + zone
+		p.set(t, name, "TXT", quoted(sts("old")), `"stranger"`)
+		written := p.count()
+		for _, c := range []dnsupdate.Change{
+			change(name, sts("now"), sts("old")), change(name, "", sts("old")), change("_mta-sts.dry2."+zone, sts("now")),
+		} {
+			err := a.Apply(t.Context(), c)
+			p.fails(t, err, dnsupdate.KindDryRun)
+			if !errors.Is(err, dnsupdate.ErrDryRun) {
+				t.Errorf("errors.Is(%v, ErrDryRun) = false", err)
+			}
+		}
+		apply(t, a, change(name, sts("old")))
+		p.wantData(t, name, quoted(sts("old")), `"stranger"`)
+		p.wantData(t, "_mta-sts.dry2."+zone)
+		if p.count() != written {
+			t.Errorf("sent %d writes, want none", p.count()-written)
+		}
+		want := `msg="dry run: would write TXT" account=main zone=example.org record=_mta-sts.dry.example.org remove="[v=STSv1; id=old;]" add="v=STSv1; id=now;" ttl=2m0s`
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log = %s, want %s", log.String(), want)
+		}
+	})
+}
+
+// TestBadChange is refused before anybody is asked.
+func TestBadChange(t *testing.T) {
+	t.Parallel()
+	_, p := cloudflarePlace(t)
+	a := p.open(t, dnsupdate.Options{})
+	tests := map[string]struct {
+		change func(*dnsupdate.Change)
+		want   string
+	}{
+		"quote":     {func(c *dnsupdate.Change) { c.Add = `v=STSv1; id="a";` }, `value "v=STSv1; id=\"a\";": a character that would need an escape`},
+		"umlaut":    {func(c *dnsupdate.Change) { c.Add = "ä" }, `value "ä": a character that would need an escape`},
+		"long":      {func(c *dnsupdate.Change) { c.Add = strings.Repeat("x", 256) }, "the value has 256 octets, more than 255"},
+		"TTL":       {func(c *dnsupdate.Change) { c.TTL = 0 }, "TTL 0s: shorter than a second"},
+		"long name": {func(c *dnsupdate.Change) { c.Name = strings.Repeat("a.", 130) + zone }, "the name has 271 octets, more than 253"},
+	}
+	for name, tt := range tests {
+		c := change("_mta-sts."+zone, sts("now"))
+		tt.change(&c)
+		err := a.Apply(t.Context(), c)
+		if e := p.fails(t, err, dnsupdate.KindRefused); e.Err.Error() != tt.want {
+			t.Errorf("%s: %q, want %q", name, e.Err, tt.want)
+		}
+	}
+}
