@@ -1,7 +1,19 @@
 // Package config turns a TOML file into a [Config] that is whole and right, or into every mistake with its place.
 //
-// What a Config holds needs no further checking: names are A-labels, durations in range, secrets read, lists of domains
-// loaded. The package opens no socket and starts nothing.
+// What a Config holds needs no further checking: names are A-labels, durations in range, paths absolute, secrets read,
+// lists of domains loaded. The package opens no socket and starts nothing, so a file can be checked anywhere that its
+// secrets are.
+//
+// An operator who mends a file wants to do it once. So nothing here stops at the first mistake: [Load] tells all of them,
+// each as "file:line: table.key: what is wrong, what would be right". It goes in three steps:
+//
+//  1. The TOML library reads the text. It stops at an error of syntax, which is then all that is told.
+//  2. A decoder fills the tables of tables.go with the values, and with the lines that a scanner of our own finds, as the
+//     library does not tell them. Unknown keys and wrong types are noted.
+//  3. The loader makes a Config of the tables: a method for each, in the order in which they refer to each other.
+//
+// A key is added to its table in tables.go, to the loader's method of that table, and to config.example.toml, where a test
+// misses it otherwise. A secret is never shown: not in a message, and not when a [Secret] is printed by mistake.
 package config
 
 import (
@@ -30,7 +42,7 @@ type Config struct {
 
 // Server is the [server] table: the listeners.
 type Server struct {
-	Hostname  string       // where customers point their CNAMEs; the target of tenant "default" is "default.<hostname>"
+	Hostname  string       // A-label without trailing dot: where customers point their CNAMEs; the target of tenant "default" is "default.<hostname>"
 	Addresses []netip.Addr // further addresses that are ours beside those that Hostname resolves to
 	HTTPS     string       // listen address, default ":443"
 	HTTP      string       // listen address, default ":80"; "" with http = "off"
@@ -52,8 +64,8 @@ type DNS struct {
 // ACME is an [acme.NAME] table. There is one for now.
 type ACME struct {
 	Name      string
-	Email     string
-	Directory string
+	Email     string // may be empty
+	Directory string // an https URL
 	CAFile    string // trust for the directory's HTTPS, PEM; default: the system's
 }
 
@@ -65,10 +77,10 @@ type Account struct {
 	APIToken Secret // cloudflare: api_token_file or api_token_env
 	APIURL   string // cloudflare: default "https://api.cloudflare.com/client/v4"
 
-	Server       string // rfc2136: "ADDR:PORT" of the primary; port 53 when left out
-	KeyName      string // rfc2136: TSIG key name; empty: unsigned
-	KeyAlgorithm string // rfc2136: default "hmac-sha256"
-	Key          Secret // rfc2136: base64; key_file or key_env
+	Server       string // rfc2136: "HOST:PORT" of the primary, an address or a name; port 53 when left out
+	KeyName      string // rfc2136: TSIG key name, lower case, without trailing dot; empty: unsigned
+	KeyAlgorithm string // rfc2136: "hmac-sha256" (default), or with sha1, sha224, sha384, sha512; lower case, no trailing dot
+	Key          Secret // rfc2136: base64, not empty where KeyName is not; key_file or key_env
 }
 
 // Alias is the [alias] table; Zone is empty when there is none.
@@ -105,15 +117,3 @@ type Domain struct {
 	Account string // the account that holds the record: for alias that of [alias]
 	Adopt   bool
 }
-
-// Secret is a value that does not print. Convert it to a string to use it.
-type Secret string
-
-// String hides the secret.
-func (Secret) String() string { return "[secret]" }
-
-// GoString hides the secret.
-func (Secret) GoString() string { return "[secret]" }
-
-// MarshalText hides the secret.
-func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }

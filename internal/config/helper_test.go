@@ -28,3 +28,10 @@ func inFolder(t testing.TB, name, content string, more map[string]string) string
 	}
 	return filepath.Join(dir, name)
 }
+
+func mkdir(t testing.TB, path string) {
+	t.Helper()
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -88,9 +88,7 @@ func testEnv(key string) string {
 func load(t testing.TB, e edit) (cfg *Config, warnings, problems string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	mkdir(t, filepath.Join(dir, "folder"))
 	for name, content := range testFiles() {
 		writeFile(t, filepath.Join(dir, name), content, 0o600)
 	}

@@ -4,11 +4,27 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"regexp"
 	"strings"
 )
+
+// Secret is a value that does not print, by whatever verb. Convert it to a string to use it.
+type Secret string
+
+// hidden is what is shown of a secret.
+const hidden = "[secret]"
+
+// String hides the secret.
+func (Secret) String() string { return hidden }
+
+// Format hides the secret from verbs that do not ask for a string.
+func (Secret) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, hidden) }
+
+// MarshalText hides the secret.
+func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
 // maxSecret is far above any token, and below what a wrong path may lead to.
 const maxSecret = 16 << 10

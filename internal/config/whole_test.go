@@ -1,0 +1,299 @@
+package config
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// Every key with another value than its default, in the forms that the other tests do not use.
+const whole = `
+server.hostname = "STS.example.com."
+server.addresses = ["192.0.2.1", "::ffff:192.0.2.2", "2001:db8::1"]
+server.https = "[::1]:8443"
+server.http = "off"
+server.admin = "unix:admin.sock"
+server.health = "127.0.0.1:0"
+store = { url = "sqlite:data/stspub.db" }
+publish.settle = "1d"
+publish.ttl = "1m"
+
+[dns]
+resolvers = ["192.0.2.53", "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
+[dns.stub]
+"." = ["127.0.0.1:5300"]
+"Example.COM." = ["127.0.0.1:5301", "127.0.0.2"]
+
+[acme.own]
+directory = "https://ca.example/dir"
+ca_file = "ca.pem"
+
+[account.main]
+provider = "cloudflare"
+api_token_env = "CLOUDFLARE"
+api_url = "http://127.0.0.1:8080/client/v4/"
+
+[account.bind]
+provider = "rfc2136"
+server = "ns1.example.com"
+key_name = "StsPub."
+key_algorithm = "HMAC-SHA512"
+key_file = "tsig"
+
+[account.knot]
+provider = "rfc2136"
+server = "[2001:db8::53]"
+key_name = "k"
+key_env = "KNOT"
+
+[alias]
+zone = "alias.example.com"
+account = "bind"
+
+[check]
+every = "1w"
+https_port = 8443
+smtp_port = 2525
+ca_file = "ca.pem"
+
+[mxset.files]
+mx = ["MX1.example.net"]
+mode = "none"
+max_age = 86400
+domains = ["a.example", "B.example."]
+domains_file = "lists/customers.txt"
+publish = "alias"
+
+[mxset.defaults]
+mx = ["mx2.example.net"]
+mode = "testing"
+max_age = "1d"
+publish = "zone"
+account = "knot"
+
+[[domain]]
+name = "takes-all.example"
+mxset = "defaults"
+
+[[domain]]
+name = "takes-account.example"
+mxset = "defaults"
+publish = "zone"
+
+[[domain]]
+name = "takes-none.example"
+mxset = "defaults"
+publish = "alias"
+adopt = true
+
+[[domain]]
+name = "own-account.example"
+mxset = "files"
+publish = "zone"
+account = "main"
+
+[[domain]]
+name = "same-account.example"
+mxset = "files"
+account = "bind"
+`
+
+func TestWholeConfiguration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "stspub.toml"), whole, 0o644)
+	writeFile(t, filepath.Join(dir, "tsig"), "\n Z2VoZWlt\r\n", 0o600)
+	writeFile(t, filepath.Join(dir, "ca.pem"), caPEM(t), 0o644)
+	mkdir(t, filepath.Join(dir, "lists"))
+	writeFile(t, filepath.Join(dir, "lists", "customers.txt"), "\ufeffd.example\r\n# comment\r\n\r\nc.example # x\r\n", 0o644)
+	env := map[string]string{"CLOUDFLARE": "token", "KNOT": "a2V5"}
+
+	got, warnings, err := Load(filepath.Join(dir, "stspub.toml"), func(key string) string { return env[key] })
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("Load = warnings %v, error %v, want none", warnings, err)
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	policy := func(mode policygen.Mode, mx string) policygen.Policy {
+		return policygen.Policy{Mode: mode, MaxAge: 86400, MX: []string{mx}}
+	}
+	want := &Config{
+		Server: Server{Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
+			Addresses: []netip.Addr{
+				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
+			}},
+		Store: Store{Path: at("data/stspub.db")},
+		DNS: DNS{
+			Resolvers: []string{"192.0.2.53:53", "192.0.2.54:5353", "[2001:db8::53]:53", "[2001:db8::54]:53", "[2001:db8::55]:5353"},
+			Stub:      map[string][]string{".": {"127.0.0.1:5300"}, "example.com": {"127.0.0.1:5301", "127.0.0.2:53"}},
+		},
+		ACME: ACME{Name: "own", Directory: "https://ca.example/dir", CAFile: at("ca.pem")},
+		Accounts: map[string]Account{
+			"main": {Name: "main", Provider: "cloudflare", APIToken: "token", APIURL: "http://127.0.0.1:8080/client/v4"},
+			"bind": {Name: "bind", Provider: "rfc2136", Server: "ns1.example.com:53", KeyName: "stspub",
+				KeyAlgorithm: "hmac-sha512", Key: "Z2VoZWlt"},
+			"knot": {Name: "knot", Provider: "rfc2136", Server: "[2001:db8::53]:53", KeyName: "k",
+				KeyAlgorithm: "hmac-sha256", Key: "a2V5"},
+		},
+		Alias:   Alias{Zone: "alias.example.com", Account: "bind"},
+		Publish: Publish{Settle: 24 * time.Hour, TTL: time.Minute},
+		Check:   Check{Every: 168 * time.Hour, HTTPSPort: 8443, SMTPPort: 2525, CAFile: at("ca.pem")},
+		MXSets: map[string]MXSet{
+			"files":    {Name: "files", Policy: policy(policygen.None, "mx1.example.net")},
+			"defaults": {Name: "defaults", Policy: policy(policygen.Testing, "mx2.example.net")},
+		},
+		Domains: []Domain{
+			{Name: "a.example", MXSet: "files", Publish: "alias", Account: "bind"},
+			{Name: "b.example", MXSet: "files", Publish: "alias", Account: "bind"},
+			{Name: "c.example", MXSet: "files", Publish: "alias", Account: "bind"},
+			{Name: "d.example", MXSet: "files", Publish: "alias", Account: "bind"},
+			{Name: "own-account.example", MXSet: "files", Publish: "zone", Account: "main"},
+			{Name: "same-account.example", MXSet: "files", Publish: "alias", Account: "bind"},
+			{Name: "takes-account.example", MXSet: "defaults", Publish: "zone", Account: "knot"},
+			{Name: "takes-all.example", MXSet: "defaults", Publish: "zone", Account: "knot"},
+			{Name: "takes-none.example", MXSet: "defaults", Publish: "alias", Account: "bind", Adopt: true},
+		},
+		Digest: got.Digest,
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("Load, -want +got:\n%s", diff)
+	}
+}
+
+// caPEM returns the certificate of a test server as PEM.
+func caPEM(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+}
+
+func TestLongestAliasZone(t *testing.T) {
+	t.Parallel()
+	cfg, _, problems := load(t, edit{new: "[alias]\naccount = 'main'\nzone = '" + longZone[1:] + "'\n"})
+	if problems != "" {
+		t.Fatal(problems)
+	}
+	owner := policygen.Name("example.org").Label() + aliasPrefix + cfg.Alias.Zone
+	if len(owner) != maxNameOctets {
+		t.Errorf("an owner name below the longest zone has %d octets, want %d", len(owner), maxNameOctets)
+	}
+}
+
+func TestDigestNamesTheContentOfFileAndLists(t *testing.T) {
+	t.Parallel()
+	list := strings.Replace(base, `max_age = "2w"`,
+		"max_age = '2w'\npublish = 'zone'\naccount = 'main'\ndomains_file = 'list'", 1)
+	digest := func(config, list, token string) string {
+		path := inFolder(t, "stspub.toml", config, map[string]string{"list": list, "token": token})
+		cfg, _, err := Load(path, noEnv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg.Digest
+	}
+	first := digest(list, "example.com\n", "a")
+	if again := digest(list, "example.com\n", "b"); again != first || len(first) != 64 {
+		t.Errorf("same files, another folder and secret: digest %s, want %s", again, first)
+	}
+	for what, other := range map[string]string{
+		"another file": digest(list+"#", "example.com\n", "a"),
+		"another list": digest(list, "example.net\n", "a"),
+		"the list's first byte moved to the file": digest(list+"#", "xample.com\n", "a"),
+	} {
+		if other == first {
+			t.Errorf("%s: digest is the same", what)
+		}
+	}
+}
+
+func TestSecretDoesNotPrint(t *testing.T) {
+	t.Parallel()
+	account := Account{Name: "main", APIToken: "geheim", Key: "geheim"}
+	text, err := json.Marshal(account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("loaded account", "account", account, "token", account.APIToken)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("loaded account", "account", account, "token", account.APIToken)
+	shown := string(text) + log.String()
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+		shown += fmt.Sprintf(verb+verb+verb, account, &account, account.APIToken)
+	}
+	if strings.Contains(shown, "geheim") || strings.Contains(strings.ToLower(shown), "67656865696d") {
+		t.Errorf("a secret is shown: %s", shown)
+	}
+	if string(account.APIToken) != "geheim" {
+		t.Errorf("string(secret) = %q, want the secret", string(account.APIToken))
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	t.Parallel()
+	good := func(s string, want time.Duration) {
+		t.Helper()
+		if got, err := parseDuration(s); err != nil || got != want {
+			t.Errorf("parseDuration(%q) = %v, %v, want %v", s, got, err, want)
+		}
+	}
+	bad := func(s string) {
+		t.Helper()
+		if got, err := parseDuration(s); err == nil {
+			t.Errorf("parseDuration(%q) = %v, want an error", s, got)
+		}
+	}
+	good("2w", 14*day)
+	good("1w2d", 9*day)
+	good("2d1w", 9*day)
+	good("36h", 36*time.Hour)
+	good("1h30m", 90*time.Minute)
+	good("1.5d", 36*time.Hour)
+	good("250ms", 250*time.Millisecond)
+	good("0s", 0)
+	bad("")
+	bad("5")                     // no unit
+	bad("d")                     // no number
+	bad("1y")                    // no such unit
+	bad("1 d")                   // a space
+	bad("-1d")                   // negative
+	bad("+1d")                   // a sign
+	bad("1.2.3d")                // no number
+	bad("1W")                    // upper case
+	bad("20000w")                // over 292 years
+	bad("200000000h")            // the same in Go's own words
+	bad("10000w10000w")          // the same as a sum
+	bad("99999999999999999999d") // over 64 bits
+}
+
+// BenchmarkLoadDomainsFile reads 100,000 domains from a domains file: 4 MB in, an operator's reload.
+func BenchmarkLoadDomainsFile(b *testing.B) {
+	const count = 100_000
+	var names strings.Builder
+	for i := range count {
+		fmt.Fprintf(&names, "customer-%d.example-%d.com\n", i, i%1000)
+	}
+	list := strings.Replace(base, `max_age = "2w"`,
+		"max_age = '2w'\npublish = 'zone'\naccount = 'main'\ndomains_file = 'list'", 1)
+	path := inFolder(b, "stspub.toml", list, map[string]string{"list": names.String(), "token": "x"})
+	b.ReportAllocs()
+	for b.Loop() {
+		cfg, _, err := Load(path, noEnv)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if len(cfg.Domains) != count+1 {
+			b.Fatalf("%d domains, want %d", len(cfg.Domains), count+1)
+		}
+	}
+}
