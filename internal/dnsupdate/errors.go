@@ -84,7 +84,8 @@ func adviceOf(provider string, kind Kind) string {
 	case "rfc2136/no_zone":
 		return "let server be the primary of the zone, and answer questions signed by the key"
 	case "rfc2136/refused":
-		return "allow the key to update TXT at this name (BIND: update-policy; Knot: acl; PowerDNS: TSIG-ALLOW-DNSUPDATE)"
+		return "let server be the primary of the zone, and allow the key to update TXT at this name" +
+			" (BIND: update-policy; Knot: acl; PowerDNS: TSIG-ALLOW-DNSUPDATE)"
 	}
 	return ""
 }

@@ -9,7 +9,8 @@ import (
 // signatureFault says what is wrong with the signatures of a message and its answer. verify is what the library found.
 func (r *rfc2136) signatureFault(answer *dns.Msg, verify error) error {
 	tsig := answer.IsTsig()
-	if tsig != nil {
+	// Knot disowns a key that may not update, too; a question before has shown whether the key is known.
+	if tsig != nil && (answer.Opcode == dns.OpcodeQuery || tsig.Error != dns.RcodeBadKey) {
 		switch tsig.Error {
 		case dns.RcodeBadKey:
 			return faultf(KindAuth, "server %s does not know the key %q with %q", r.server, unfqdn(r.key), unfqdn(r.algorithm))
@@ -42,22 +43,29 @@ func prerequisite(rcode int) bool {
 }
 
 // readFault says why an answer to a question is none.
-func readFault(c Change, answer *dns.Msg) error {
+func (r *rfc2136) readFault(c Change, answer *dns.Msg) error {
 	switch answer.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError:
 		if answer.Authoritative {
 			return nil
 		}
 		return faultf(KindNoZone, "the server is not authoritative for %q", c.Name)
-	case dns.RcodeRefused, dns.RcodeNotAuth:
-		return faultf(KindNoZone, "the server says %s to a question", dns.RcodeToString[answer.Rcode])
+	case dns.RcodeNotAuth:
+		// RFC 8945, Section 5.3.2: some servers say no more than this about a signature.
+		if r.key != "" {
+			return faultf(KindAuth, "server %s does not take the signature of the key %q", r.server, unfqdn(r.key))
+		}
+		return faultf(KindNoZone, "the server says NOTAUTH to a question")
+	case dns.RcodeRefused:
+		return faultf(KindNoZone, "the server says REFUSED to a question")
 	case dns.RcodeServerFailure:
 		return faultf(KindUnavailable, "the server says SERVFAIL")
 	}
 	return faultf(KindRefused, "the server says %s to a question", dns.RcodeToString[answer.Rcode])
 }
 
-// updateFault says why an update was not made. RFC 2136, Section 2.2.
+// updateFault says why an update was not made. RFC 2136, Section 2.2. NOTAUTH comes from secondaries, and from Knot for
+// a key that may not update: that the server knows the zone and the key was seen when it was read.
 func updateFault(answer *dns.Msg) error {
 	code := dns.RcodeToString[answer.Rcode]
 	switch answer.Rcode {
@@ -65,8 +73,8 @@ func updateFault(answer *dns.Msg) error {
 		return nil
 	case dns.RcodeYXDomain, dns.RcodeYXRrset, dns.RcodeNXRrset, dns.RcodeNameError:
 		return errSwapped
-	case dns.RcodeNotAuth, dns.RcodeNotZone:
-		return faultf(KindNoZone, "the server says %s to an update", code)
+	case dns.RcodeNotZone:
+		return faultf(KindNoZone, "the server says NOTZONE to an update")
 	case dns.RcodeServerFailure:
 		return faultf(KindUnavailable, "the server says SERVFAIL to an update")
 	}

@@ -102,7 +102,7 @@ func (r *rfc2136) read(ctx context.Context, c Change) ([]*dns.TXT, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := readFault(c, answer); err != nil {
+	if err := r.readFault(c, answer); err != nil {
 		return nil, err
 	}
 	var found []*dns.TXT

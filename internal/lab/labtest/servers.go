@@ -68,6 +68,9 @@ acl:
   - id: update
     key: %[3]s
     action: update
+  - id: ask
+    key: %[4]s
+    action: query
 template:
   - id: default
     storage: %[1]s
@@ -75,7 +78,7 @@ template:
     zonefile-sync: -1
     zonefile-load: difference-no-serial
     journal-content: all
-    acl: update
+    acl: [update, ask]
 zone:
 `, s.dir, port, s.KeyName, s.Guest, s.KeyAlgorithm, s.Secret)
 		for _, z := range s.zones {
