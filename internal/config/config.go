@@ -38,6 +38,8 @@ type Config struct {
 
 	// Digest names the content of the file and of the domains files it reads; nodes compare it.
 	Digest string
+	// Files is the content of these files, by path: what [LoadFiles] needs to make the same Config without them.
+	Files map[string][]byte
 }
 
 // Server is the [server] table: the listeners.

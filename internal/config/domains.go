@@ -259,12 +259,12 @@ func uncomment(line string) string {
 // domains out of service: it is refused.
 func (l *loader) domainsFile(key string, t text) []string {
 	path := l.path(t.v)
-	content, err := readRegular(path)
+	content, err := l.readFile(path)
 	if err != nil {
 		l.problem(t.line, key, "read %q: %s; write the path of a file with one domain a line", path, cause(err))
 		return nil
 	}
-	l.sum(content)
+	l.keep(path, content)
 	lines := strings.Split(strings.TrimPrefix(string(content), "\ufeff"), "\n")
 	last := len(lines) - 1
 	if lines[last] != "" {

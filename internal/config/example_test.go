@@ -58,6 +58,7 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 		MXSets:  map[string]MXSet{"eu": set},
 		Domains: []Domain{{Name: "example.org", MXSet: "eu", Publish: "zone", Account: "main"}},
 		Digest:  got.Digest,
+		Files:   got.Files,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load(example), -want +got:\n%s", diff)
@@ -76,7 +77,7 @@ func TestExampleNamesTheDefaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.Digest = ""
+		cfg.Digest, cfg.Files = "", nil
 		return cfg
 	}
 	want := load(readExample(t))

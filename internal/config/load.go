@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -23,7 +22,13 @@ import (
 // The error is that of reading the file, or all mistakes joined in the order of the file, each a [Problem]. Warnings, in
 // the same order, come with either. Neither holds a secret.
 func Load(path string, env func(string) string) (*Config, []Warning, error) {
-	raw, err := os.ReadFile(path)
+	return LoadFiles(path, env, readRegular)
+}
+
+// LoadFiles is [Load] with another source of the configuration file and the domains files: those of an earlier
+// [Config.Files], say, while the file at path is broken. Secrets and CA certificates are read from disk all the same.
+func LoadFiles(path string, env func(string) string, read func(path string) ([]byte, error)) (*Config, []Warning, error) {
+	raw, err := read(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
@@ -31,8 +36,8 @@ func Load(path string, env func(string) string) (*Config, []Warning, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration %s: %w", path, err)
 	}
-	l := &loader{findings: findings{file: path}, dir: dir, env: env, digest: sha256.New()}
-	l.sum(raw)
+	l := &loader{findings: findings{file: path}, dir: dir, env: env, readFile: read, digest: sha256.New()}
+	l.keep(path, raw)
 	l.doc = parse(string(raw), &l.findings)
 	if l.doc != nil {
 		l.check()
@@ -47,11 +52,12 @@ func Load(path string, env func(string) string) (*Config, []Warning, error) {
 // loader makes a Config of a document. What it finds wrong it notes, and goes on.
 type loader struct {
 	findings
-	dir    string // of the configuration file, absolute
-	env    func(string) string
-	doc    *document
-	digest hash.Hash
-	cfg    Config
+	dir      string // of the configuration file, absolute
+	env      func(string) string
+	readFile func(path string) ([]byte, error)
+	doc      *document
+	digest   hash.Hash
+	cfg      Config
 }
 
 // check fills cfg. Later tables refer to earlier ones.
@@ -67,8 +73,13 @@ func (l *loader) check() {
 	l.domains()
 }
 
-// sum adds a file's content to the digest. Its length before it keeps two files from passing for two others.
-func (l *loader) sum(content []byte) {
+// keep keeps a file's content, and adds it to the digest. Its length before it keeps two files from passing for two
+// others.
+func (l *loader) keep(path string, content []byte) {
+	if l.cfg.Files == nil {
+		l.cfg.Files = make(map[string][]byte)
+	}
+	l.cfg.Files[path] = content
 	var size [8]byte
 	binary.BigEndian.PutUint64(size[:], uint64(len(content)))
 	l.digest.Write(size[:])

@@ -116,7 +116,8 @@ func TestWholeConfiguration(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "tsig"), "\n Z2VoZWlt\r\n", 0o600)
 	writeFile(t, filepath.Join(dir, "ca.pem"), caPEM(t), 0o644)
 	mkdir(t, filepath.Join(dir, "lists"))
-	writeFile(t, filepath.Join(dir, "lists", "customers.txt"), "\ufeffd.example\r\n# comment\r\n\r\nc.example # x\r\n", 0o644)
+	const customers = "\ufeffd.example\r\n# comment\r\n\r\nc.example # x\r\n"
+	writeFile(t, filepath.Join(dir, "lists", "customers.txt"), customers, 0o644)
 	env := map[string]string{"CLOUDFLARE": "token", "KNOT": "a2V5"}
 
 	got, warnings, err := Load(filepath.Join(dir, "stspub.toml"), func(key string) string { return env[key] })
@@ -164,9 +165,38 @@ func TestWholeConfiguration(t *testing.T) {
 			{Name: "takes-none.example", MXSet: "defaults", Publish: "alias", Account: "bind", Adopt: true},
 		},
 		Digest: got.Digest,
+		Files: map[string][]byte{
+			at("stspub.toml"): []byte(whole), at("lists/customers.txt"): []byte(customers),
+		},
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("Load, -want +got:\n%s", diff)
+	}
+}
+
+func TestLoadFilesMakesTheSameAgainWithoutTheFiles(t *testing.T) {
+	t.Parallel()
+	list := strings.Replace(base, `max_age = "2w"`,
+		"max_age = '2w'\npublish = 'zone'\naccount = 'main'\ndomains_file = 'list'", 1)
+	path := inFolder(t, "stspub.toml", list, map[string]string{"list": "example.com\n", "token": "x"})
+	want, _, err := Load(path, noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, "[server", 0o644)
+	writeFile(t, filepath.Join(filepath.Dir(path), "list"), "", 0o644)
+	got, _, err := LoadFiles(path, noEnv, func(path string) ([]byte, error) {
+		content, found := want.Files[path]
+		if !found {
+			t.Errorf("read %s, which is not kept", path)
+		}
+		return content, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("LoadFiles, -want +got:\n%s", diff)
 	}
 }
 
