@@ -45,7 +45,7 @@ type order struct {
 	asked    bool     // the Manager looked for a certificate
 	tokens   []string // keys of the answers in the store
 	orderURL string   // the directory's newOrder
-	orders   int
+	orders   int      // that the authority took
 	problems problems
 	err      error // the first error that was not the authority's answer
 }
@@ -129,8 +129,6 @@ func (o *order) admit(url string) error {
 		return o.err
 	case url == o.orderURL && o.orders == maxOrders:
 		return errors.New("every way to be validated was tried")
-	case url == o.orderURL:
-		o.orders++
 	}
 	return nil
 }
@@ -168,6 +166,9 @@ func (o *order) listen(res *http.Response, body []byte) {
 			o.note(p, &Problem{Status: res.StatusCode, RetryAfter: retryAfter(res.Header.Get("Retry-After"))})
 		}
 		return
+	}
+	if res.StatusCode == http.StatusCreated && res.Request.URL.String() == o.orderURL {
+		o.orders++
 	}
 	var s said
 	if json.Unmarshal(body, &s) != nil {

@@ -1,0 +1,187 @@
+package certs_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// full returns a Keeper that has loaded n certificates, and their names. The chain is as long as a public one's.
+func full(tb testing.TB, n int) (*certs.Keeper, []string) {
+	tb.Helper()
+	issuer, err := issue(90*day, "an issuing authority with a long name.test")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b := newBooks()
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("mta-sts.customer-%06d.example.com", i)
+		c, err := issue(90*day, names[i])
+		if err != nil {
+			tb.Fatal(err)
+		}
+		c.Chain = append(c.Chain, append([]byte(nil), issuer.Chain[0]...))
+		b.certs[names[i]] = c
+	}
+	k := certs.New(certs.Config{Store: b, Issuer: &model{answer: refused}, Log: slog.New(slog.DiscardHandler)})
+	if err := k.Load(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	for _, name := range names {
+		k.Want(name)
+	}
+	return k, names
+}
+
+// loader gives certificates to Load without keeping them, so that only what the Keeper keeps is measured.
+type loader struct {
+	*books
+	n      int
+	issuer []byte
+}
+
+func (l loader) EachCertificate(_ context.Context, f func(store.Certificate) error) error {
+	for i := range l.n {
+		c, err := issue(90*day, fmt.Sprintf("mta-sts.customer-%06d.example.com", i))
+		if err != nil {
+			return err
+		}
+		c.Chain = append(c.Chain, append([]byte(nil), l.issuer...))
+		if err := f(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestMemory holds the budget: at most 5 KB a name after each was asked once.
+func TestMemory(t *testing.T) {
+	const n = 2000
+	issuer, err := issue(90*day, "authority.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := heap()
+	k := certs.New(certs.Config{
+		Store:  loader{newBooks(), n, issuer.Chain[0]},
+		Issuer: &model{answer: refused},
+		Log:    slog.New(slog.DiscardHandler),
+	})
+	if err := k.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(nil)
+	for i := range n {
+		name := fmt.Sprintf("mta-sts.customer-%06d.example.com", i)
+		k.Want(name)
+		c, err := k.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
+		if c == nil || err != nil {
+			t.Fatalf("GetCertificate(%s) = %v, %v", name, c, err)
+		}
+		if _, err := c.PrivateKey.(crypto.Signer).Sign(rand.Reader, sum[:], crypto.SHA256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	each := (heap() - before) / n
+	t.Logf("%d bytes a name", each)
+	if each > 5000 {
+		t.Errorf("%d bytes a name, want at most 5000", each)
+	}
+	runtime.KeepAlive(k)
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestLookupAllocatesNothing(t *testing.T) {
+	k, names := full(t, 10)
+	for kind, name := range map[string]string{
+		"known": names[0], "known in capitals": "MTA-STS.Customer-000001.EXAMPLE.com.", "unknown": "mta-sts.unknown.example", "none": "",
+	} {
+		hello := &tls.ClientHelloInfo{ServerName: name}
+		if got := testing.AllocsPerRun(100, func() { k.GetCertificate(hello) }); got != 0 {
+			t.Errorf("%s: %v allocations", kind, got)
+		}
+	}
+}
+
+func BenchmarkGetCertificate(b *testing.B) {
+	k, names := full(b, 10_000)
+	for kind, pick := range map[string]func(i int) string{
+		"hit":     func(i int) string { return names[i%len(names)] },
+		"unknown": func(int) string { return "mta-sts.unknown-customer.example" },
+	} {
+		b.Run(kind, func(b *testing.B) {
+			b.ReportAllocs()
+			hello := new(tls.ClientHelloInfo)
+			for i := 0; b.Loop(); i++ {
+				hello.ServerName = pick(i)
+				if _, err := k.GetCertificate(hello); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkHandshake is a full TLS 1.3 handshake, both sides, with one of 10,000 names.
+func BenchmarkHandshake(b *testing.B) {
+	k, names := full(b, 10_000)
+	server := &tls.Config{GetCertificate: k.GetCertificate, SessionTicketsDisabled: true}
+	b.ReportAllocs()
+	for b.Loop() {
+		here, there := net.Pipe()
+		s := tls.Server(there, server)
+		ended := make(chan error, 1)
+		go func() { ended <- s.Handshake() }()
+		name := names[mathrand.IntN(len(names))]
+		c := tls.Client(here, &tls.Config{ServerName: name, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}})
+		if err := c.Handshake(); err != nil {
+			b.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			b.Fatal(err)
+		}
+		here.Close()
+		there.Close()
+	}
+}
+
+// BenchmarkLoad is the start with 10,000 certificates.
+func BenchmarkLoad(b *testing.B) {
+	books := newBooks()
+	for i := range 10_000 {
+		name := fmt.Sprintf("mta-sts.customer-%06d.example.com", i)
+		c, err := issue(90*day, name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		books.certs[name] = c
+	}
+	for b.Loop() {
+		k := certs.New(certs.Config{Store: books, Issuer: &model{answer: refused}, Log: slog.New(slog.DiscardHandler)})
+		start := time.Now()
+		if err := k.Load(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(time.Since(start).Microseconds())/10_000, "µs/name")
+	}
+}

@@ -1,0 +1,163 @@
+package certs_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"log/slog"
+	"math/big"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/store"
+)
+
+const day = 24 * time.Hour
+
+// attempt is one order that a model issuer saw.
+type attempt struct {
+	name string
+	at   time.Time
+}
+
+// model is an Issuer that does what answer says, and remembers when it was asked.
+type model struct {
+	answer func(ctx context.Context, name string) (store.Certificate, error)
+
+	mu       sync.Mutex
+	attempts []attempt
+}
+
+func (m *model) Obtain(ctx context.Context, name string) (store.Certificate, error) {
+	m.mu.Lock()
+	m.attempts = append(m.attempts, attempt{name, time.Now()})
+	m.mu.Unlock()
+	return m.answer(ctx, name)
+}
+
+// of returns when a name was ordered.
+func (m *model) of(name string) []time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var times []time.Time
+	for _, a := range m.attempts {
+		if a.name == name {
+			times = append(times, a.at)
+		}
+	}
+	return times
+}
+
+// issue makes a certificate for names[0] that says names, by an authority of its own.
+func issue(life time.Duration, names ...string) (store.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	now := time.Now().Truncate(time.Second)
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()),
+		NotBefore:    now,
+		NotAfter:     now.Add(life),
+		DNSNames:     names,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	return store.Certificate{
+		Name: names[0], Key: pkcs8, Chain: [][]byte{der}, NotBefore: t.NotBefore, NotAfter: t.NotAfter,
+	}, err
+}
+
+// books is a store in memory: databases have goroutines that a synctest bubble would wait for.
+type books struct {
+	mu     sync.Mutex
+	certs  map[string]store.Certificate
+	orders map[string]store.Order
+	broken error // what SaveCertificate says
+}
+
+func newBooks() *books {
+	return &books{certs: make(map[string]store.Certificate), orders: make(map[string]store.Order)}
+}
+
+func (b *books) EachCertificate(_ context.Context, f func(store.Certificate) error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.certs {
+		if err := f(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *books) SaveCertificate(_ context.Context, c store.Certificate) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.broken != nil {
+		return b.broken
+	}
+	b.certs[c.Name] = c
+	delete(b.orders, c.Name)
+	return nil
+}
+
+func (b *books) DeleteCertificate(_ context.Context, name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.certs, name)
+	delete(b.orders, name)
+	return nil
+}
+
+func (b *books) Orders(context.Context) ([]store.Order, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var orders []store.Order
+	for _, o := range b.orders {
+		orders = append(orders, o)
+	}
+	return orders, nil
+}
+
+func (b *books) SaveOrder(_ context.Context, o store.Order) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.orders[o.Name] = o
+	return nil
+}
+
+func (b *books) setBroken(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.broken = err
+}
+
+// run starts a Keeper inside a bubble; stop ends it.
+func run(t *testing.T, b *books, m *model) (k *certs.Keeper, stop func()) {
+	t.Helper()
+	k = certs.New(certs.Config{Store: b, Issuer: m, Log: slog.New(slog.DiscardHandler)})
+	if err := k.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := k.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	stop = func() {
+		cancel()
+		<-ended
+	}
+	return k, stop
+}
