@@ -29,11 +29,11 @@ type Manager interface {
 	EachStatus(ctx context.Context, f func(publish.Status) error) error
 	// Status returns one domain with its history, or store.ErrNotFound.
 	Status(ctx context.Context, name policygen.Name) (publish.Status, error)
-	// Adopt allows the foreign record of a domain to be replaced, or returns store.ErrNotFound. Any other error is
-	// shown to the operator.
+	// Adopt allows the foreign record of a domain to be replaced, or returns store.ErrNotFound.
 	Adopt(ctx context.Context, name policygen.Name) error
-	// Reload reads the configuration again and declares it; force lets through what is refused otherwise. An error says
-	// why nothing was changed, and is shown to the operator.
+	// Reload reads the configuration again and declares it; force lets through what is refused otherwise. When it
+	// changed nothing because the configuration is broken or refused, the error wraps publish.ErrRefused and is shown
+	// to the operator.
 	Reload(ctx context.Context, force bool) (publish.ReloadReport, error)
 }
 
@@ -197,7 +197,9 @@ func (a *admin) domains(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// The status 200 is out already. Only a connection that breaks tells the client that the list is not whole.
-	a.log.Warn("cut a listing short", "err", err)
+	if r.Context().Err() == nil {
+		a.log.Error("cut a listing short", "err", err)
+	}
 	panic(http.ErrAbortHandler)
 }
 

@@ -144,7 +144,7 @@ func (c *Client) do(ctx context.Context, method, path, accept string) (*http.Res
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	if err := json.Unmarshal(body, problem); err != nil || problem.Detail == "" {
-		return nil, fmt.Errorf("ask %s: answered %s, which is not how stspub answers", c.addr, resp.Status)
+		return nil, fmt.Errorf("ask %q: answered %s, which is not how stspub answers", c.addr, resp.Status)
 	}
 	return nil, problem
 }
@@ -163,5 +163,5 @@ func (c *Client) unreached(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("connect to %q: only the user and the group of the socket may; run the command as one of them, or by sudo: %w", c.addr, fs.ErrPermission)
 	}
-	return fmt.Errorf("connect to %q: %w", c.addr, err)
+	return fmt.Errorf("ask %q: %w", c.addr, err)
 }

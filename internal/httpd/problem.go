@@ -11,8 +11,10 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
 )
 
@@ -39,9 +41,10 @@ func (p *Problem) Is(target error) bool {
 	return p.Status == http.StatusNotFound && target == store.ErrNotFound
 }
 
-// newRouter returns a router whose own refusals are problems too.
+// newRouter returns a router whose own refusals are problems too, and which takes HEAD for GET: load balancers use it.
 func newRouter() chi.Router {
 	r := chi.NewRouter()
+	r.Use(middleware.GetHead)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is nothing at %q", r.URL.Path)})
 	})
@@ -55,8 +58,12 @@ func newRouter() chi.Router {
 
 func allowedMethods(r *http.Request) string {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		if chi.RouteContext(r.Context()).Routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		routed := method
+		if method == http.MethodHead {
+			routed = http.MethodGet // see newRouter
+		}
+		if chi.RouteContext(r.Context()).Routes.Match(chi.NewRouteContext(), routed, r.URL.Path) {
 			allowed = append(allowed, method)
 		}
 	}
@@ -87,12 +94,12 @@ func handler(log *slog.Logger, f func(http.ResponseWriter, *http.Request) error)
 	}
 }
 
-// refusal makes a problem of an error whose text is meant for the operator.
+// refusal makes a problem of an error that says why something was not done; other errors stay internal.
 func refusal(err error) error {
-	if _, ok := errors.AsType[*Problem](err); ok || errors.Is(err, context.Canceled) {
-		return err
+	if errors.Is(err, publish.ErrRefused) || errors.Is(err, store.ErrStale) {
+		return &Problem{Status: http.StatusConflict, Detail: err.Error()}
 	}
-	return &Problem{Status: http.StatusConflict, Detail: err.Error()}
+	return err
 }
 
 // notFound makes a problem of store.ErrNotFound.

@@ -1,0 +1,456 @@
+package httpd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// fakeManager is a [Manager] that remembers what it was asked to do.
+type fakeManager struct {
+	mu       sync.Mutex // guards the fields below
+	domains  []publish.Status
+	eachErr  error // returned by EachStatus at the end
+	doErr    error // returned by Adopt and Reload
+	adopted  policygen.Name
+	reloads  int
+	reported publish.ReloadReport
+}
+
+// with lets f read and change the fields.
+func (m *fakeManager) with(f func(m *fakeManager)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m)
+}
+
+func (m *fakeManager) EachStatus(_ context.Context, f func(publish.Status) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.domains {
+		s.History = nil
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+	return m.eachErr
+}
+
+func (m *fakeManager) Status(_ context.Context, name policygen.Name) (publish.Status, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.domains {
+		if s.Name == name {
+			return s, nil
+		}
+	}
+	return publish.Status{}, fmt.Errorf("read %s: %w", name, store.ErrNotFound)
+}
+
+func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {
+	if _, err := m.Status(ctx, name); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.adopted = name
+	return m.doErr
+}
+
+func (m *fakeManager) Reload(_ context.Context, force bool) (publish.ReloadReport, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reloads++
+	report := m.reported
+	if force {
+		report.Forced = []string{"example.org"}
+	}
+	return report, m.doErr
+}
+
+func newFakeManager() *fakeManager {
+	return &fakeManager{
+		domains: []publish.Status{
+			{Name: "example.org", Tenant: "default", Step: "live", Records: []string{}, History: []publish.Past{{Policy: "old"}}},
+			{Name: "shop.example", Tenant: "default", Step: "dns", Fault: true, Reason: "waiting for a CNAME", Records: []string{}},
+			{Name: "xn--mnchen-3ya.example", Unicode: "münchen.example", Tenant: "default", Step: "live", Records: []string{}},
+		},
+		reported: publish.ReloadReport{Added: 1, Changed: 2, Removed: 3, Restored: 4},
+	}
+}
+
+// An adminWorld is a running admin server.
+type adminWorld struct {
+	*Client
+	manager *fakeManager
+	ready   atomic.Value // error
+	addr    string       // as for NewClient
+	log     logBuffer
+}
+
+// runAdmin serves at addr, or with health the health listener.
+func runAdmin(t *testing.T, addr string, healthOnly bool) *adminWorld {
+	t.Helper()
+	w := &adminWorld{manager: newFakeManager(), addr: addr}
+	reg := prometheus.NewRegistry()
+	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "stspub_example_total", Help: "An example."})
+	reg.MustRegister(counter)
+	counter.Add(7)
+	cfg := HealthConfig{
+		Version: "v1.2.3", Metrics: reg, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		Ready: func(context.Context) error {
+			err, _ := w.ready.Load().(error)
+			return err
+		},
+	}
+	server := NewAdmin(AdminConfig{cfg, w.manager})
+	if healthOnly {
+		server = NewHealth(cfg)
+	}
+	ln, err := Listen(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ln.Addr().Network() == "tcp" {
+		w.addr = ln.Addr().String()
+	}
+	background(t, func(ctx context.Context) error { return server.Run(ctx, ln) })
+	w.Client = NewClient(w.addr)
+	return w
+}
+
+// ask sends a request as text and reads the answer.
+func (w *adminWorld) ask(t *testing.T, method, text string) reply {
+	t.Helper()
+	network, addr := "tcp", w.addr
+	if path, ok := strings.CutPrefix(w.addr, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	conn, err := net.Dial(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return raw(t, conn, method, text)
+}
+
+// unixAddr returns a socket address in a new directory.
+func unixAddr(t *testing.T) string { return "unix:" + filepath.Join(t.TempDir(), "admin.sock") }
+
+func TestAdminAnswers(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, unixAddr(t), false)
+	tests := []struct {
+		method, target string
+		status         int
+		contentType    string
+		body           string // begins with
+	}{
+		{"GET", "/healthz", 200, jsonType, `{"status":"ok","version":"v1.2.3"}`},
+		{"HEAD", "/healthz", 200, jsonType, ""},
+		{"GET", "/readyz", 200, jsonType, `{"status":"ready","version":"v1.2.3"}`},
+		{"GET", "/metrics", 200, "text/plain", "# HELP stspub_example_total An example.\n# TYPE stspub_example_total counter\nstspub_example_total 7\n"},
+		{"GET", "/v1/domains", 200, jsonType, "[\n{\"name\":\"example.org\""},
+		{"GET", "/v1/domains?faults=1", 200, jsonType, "[\n{\"name\":\"shop.example\""},
+		{"GET", "/v1/domains?faults=maybe", 400, problemType, `{"type":"about:blank","title":"Bad Request","status":400,"detail":"faults=\"maybe\" is neither 1 nor 0"}`},
+		{"GET", "/v1/domains/example.org", 200, jsonType, `{"name":"example.org"`},
+		{"GET", "/v1/domains/EXAMPLE.org.", 200, jsonType, `{"name":"example.org"`},
+		{"GET", "/v1/domains/m%C3%BCnchen.example", 200, jsonType, `{"name":"xn--mnchen-3ya.example","unicode":"münchen.example"`},
+		{"GET", "/v1/domains/%65xample.org", 200, jsonType, `{"name":"example.org"`},
+		{"GET", "/v1/domains/nobody.example", 404, problemType, `{"type":"about:blank","title":"Not Found","status":404,"detail":"domain nobody.example is not configured here"}`},
+		{"GET", "/v1/domains/192.0.2.1", 400, problemType, `{"type":"about:blank","title":"Bad Request","status":400,"detail":"domain `},
+		{"GET", "/v1/domains/a%2Fb", 400, problemType, `{"type":"about:blank","title":"Bad Request"`},
+		{"POST", "/v1/domains/nobody.example/adopt", 404, problemType, `{"type":"about:blank","title":"Not Found"`},
+		{"POST", "/v1/domains/shop.example/adopt", 204, "", ""},
+		{"POST", "/v1/reload", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4}` + "\n"},
+		{"POST", "/v1/reload?force=1", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4,"forced":["example.org"]}` + "\n"},
+		{"POST", "/v1/reload?force=x", 400, problemType, `{"type":"about:blank","title":"Bad Request"`},
+		{"GET", "/v1/reload", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"\"/v1/reload\" takes POST only"}`},
+		{"DELETE", "/v1/domains", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"\"/v1/domains\" takes GET, HEAD only"}`},
+		{"GET", "/v1", 404, problemType, `{"type":"about:blank","title":"Not Found","status":404,"detail":"there is nothing at \"/v1\""}`},
+		{"GET", "/", 404, problemType, `{"type":"about:blank","title":"Not Found"`},
+	}
+	for _, tt := range tests {
+		got := w.ask(t, tt.method, fmt.Sprintf("%s %s HTTP/1.1\nHost: localhost\n\n", tt.method, tt.target))
+		contentType, _, _ := strings.Cut(got.header.Get("Content-Type"), ";")
+		if got.status != tt.status || contentType != tt.contentType || !strings.HasPrefix(got.body, tt.body) {
+			t.Errorf("%s %s = %d %s %q, want %d %s %q", tt.method, tt.target, got.status, contentType, got.body, tt.status, tt.contentType, tt.body)
+		}
+	}
+	w.manager.with(func(m *fakeManager) {
+		if m.adopted != "shop.example" || m.reloads != 2 {
+			t.Errorf("adopted %q and reloaded %d times, want shop.example and 2", m.adopted, m.reloads)
+		}
+	})
+}
+
+func TestDomainsAreAnArrayOrLines(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, unixAddr(t), false)
+	for _, keep := range []int{0, 1, 3} {
+		w.manager.with(func(m *fakeManager) { m.domains = newFakeManager().domains[:keep] })
+
+		got := w.ask(t, "GET", "GET /v1/domains HTTP/1.1\nHost: localhost\n\n")
+		var array []publish.Status
+		if err := json.Unmarshal([]byte(got.body), &array); err != nil || len(array) != keep {
+			t.Errorf("%d domains as an array = %q (%v)", keep, got.body, err)
+		}
+		got = w.ask(t, "GET", "GET /v1/domains HTTP/1.1\nHost: localhost\nAccept: application/x-ndjson\n\n")
+		if n := strings.Count(got.body, "\n"); n != keep || got.header.Get("Content-Type") != linesType {
+			t.Errorf("%d domains as lines = %q (%s)", keep, got.body, got.header.Get("Content-Type"))
+		}
+	}
+}
+
+func TestReadyzSaysWhyNot(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, unixAddr(t), false)
+	w.ready.Store(errors.New("the store cannot be written"))
+	got := w.ask(t, "GET", "GET /readyz HTTP/1.1\nHost: localhost\n\n")
+	want := `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"not ready: the store cannot be written"}` + "\n"
+	if got.status != 503 || got.body != want {
+		t.Errorf("readyz = %d %q, want 503 %q", got.status, got.body, want)
+	}
+	if err := w.Healthz(t.Context()); err != nil {
+		t.Errorf("Healthz = %v of a live server that is not ready, want nil", err)
+	}
+}
+
+func TestInternalErrorsStayInside(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, unixAddr(t), false)
+	w.manager.with(func(m *fakeManager) { m.doErr = errors.New("password is hunter2") })
+	_, err := w.Reload(t.Context(), false)
+	problem, ok := errors.AsType[*Problem](err)
+	if !ok || problem.Status != 500 || strings.Contains(err.Error(), "hunter2") {
+		t.Fatalf("Reload = %v, want a 500 without the cause", err)
+	}
+	_, id, _ := strings.Cut(problem.Detail, "request_id ")
+	if log := w.log.String(); id == "" || strings.Count(log, id) != 1 || !strings.Contains(log, "hunter2") {
+		t.Errorf("the log has\n%s\nwant the cause once, with request_id %q", log, id)
+	}
+}
+
+func TestHealthShowsNothingElse(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, "127.0.0.1:0", true)
+	for target, want := range map[string]int{
+		"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v1/domains": 404, "/v1/domains/example.org": 404, "/v1/reload": 404, "/": 404,
+	} {
+		// A load balancer asks under whatever name it knows.
+		if got := w.ask(t, "GET", "GET "+target+" HTTP/1.1\nHost: node-3.internal\n\n"); got.status != want {
+			t.Errorf("GET %s = %d, want %d", target, got.status, want)
+		}
+		if got := w.ask(t, "POST", "POST "+target+" HTTP/1.1\nHost: node-3.internal\nContent-Length: 0\n\n"); got.status != 404 && got.status != 405 {
+			t.Errorf("POST %s = %d, want 404 or 405", target, got.status)
+		}
+	}
+}
+
+func TestAdminKeepsBrowsersOut(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, "127.0.0.1:0", false)
+	tests := []struct {
+		method, host, header string
+		status               int
+	}{
+		{"GET", "127.0.0.1:8420", "", 200},
+		{"GET", "localhost:8420", "", 200},
+		{"GET", "localhost", "", 200},
+		{"GET", "[::1]:8420", "", 200},
+		{"GET", "[::1]", "", 200},
+		{"POST", "localhost", "", 200},
+		{"POST", "localhost", "Content-Type: application/json", 200},
+
+		// A name that a stranger made to point to 127.0.0.1.
+		{"GET", "rebound.example:8420", "", 403},
+		{"GET", "localhost.rebound.example", "", 403},
+		{"GET", "192.0.2.1", "", 403},
+		{"POST", "rebound.example:8420", "Origin: http://rebound.example:8420\nSec-Fetch-Site: same-origin", 403},
+		// Another site's page.
+		{"POST", "localhost:8420", "Origin: https://evil.example", 403},
+		{"POST", "localhost:8420", "Sec-Fetch-Site: cross-site", 403},
+		// Forms.
+		{"POST", "localhost:8420", "Content-Type: application/x-www-form-urlencoded", 415},
+		{"POST", "localhost:8420", "Content-Type: multipart/form-data; boundary=x", 415},
+		{"POST", "localhost:8420", "Content-Type: text/plain; charset=utf-8", 415},
+	}
+	want := 0
+	for _, tt := range tests {
+		target := "/v1/domains"
+		if tt.method == "POST" {
+			target = "/v1/reload"
+		}
+		header := tt.header
+		if header != "" {
+			header += "\n"
+		}
+		got := w.ask(t, tt.method, fmt.Sprintf("%s %s HTTP/1.1\nHost: %s\n%sContent-Length: 0\n\n", tt.method, target, tt.host, header))
+		if got.status != tt.status {
+			t.Errorf("%s as %s with %q = %d %s, want %d", tt.method, tt.host, tt.header, got.status, got.body, tt.status)
+		}
+		if tt.method == "POST" && tt.status == 200 {
+			want++
+		}
+		w.manager.with(func(m *fakeManager) {
+			if m.reloads != want {
+				t.Fatalf("after %s as %s with %q there were %d reloads, want %d", tt.method, tt.host, tt.header, m.reloads, want)
+			}
+		})
+	}
+}
+
+func TestClient(t *testing.T) {
+	t.Parallel()
+	for _, addr := range []string{unixAddr(t), "127.0.0.1:0"} {
+		w := runAdmin(t, addr, false)
+		list := func(faults bool) (names []policygen.Name) {
+			if err := w.Domains(t.Context(), faults, func(s publish.Status) error {
+				names = append(names, s.Name)
+				return nil
+			}); err != nil {
+				t.Errorf("Domains = %v", err)
+			}
+			return names
+		}
+		if diff := cmp.Diff([]policygen.Name{"example.org", "shop.example", "xn--mnchen-3ya.example"}, list(false)); diff != "" {
+			t.Errorf("Domains: -want +got\n%s", diff)
+		}
+		if diff := cmp.Diff([]policygen.Name{"shop.example"}, list(true)); diff != "" {
+			t.Errorf("Domains with faults: -want +got\n%s", diff)
+		}
+		for raw, i := range map[string]int{"example.org": 0, "Shop.Example.": 1, "münchen.example": 2} {
+			got, err := w.Domain(t.Context(), raw)
+			if diff := cmp.Diff(newFakeManager().domains[i], got); diff != "" || err != nil {
+				t.Errorf("Domain(%q): %v, -want +got\n%s", raw, err, diff)
+			}
+		}
+		if err := w.Adopt(t.Context(), "example.org"); err != nil {
+			t.Errorf("Adopt = %v", err)
+		}
+		w.manager.with(func(m *fakeManager) {
+			if m.adopted != "example.org" {
+				t.Errorf("adopted %q, want example.org", m.adopted)
+			}
+		})
+		report, err := w.Reload(t.Context(), true)
+		want := publish.ReloadReport{Added: 1, Changed: 2, Removed: 3, Restored: 4, Forced: []string{"example.org"}}
+		if diff := cmp.Diff(want, report); diff != "" || err != nil {
+			t.Errorf("Reload: %v, -want +got\n%s", err, diff)
+		}
+		if err := w.Healthz(t.Context()); err != nil {
+			t.Errorf("Healthz = %v", err)
+		}
+	}
+}
+
+func TestClientErrors(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, unixAddr(t), false)
+	check := func(name string, err error, want string) {
+		t.Helper()
+		if err == nil || err.Error() != want {
+			t.Errorf("%s = %v, want %s", name, err, want)
+		}
+	}
+	_, err := w.Domain(t.Context(), "nobody.example")
+	check("Domain", err, "show domain: domain nobody.example is not configured here")
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Domain = %v, want store.ErrNotFound", err)
+	}
+	check("Adopt", w.Adopt(t.Context(), "nobody.example"), "adopt domain: domain nobody.example is not configured here")
+
+	w.manager.with(func(m *fakeManager) {
+		m.doErr = fmt.Errorf("%w: stspub.toml:3: mxset.eu.mode: is missing", publish.ErrRefused)
+	})
+	_, err = w.Reload(t.Context(), false)
+	check("Reload", err, "reload: refused: stspub.toml:3: mxset.eu.mode: is missing")
+
+	enough := errors.New("enough")
+	if err := w.Domains(t.Context(), false, func(publish.Status) error { return enough }); err != enough {
+		t.Errorf("Domains = %v, want the error of the function", err)
+	}
+}
+
+// TestClientNoticesACutListing: a list that ends early must not look like a whole one.
+func TestClientNoticesACutListing(t *testing.T) {
+	t.Parallel()
+	w := runAdmin(t, unixAddr(t), false)
+	fail := func(domains []publish.Status) error {
+		w.manager.with(func(m *fakeManager) {
+			m.domains, m.eachErr = domains, errors.New("the disk is on fire")
+		})
+		return w.Domains(t.Context(), false, func(publish.Status) error { return nil })
+	}
+	some := newFakeManager().domains
+	if err := fail(some); !errors.Is(err, io.EOF) {
+		t.Errorf("Domains cut after a few = %v, want an end before an answer", err)
+	}
+	for range 10 {
+		some = append(some, some...) // more than any buffer
+	}
+	if err := fail(some); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Domains cut after many = %v, want an unexpected end", err)
+	}
+	err := fail(nil)
+	if problem, ok := errors.AsType[*Problem](err); !ok || problem.Status != 500 {
+		t.Errorf("Domains cut before the first = %v, want a 500", err)
+	}
+	if strings.Contains(w.log.String(), "panic") {
+		t.Errorf("the log has\n%s", w.log.String())
+	}
+}
+
+func TestClientWithoutServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	dead := filepath.Join(dir, "dead.sock")
+	deadSocket(t, dead)
+	ln := listen(t)
+	port := ln.Addr().String()
+	_ = ln.Close()
+	stranger := strangeServer(t)
+
+	for addr, want := range map[string]string{
+		"unix:" + dir + "/none.sock": `connect to "unix:` + dir + `/none.sock": no such socket; is "stspub serve" running, and is this the [server] admin of its configuration?: file does not exist`,
+		"unix:" + dead:               `connect to "unix:` + dead + `": nobody listens there; is "stspub serve" running, and is this the [server] admin of its configuration?: connection refused`,
+		port:                         `connect to "` + port + `": nobody listens there; is "stspub serve" running, and is this the [server] admin of its configuration?: connection refused`,
+		stranger:                     `ask "` + stranger + `": answered 418 I'm a teapot, which is not how stspub answers`,
+	} {
+		if err := NewClient(addr).Healthz(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("Healthz at %s = %v, want %s", addr, err, want)
+		}
+	}
+	// Tests may run as root, to whom every socket is open, so this one is told what the kernel would say.
+	err := NewClient("unix:/s").unreached(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", os.ErrPermission)})
+	if want := `connect to "unix:/s": only the user and the group of the socket may; run the command as one of them, or by sudo: permission denied`; err.Error() != want {
+		t.Errorf("refused socket = %v, want %s", err, want)
+	}
+}
+
+// strangeServer is something else on the port.
+func strangeServer(t *testing.T) string {
+	t.Helper()
+	ln := listen(t)
+	s := newServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }), 10, slog.New(slog.DiscardHandler))
+	background(t, func(ctx context.Context) error { return s.Run(ctx, ln) })
+	return ln.Addr().String()
+}
