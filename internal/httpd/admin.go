@@ -29,6 +29,8 @@ type Manager interface {
 	EachStatus(ctx context.Context, f func(publish.Status) error) error
 	// Status returns one domain with its history, or store.ErrNotFound.
 	Status(ctx context.Context, name policygen.Name) (publish.Status, error)
+	// Faults returns the faults of the service as a whole, by subject.
+	Faults() map[string]string
 	// Adopt allows the foreign record of a domain to be replaced, or returns store.ErrNotFound.
 	Adopt(ctx context.Context, name policygen.Name) error
 	// Reload reads the configuration again and declares it; force lets through what is refused otherwise. When it
@@ -78,6 +80,7 @@ func NewHealth(cfg HealthConfig) *Server {
 //	                                   with "Accept: application/x-ndjson"
 //	GET  /v1/domains/NAME              one domain, with history
 //	POST /v1/domains/NAME/adopt        204
+//	GET  /v1/faults                    faults of the service as a whole, by subject
 //	POST /v1/reload[?force=1]          what was changed
 //
 // Errors are problem documents. RFC 9457.
@@ -89,6 +92,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	r.Get("/v1/domains", a.handle(a.domains))
 	r.Get("/v1/domains/{name}", a.handle(a.domain))
 	r.Post("/v1/domains/{name}/adopt", a.handle(a.adopt))
+	r.Get("/v1/faults", a.handle(a.faults))
 	r.Post("/v1/reload", a.handle(a.reload))
 
 	s := newServer(r, internalConns, cfg.Log)
@@ -313,4 +317,8 @@ func (l *listing) write(before string, text []byte, after string) error {
 	}
 	_, err := fmt.Fprintf(l.w, "%s%s%s", before, text, after)
 	return err
+}
+
+func (a *admin) faults(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, a.manager.Faults())
 }

@@ -81,6 +81,15 @@ func (c *Client) Domain(ctx context.Context, name string) (publish.Status, error
 	return s, nil
 }
 
+// Faults returns the faults of the service as a whole, by subject.
+func (c *Client) Faults(ctx context.Context) (map[string]string, error) {
+	var faults map[string]string
+	if err := c.call(ctx, http.MethodGet, "/v1/faults", &faults); err != nil {
+		return nil, fmt.Errorf("show faults: %w", err)
+	}
+	return faults, nil
+}
+
 // Adopt allows a domain's foreign record to be replaced.
 func (c *Client) Adopt(ctx context.Context, name string) error {
 	if err := c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/adopt", nil); err != nil {

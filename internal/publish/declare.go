@@ -39,6 +39,9 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, force boo
 		return report, fmt.Errorf("declare the configuration's domains: %w", err)
 	}
 	old := r.settings.Swap(next)
+	if err := r.cfg.Accepted(ctx, conf); err != nil {
+		return report, err
+	}
 	report = ReloadReport{Added: change.Added, Changed: change.Changed, Removed: change.Removed, Restored: change.Restored}
 	if old != nil {
 		report.Warnings = restartNeeded(old.conf, conf)

@@ -87,7 +87,10 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	}
 	s.Records = Records(d, set.conf.Server.Hostname, set.conf.Alias.Zone)
 	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
-		s.Certificate = "valid"
+		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
+		if c.Problem != "" {
+			s.Certificate += "; the last renewal failed: " + c.Problem
+		}
 	} else {
 		s.Certificate = c.Reason
 	}

@@ -34,6 +34,8 @@ const (
 	awayAfter = 7 * 24 * time.Hour
 	// verifyFault is when a server that lags behind becomes a fault.
 	verifyFault = 10 * time.Minute
+	// renewalFault is how long before its end a certificate that cannot be renewed is a fault.
+	renewalFault = 14 * 24 * time.Hour
 	// maxHandover caps how long caches are believed to hold a policy host's old place.
 	maxHandover = 24 * time.Hour
 )
@@ -81,9 +83,11 @@ type Host struct {
 
 // Cert is the certificate of the policy host.
 type Cert struct {
-	Valid  bool
-	Reason string
-	Fault  bool // the CA refused
+	Valid    bool
+	Reason   string    // why it is not
+	Fault    bool      // the CA refused
+	NotAfter time.Time // its end
+	Problem  string    // why the last order failed, also of a valid one; empty: it did not
 }
 
 // Body is the policy as it is seen at every node and by its public name.
@@ -275,6 +279,10 @@ func (p *pass) watch() *Decision {
 			return p.wait(StepLive, fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
 				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name), true, 0)
 		}
+	}
+	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
+		return p.wait(StepLive, fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
+			int(c.NotAfter.Sub(p.now).Hours()/24), c.Problem), true, 0)
 	}
 	for _, s := range p.o.TXT.Servers {
 		if s.Others > 0 {

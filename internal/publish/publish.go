@@ -75,6 +75,8 @@ type Config struct {
 
 	// Load reads the configuration anew.
 	Load func() (*config.Config, []string, error)
+	// Accepted is told of every configuration that was taken; it keeps it.
+	Accepted func(context.Context, *config.Config) error
 	// OpenAccount makes a DNS account of its configuration.
 	OpenAccount func(config.Account) (dnsupdate.Account, error)
 	// OnStep, if set, is told of every step that a publication passes or waits at, as it happens.

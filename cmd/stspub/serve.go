@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/daemon"
+)
+
+const defaultConfig = "/etc/stspub/stspub.toml"
+
+func newServe() *cobra.Command {
+	var path string
+	var dryRun, verbose bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `serve publishes the policies of all configured domains until it is told to stop (SIGTERM or Ctrl-C); it then
+answers what it accepted, and ends. SIGHUP, or "stspub reload", has it read its configuration again: a broken one changes
+nothing.`,
+		Example: `  stspub serve --config /etc/stspub/stspub.toml
+  stspub serve --config new.toml --dry-run     # writes nothing to DNS, and says what it would write`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
+			return daemon.Run(cmd.Context(), daemon.Options{
+				ConfigPath: path, Env: os.Getenv, Version: version(), DryRun: dryRun,
+				Log: newLogger(cmd.ErrOrStderr(), verbose), Reload: hangup,
+			})
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "refuse all DNS writes, and log what they would be")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
+	return cmd
+}
+
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "configuration `FILE`")
+	_ = cmd.MarkFlagFilename("config", "toml") // it is only for completion
+}
+
+func newConfig() *cobra.Command {
+	check := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Read a configuration, and say everything that is wrong with it",
+		Long: `check reads a configuration with all that it names (secrets, lists of domains), starts nothing, and prints
+every mistake with its place. The exit code is 1 if there is one.`,
+		Example: "  stspub config check /etc/stspub/stspub.toml",
+		Args:    usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := defaultConfig
+			if len(args) > 0 {
+				path = args[0]
+			}
+			conf, warnings, err := config.Load(path, os.Getenv)
+			for _, w := range warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), w)
+			}
+			if err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				return errFault
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d domains, %d MX sets, %d accounts\n",
+				path, len(conf.Domains), len(conf.MXSets), len(conf.Accounts))
+			return nil
+		},
+	}
+	return group(&cobra.Command{Use: "config", Short: "Look at configurations", Example: "  stspub config check stspub.toml"}, check)
+}

@@ -1,0 +1,308 @@
+// Package daemon puts the parts of stspub together: it opens what they need, starts them in order, and stops them in
+// order. `stspub serve` and `stspub dev` both run it, so that what is tried on a desk is what runs in production.
+//
+// It decides nothing about domains (publish), answers nobody (httpd) and knows no flags (cmd/stspub).
+package daemon
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/httpd"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/sender"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// Options are what a run of the daemon is given.
+type Options struct {
+	ConfigPath string
+	Env        func(string) string // os.Getenv but in tests
+	Version    string
+	DryRun     bool // DNS writes are refused and logged
+	Log        *slog.Logger
+
+	// Reload is asked for a reload by everything received from it; it may be nil.
+	Reload <-chan os.Signal
+	// OnReload, OnStep and OnReady, where set, are told of reloads, of every step of every publication, and of the moment
+	// when all listeners serve.
+	OnReload func(publish.ReloadReport, error)
+	OnStep   func(name policygen.Name, step, message string)
+	OnReady  func()
+}
+
+// daemon is one run.
+type daemon struct {
+	o    Options
+	conf *config.Config
+
+	store      store.Store
+	client     *sender.Client
+	observer   *dnsupdate.Observer
+	issuer     *certs.ACME
+	keeper     *certs.Keeper
+	reconciler *publish.Reconciler
+	registry   *prometheus.Registry
+	metrics    *dnsupdate.Metrics
+
+	public        *httpd.Public
+	admin, health *httpd.Server
+
+	secure, plain, adminLn, healthLn net.Listener
+}
+
+// Run serves until ctx ends; then it answers what was accepted, lets passes and orders end, and returns nil. An error
+// means that it did not start, or that a listener failed.
+func Run(ctx context.Context, o Options) error {
+	conf, warnings, fault, err := load(ctx, o)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		o.Log.Warn(w)
+	}
+	d := &daemon{o: o, conf: conf, registry: prometheus.NewRegistry(), metrics: dnsupdate.NewMetrics()}
+	if err := checkBuildTime(time.Now()); err != nil {
+		return err
+	}
+	st, err := store.OpenSQLite(ctx, conf.Store.Path)
+	if err != nil {
+		return err
+	}
+	d.store = st
+	defer func() {
+		if err := st.Close(); err != nil {
+			o.Log.Error("store not closed", "err", err)
+		}
+	}()
+	if err := d.listen(ctx); err != nil {
+		return err
+	}
+	defer d.closeListeners()
+	if err := d.assemble(); err != nil {
+		return err
+	}
+	if err := d.start(ctx, fault); err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// listen opens all listeners before anything has begun, so that a port that is taken changes nothing.
+func (d *daemon) listen(ctx context.Context) error {
+	for _, l := range []struct {
+		to        *net.Listener
+		key, addr string
+	}{
+		{&d.secure, "server.https", d.conf.Server.HTTPS},
+		{&d.plain, "server.http", d.conf.Server.HTTP},
+		{&d.adminLn, "server.admin", d.conf.Server.Admin},
+		{&d.healthLn, "server.health", d.conf.Server.Health},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		ln, err := httpd.Listen(ctx, l.addr)
+		if err != nil {
+			d.closeListeners()
+			return fmt.Errorf("%s: %w", l.key, err)
+		}
+		*l.to = ln
+	}
+	return nil
+}
+
+func (d *daemon) closeListeners() {
+	for _, ln := range []net.Listener{d.secure, d.plain, d.adminLn, d.healthLn} {
+		if ln != nil {
+			_ = ln.Close() // a second Close is the normal case
+		}
+	}
+}
+
+// assemble makes the parts. Nothing runs yet.
+func (d *daemon) assemble() error {
+	roots, err := trust(d.conf.Check.CAFile)
+	if err != nil {
+		return err
+	}
+	resolver := &sender.Resolver{Servers: d.conf.DNS.Resolvers, Stub: d.conf.DNS.Stub}
+	d.client = &sender.Client{
+		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
+	}
+	d.observer = &dnsupdate.Observer{Resolver: resolver}
+	if d.issuer, err = certs.NewACME(d.conf.ACME, d.store, d.o.Log); err != nil {
+		return err
+	}
+	d.keeper = certs.New(certs.Config{
+		Store: d.store, Issuer: d.issuer, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
+	})
+	snapshot := publish.NewSnapshot()
+	d.reconciler = publish.New(publish.Config{
+		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper}, Log: d.o.Log,
+		Sight: &publish.Outside{
+			Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
+			Node: dialable(d.secure.Addr()),
+		},
+		Load:        d.reread,
+		Accepted:    d.accept,
+		OpenAccount: d.openAccount,
+		OnStep:      d.o.OnStep,
+	})
+	d.public, err = httpd.NewPublic(httpd.PublicConfig{
+		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
+		GetCertificate: d.keeper.GetCertificate, Challenges: d.issuer.HTTPHandler, Log: d.o.Log,
+	})
+	if err != nil {
+		return err
+	}
+	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.store.Ping, Metrics: d.registry, Log: d.o.Log}
+	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: d.reconciler})
+	d.health = httpd.NewHealth(health)
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, cs := range [][]prometheus.Collector{
+		d.keeper.Collectors(), d.reconciler.Collectors(), d.public.Collectors(), d.metrics.Collectors(),
+	} {
+		d.registry.MustRegister(cs...)
+	}
+	return nil
+}
+
+// start fills the memory. fault is why the configuration file itself was not taken; empty: it was.
+func (d *daemon) start(ctx context.Context, fault string) error {
+	if err := d.keeper.Load(ctx); err != nil {
+		return err
+	}
+	report, err := d.reconciler.Start(ctx, d.conf)
+	switch {
+	case errors.Is(err, publish.ErrRefused) && fault == "":
+		fault = err.Error()
+		if d.conf, err = d.accepted(ctx); err != nil {
+			return fmt.Errorf("%s; and no configuration was accepted before: %w", fault, err)
+		}
+		if report, err = d.reconciler.Start(ctx, d.conf); err != nil {
+			return fmt.Errorf("take the last accepted configuration: %w", err)
+		}
+	case err != nil:
+		return err
+	}
+	if fault != "" {
+		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault)
+	}
+	d.o.Log.Info("configuration taken", "added", report.Added, "changed", report.Changed, "removed", report.Removed,
+		"restored", report.Restored, "digest", d.conf.Digest)
+	return nil
+}
+
+// run has everything work until ctx ends. Listeners stop first, and the workers when nobody is left to be served.
+func (d *daemon) run(ctx context.Context) error {
+	servers, serving := errgroup.WithContext(ctx)
+	servers.Go(func() error { return d.public.Run(serving, d.secure, d.plain) })
+	servers.Go(func() error { return d.admin.Run(serving, d.adminLn) })
+	if d.healthLn != nil {
+		servers.Go(func() error { return d.health.Run(serving, d.healthLn) })
+	}
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	workers, working := errgroup.WithContext(work)
+	workers.Go(func() error { return d.keeper.Run(working) })
+	workers.Go(func() error { return d.reconciler.Run(working) })
+	workers.Go(func() error { d.preflight(working); return nil })
+	workers.Go(func() error { d.reloads(working); return nil })
+	d.o.Log.Info("serving", "https", d.secure.Addr().String(), "version", d.o.Version)
+	if d.o.OnReady != nil {
+		d.o.OnReady()
+	}
+	err := servers.Wait()
+	stop()
+	return errors.Join(err, workers.Wait())
+}
+
+// reloads answers signals. The reload itself says in the log what it did or why it did nothing.
+func (d *daemon) reloads(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.o.Reload:
+		}
+		report, err := d.reconciler.Reload(ctx, false)
+		if err != nil {
+			d.o.Log.Error("configuration not taken; everything stays as it was", "err", err)
+		}
+		for _, w := range report.Warnings {
+			d.o.Log.Warn(w)
+		}
+		if d.o.OnReload != nil {
+			d.o.OnReload(report, err)
+		}
+	}
+}
+
+// certChanged has the domain of a certificate looked at. It must not block.
+func (d *daemon) certChanged(host string) {
+	name, err := policygen.ParseName(trimPolicyHost(host))
+	if err != nil || host != name.PolicyHost() {
+		return // the service's own certificate
+	}
+	if err := d.reconciler.Wake(context.Background(), name); err != nil {
+		d.o.Log.Warn("domain not woken", "domain", name, "err", err)
+	}
+}
+
+func (d *daemon) openAccount(a config.Account) (dnsupdate.Account, error) {
+	return dnsupdate.Open(a, dnsupdate.Options{Log: d.o.Log, Metrics: d.metrics, DryRun: d.o.DryRun})
+}
+
+// trust is the system's roots, and those of a file.
+func trust(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil //nolint:nilnil // the system's, as crypto/x509 has it
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("check.ca_file: %w", err)
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("check.ca_file: %s holds no certificate in PEM", file)
+	}
+	return roots, nil
+}
+
+// dialable is a listener's address as this node itself reaches it.
+func dialable(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func checkBuildTime(now time.Time) error {
+	// RFC 8461 lives on time: certificates, max_age, horizons. A clock before this year is not set at all.
+	if now.Year() < 2026 {
+		return fmt.Errorf("the clock says %s; set it before starting", now.Format(time.RFC3339))
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+// Package dev runs the whole of stspub on one machine, with nothing to configure and nothing outside of it: a
+// certification authority, a DNS server and a mail server in the process (package lab), and the same daemon that serves
+// in production. It shows each step of each domain as it happens.
+//
+// It also plays the customer of the alias domains, who sets the _mta-sts CNAME when told to.
+package dev
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/stspub/stspub/internal/daemon"
+	"github.com/stspub/stspub/internal/lab"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
+)
+
+// Options are what a run is given.
+type Options struct {
+	Dir              string // holds ca.pem, stspub.toml, stspub.db; what is there is used again
+	HTTPS, HTTP, DNS string // listen addresses
+	Version          string
+	Command          string // how this program is called, for the lines to paste
+	Out              io.Writer
+	Log              *slog.Logger
+	Reload           <-chan os.Signal
+}
+
+const (
+	hostname  = "mta-sts.provider.test"
+	aliasZone = "sts.provider.test"
+	mailHost  = "mx1.provider.test"
+	secondMX  = "mx2.provider.test"
+)
+
+// dev is one run.
+type dev struct {
+	o     Options
+	dns   *lab.DNS
+	ca    *lab.CA
+	mx    *lab.MX
+	begun time.Time
+
+	mu      sync.Mutex // guards the fields below, and Out
+	live    map[policygen.Name]string
+	ready   bool
+	domains []policygen.Name
+}
+
+// Run serves until ctx ends.
+func Run(ctx context.Context, o Options) error {
+	d := &dev{o: o, begun: time.Now(), live: make(map[policygen.Name]string), domains: []policygen.Name{"one.test", "two.test", "three.test"}}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.say("", "stspub dev: everything happens on this machine; files are in %s", o.Dir)
+	if err := d.startLab(ctx); err != nil {
+		return err
+	}
+	if err := d.writeFiles(); err != nil {
+		return err
+	}
+	return daemon.Run(ctx, daemon.Options{
+		ConfigPath: d.path("stspub.toml"), Env: os.Getenv, Version: o.Version, Log: o.Log, Reload: o.Reload,
+		OnStep: d.onStep, OnReload: d.onReload,
+	})
+}
+
+func (d *dev) path(name string) string { return filepath.Join(d.o.Dir, name) }
+
+// startLab starts the small internet: its zones say what a provider and its customers would have set.
+func (d *dev) startLab(ctx context.Context) error {
+	httpPort, err := port(d.o.HTTP)
+	if err != nil {
+		return err
+	}
+	tlsPort, err := port(d.o.HTTPS)
+	if err != nil {
+		return err
+	}
+	key, err := d.tsigKey()
+	if err != nil {
+		return err
+	}
+	customer := "@ MX 10 " + mailHost + ".\nmta-sts CNAME " + hostname + ".\n_smtp._tls TXT \"v=TLSRPTv1; rua=mailto:tls@provider.test\"\n"
+	zones := []lab.Zone{{Name: "provider.test", Text: "mta-sts A 127.0.0.1\nmx1 A 127.0.0.1\nmx2 A 127.0.0.1\n"}, {Name: aliasZone}}
+	for _, name := range d.domains {
+		zones = append(zones, lab.Zone{Name: string(name), Text: customer})
+	}
+	if d.dns, err = lab.StartDNS(ctx, lab.DNSOptions{Addr: d.o.DNS, Zones: zones, Keys: map[string]string{"stspub.": key}}); err != nil {
+		return fmt.Errorf("--dns: %w", err)
+	}
+	d.say("", "DNS server at %s for provider.test, %s, one.test, two.test and three.test", d.dns.Addr, aliasZone)
+	if d.ca, err = lab.StartCA(ctx, lab.CAOptions{DNS: d.dns.Addr, HTTPPort: httpPort, TLSPort: tlsPort, Log: d.o.Log}); err != nil {
+		return err
+	}
+	d.say("", "ACME CA at %s", d.ca.DirectoryURL)
+	if d.mx, err = lab.StartMX(ctx, "127.0.0.1:0", mailHost, secondMX); err != nil {
+		return err
+	}
+	d.say("", "mail server with STARTTLS at %s for %s and %s", d.mx.Addr, mailHost, secondMX)
+	return nil
+}
+
+func port(addr string) (int, error) {
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return 0, fmt.Errorf("listen address %q: %w", addr, err)
+	}
+	return a.Port, nil
+}
+
+// tsigKey makes the key for DNS updates, or takes the one of an earlier run.
+func (d *dev) tsigKey() (string, error) {
+	path := d.path("tsig.key")
+	have, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(have)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the TSIG key: %w", err)
+	}
+	var raw [32]byte
+	_, _ = rand.Read(raw[:]) // never fails, says crypto/rand
+	key := base64.StdEncoding.EncodeToString(raw[:])
+	if err := os.WriteFile(path, []byte(key+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write the TSIG key: %w", err)
+	}
+	return key, nil
+}
+
+// writeFiles writes what to trust, and the configuration if there is none yet. The authority is new at every start, so
+// an earlier run's certificates would not be believed: they are ordered anew.
+func (d *dev) writeFiles() error {
+	ca := slices.Concat(d.ca.RootPEM, d.mx.RootPEM, d.ca.DirectoryCAPEM)
+	if err := os.WriteFile(d.path("ca.pem"), ca, 0o600); err != nil {
+		return fmt.Errorf("write ca.pem: %w", err)
+	}
+	return d.writeConfig()
+}
+
+// onStep prints a step, plays the customer, and says ready when every domain is live.
+func (d *dev) onStep(name policygen.Name, step, message string) {
+	d.say(string(name), "%-10s  %s", step, message)
+	switch step {
+	case publish.StepDelegation:
+		d.beCustomer(name)
+	case publish.StepLive:
+		d.isLive(name)
+	}
+}
+
+// beCustomer sets the CNAME that the owner of an alias domain is asked for.
+func (d *dev) beCustomer(name policygen.Name) {
+	target := name.Label() + ".d.default." + aliasZone + "."
+	if slices.Contains(d.dns.Values(name.RecordName(), "CNAME"), target) {
+		return
+	}
+	if err := d.dns.Set(name.RecordName(), "CNAME", target); err != nil {
+		d.o.Log.Error("customer's CNAME not set", "domain", name, "err", err)
+		return
+	}
+	d.say(string(name), "%-10s  sets %s CNAME %s", "(customer)", name.RecordName(), target)
+}
+
+func (d *dev) isLive(name policygen.Name) {
+	d.mu.Lock()
+	d.live[name] = ""
+	all := !d.ready && len(d.live) >= len(d.domains)
+	d.ready = d.ready || all
+	names := slices.Sorted(maps.Keys(d.live))
+	d.mu.Unlock()
+	if all {
+		d.sayReady(names)
+	}
+}
+
+func (d *dev) sayReady(names []policygen.Name) {
+	_, httpsPort, _ := net.SplitHostPort(d.o.HTTPS)
+	_, mxPort, _ := net.SplitHostPort(d.mx.Addr)
+	dnsHost, dnsPort, _ := net.SplitHostPort(d.dns.Addr)
+	var b strings.Builder
+	b.WriteString("\nTry:\n")
+	for _, name := range names {
+		fmt.Fprintf(&b, "  curl -i --resolve %[1]s:%[2]s:%[3]s --cacert %[4]s https://%[1]s:%[2]s/.well-known/mta-sts.txt\n",
+			name.PolicyHost(), httpsPort, host(d.o.HTTPS), d.path("ca.pem"))
+		fmt.Fprintf(&b, "  dig @%s -p %s +noall +answer %s TXT\n", dnsHost, dnsPort, name.RecordName())
+		fmt.Fprintf(&b, "  %s check %s --resolver %s --ca %s --https-port %s --smtp-port %s\n",
+			d.o.Command, name, d.dns.Addr, d.path("ca.pem"), httpsPort, mxPort)
+	}
+	fmt.Fprintf(&b, "  %s domain list --config %s\n", d.o.Command, d.path("stspub.toml"))
+	fmt.Fprintf(&b, "\nSee a change: in %s add %q to mx, or take the # away there, then: kill -HUP %d\n",
+		d.path("stspub.toml"), secondMX, os.Getpid())
+	b.WriteString("Ctrl-C ends it.\n\nready\n")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Fprint(d.o.Out, b.String())
+}
+
+func host(addr string) string {
+	h, _, _ := net.SplitHostPort(addr)
+	return h
+}
+
+func (d *dev) onReload(r publish.ReloadReport, err error) {
+	if err != nil {
+		d.say("", "the configuration is not taken, and everything stays as it was:\n%v", err)
+		return
+	}
+	d.say("", "configuration taken: %d domains added, %d changed, %d removed, %d restored", r.Added, r.Changed, r.Removed, r.Restored)
+}
+
+// say prints one line, with the time since the start.
+func (d *dev) say(name, format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	message := fmt.Sprintf(format, args...)
+	if name != "" {
+		message = fmt.Sprintf("%-12s %s", name, message)
+	}
+	fmt.Fprintf(d.o.Out, "%6.1fs  %s\n", time.Since(d.begun).Seconds(), message)
+}
