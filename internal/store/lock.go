@@ -53,7 +53,7 @@ func lockFile(path string) (*os.File, error) {
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
 		}
-		return nil, fmt.Errorf("%w%s: end that one, or set another store url", ErrLocked, holder(f))
+		return nil, fmt.Errorf("%w%s: end that one, or set another [store] url", ErrLocked, holder(f))
 	}
 	if err := writeHolder(f); err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -84,12 +84,12 @@ func holder(f *os.File) string {
 
 // adviseFile adds what to do about a file that the system refused.
 func adviseFile(path string, err error) error {
-	dir := filepath.Dir(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w: let user id %d write to directory %q and the files in it", err, os.Geteuid(), dir)
+		return fmt.Errorf("%w: let user id %d write to directory %q and the files in it",
+			err, os.Geteuid(), filepath.Dir(path))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("%w: create directory %q, or set another store url", err, dir)
+		return fmt.Errorf("%w: create the missing directory, or set another [store] url", err)
 	case errors.Is(err, syscall.EISDIR):
 		return fmt.Errorf("%w: name a file in it", err)
 	}

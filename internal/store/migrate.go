@@ -53,7 +53,7 @@ func takenSteps(ctx context.Context, db *sql.DB) ([]string, error) {
 		return nil, err
 	}
 	if ours == 0 && tables > 0 {
-		return nil, errors.New("the database of another program: set another store url")
+		return nil, errors.New("the database of another program: set another [store] url")
 	}
 	if ours == 0 {
 		return nil, nil

@@ -78,6 +78,9 @@ func closeAll(pools ...*sql.DB) error {
 	return errors.Join(errs...)
 }
 
+// queryRelease ends all claims. Whoever had them is gone, for the lock is ours.
+const queryRelease = `UPDATE domains SET due = claimed, claimed = 0, woken = 0 WHERE claimed <> 0`
+
 // connect opens the pools and brings the tables up to date.
 func (s *SQLite) connect(ctx context.Context) error {
 	var err error
@@ -90,9 +93,7 @@ func (s *SQLite) connect(ctx context.Context) error {
 	if err := migrate(ctx, s.writer, migrations); err != nil {
 		return err
 	}
-	// Whoever claimed these is gone, for the lock is ours.
-	if _, err := s.writer.ExecContext(ctx,
-		`UPDATE domains SET due = claimed, claimed = 0, woken = 0 WHERE claimed <> 0`); err != nil {
+	if _, err := s.writer.ExecContext(ctx, queryRelease); err != nil {
 		return err
 	}
 	if s.readers, err = openPool(s.path, "mode=ro", readConnections); err != nil {

@@ -103,10 +103,12 @@ func lend(ctx context.Context, tx *sql.Tx, domains []Domain, now, end time.Time)
 	return nil
 }
 
+const queryNextDue = `SELECT due FROM domains ORDER BY due LIMIT 1`
+
 // NextDue implements [Store].
 func (s *SQLite) NextDue(ctx context.Context) (time.Time, error) {
 	var due time.Time
-	err := s.readers.QueryRowContext(ctx, `SELECT due FROM domains ORDER BY due LIMIT 1`).Scan(stamp{&due})
+	err := s.readers.QueryRowContext(ctx, queryNextDue).Scan(stamp{&due})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read when a domain is due: %w", s.explain(ctx, err))
 	}

@@ -1,0 +1,250 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+func openTest(t testing.TB) *SQLite {
+	t.Helper()
+	s, err := OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// steps are migrations by name.
+func steps(texts map[string]string) fs.FS {
+	files := fstest.MapFS{}
+	for name, text := range texts {
+		files["migrations/"+name+".sql"] = &fstest.MapFile{Data: []byte(text)}
+	}
+	return files
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	db, err := openPool(filepath.Join(t.TempDir(), "x.db"), "_txlock=immediate", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	content := func() string {
+		t.Helper()
+		var tables, taken string
+		if err := db.QueryRowContext(t.Context(), `SELECT
+			(SELECT group_concat(name, ' ') FROM (SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name)),
+			(SELECT group_concat(name, ' ') FROM (SELECT name FROM migrations ORDER BY name))`).Scan(&tables, &taken); err != nil {
+			t.Fatal(err)
+		}
+		return tables + "; " + taken
+	}
+	all := map[string]string{}
+	add := func(name, text string) error {
+		all[name] = text
+		return migrate(t.Context(), db, steps(all))
+	}
+	check := func(want string) {
+		t.Helper()
+		if got := content(); got != want {
+			t.Errorf("database is %q, want %q", got, want)
+		}
+	}
+
+	if err := add("0001_one", "CREATE TABLE one (a); INSERT INTO one VALUES (1);"); err != nil {
+		t.Fatal(err)
+	}
+	check("migrations one; 0001_one")
+	if err := add("0002_two", "CREATE TABLE two (a);\nINSERT INTO two SELECT a + 1 FROM one;\n-- the end\n"); err != nil {
+		t.Fatal(err)
+	}
+	check("migrations one two; 0001_one 0002_two")
+
+	err = add("0003_bad", "CREATE TABLE three (a); DROP TABLE one; INSERT INTO nowhere VALUES (1);")
+	if err == nil || !strings.HasPrefix(err.Error(), `take step "0003_bad": `) {
+		t.Errorf("bad step: error is %v", err)
+	}
+	check("migrations one two; 0001_one 0002_two") // nothing of it
+
+	delete(all, "0003_bad")
+	delete(all, "0002_two")
+	err = migrate(t.Context(), db, steps(all))
+	if want := `written by a newer version of stspub, which took step "0002_two": ` +
+		`run that version, or restore a backup from before it`; err == nil || err.Error() != want {
+		t.Errorf("older program: error is %v, want %s", err, want)
+	}
+	check("migrations one two; 0001_one 0002_two")
+	var n int
+	if err := db.QueryRowContext(t.Context(), `SELECT (SELECT sum(a) FROM one) + (SELECT sum(a) FROM two)`).Scan(&n); err != nil || n != 3 {
+		t.Errorf("steps ran %d times 1 + 2, %v", n, err)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	s := openTest(t)
+	for _, c := range []struct {
+		pragma string
+		want   string
+	}{
+		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"busy_timeout", "5000"}, {"secure_delete", "1"},
+	} {
+		var got string
+		if err := s.writer.QueryRowContext(t.Context(), "PRAGMA "+c.pragma).Scan(&got); err != nil || got != c.want {
+			t.Errorf("%s of the writer is %s, %v, want %s", c.pragma, got, err, c.want)
+		}
+	}
+	for name, pool := range map[string]*sql.DB{"readers": s.readers, "streams": s.streams} {
+		_, err := pool.ExecContext(t.Context(), `DELETE FROM domains`)
+		var e *sqlite.Error
+		if !errors.As(err, &e) || e.Code() != sqlite3.SQLITE_READONLY {
+			t.Errorf("a write by the %s: error is %v, want SQLITE_READONLY", name, err)
+		}
+	}
+}
+
+// TestPlans looks at the queries that run all the time on a million domains.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	s := openTest(t)
+	for _, c := range []struct {
+		query, want string
+		args        []any
+	}{
+		{queryClaim, "SEARCH domains USING INDEX domains_due (due<?)", []any{1, 1}},
+		{queryNextDue, "SCAN domains USING COVERING INDEX domains_due", nil},
+		{queryRelease, "SCAN domains USING INDEX domains_claimed", nil},
+	} {
+		rows, err := s.writer.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+c.query, c.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan []string
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			plan = append(plan, detail)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(plan, "; "); got != c.want {
+			t.Errorf("plan of %s\n got %s\nwant %s", c.query, got, c.want)
+		}
+	}
+}
+
+func TestNoSpaceLeft(t *testing.T) {
+	t.Parallel()
+	s := openTest(t)
+	if err := s.SetValue(t.Context(), "test/a", []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.writer.ExecContext(t.Context(), `PRAGMA max_page_count = 1`); err != nil { // the pages there are
+		t.Fatal(err)
+	}
+	err := s.SetValue(t.Context(), "test/a", make([]byte, 100_000))
+	want := fmt.Sprintf(`set value "test/a": no space left for %q: make room on its disk (`, s.path)
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("SetValue: error is %v, want %s…", err, want)
+	}
+	if v, err := s.Value(t.Context(), "test/a"); err != nil || string(v) != "old" {
+		t.Errorf("value afterwards is %q, %v", v, err)
+	}
+	if _, err := s.writer.ExecContext(t.Context(), `PRAGMA max_page_count = 1000000`); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetValue(t.Context(), "test/a", make([]byte, 100_000)); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// TestCancelledWrites cuts saves off at any point: what is written is whole, and the next save goes through.
+func TestCancelledWrites(t *testing.T) {
+	t.Parallel()
+	s := openTest(t)
+	d := declareOne(t, s)
+	text := strings.Repeat("policy ", 20_000)
+	cut, saved := 0, 0
+	for i := range 300 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(1500))*time.Microsecond)
+		d.State.Served = fmt.Sprint(i, text)
+		d.State.Record, d.State.Intended = "r", fmt.Sprintf("id%d", i)
+		err := s.Save(ctx, &d, time.Now())
+		cancel()
+		switch {
+		case err == nil:
+			saved++
+		case errors.Is(err, context.DeadlineExceeded):
+			cut++
+		default:
+			t.Fatalf("Save: %v", err)
+		}
+		if d, err = s.Domain(t.Context(), d.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cut == 0 {
+		t.Fatal("no save was cut off")
+	}
+	d.State.Served, d.State.Intended = "last", "last"
+	if err := s.Save(t.Context(), &d, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	history, err := s.History(t.Context(), d.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := s.IDs(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(ids)
+	if len(ids) != len(history) || len(ids) < saved+1 {
+		t.Fatalf("%d policies and %d ids after %d saves", len(history), len(ids), saved+1)
+	}
+	for i := range ids {
+		if ids[i].Text != history[i].Text {
+			t.Errorf("policy %d and its id do not belong together", i)
+		}
+	}
+}
+
+// declareOne declares one domain.
+func declareOne(t *testing.T, s *SQLite) Domain {
+	t.Helper()
+	if _, err := s.Declare(t.Context(), Declaration{
+		Owner:   OwnerFile,
+		MXSets:  []MXSet{{Tenant: "default", Name: "eu"}},
+		Domains: []Domain{{Name: "a.example", Tenant: "default", MXSet: "eu"}},
+	}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.Domain(t.Context(), "a.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
