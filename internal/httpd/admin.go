@@ -231,6 +231,10 @@ func (a *admin) adopt(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (a *admin) faults(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, a.manager.Faults())
+}
+
 func (a *admin) reload(w http.ResponseWriter, r *http.Request) error {
 	force, err := flag(r, "force")
 	if err != nil {
@@ -317,8 +321,4 @@ func (l *listing) write(before string, text []byte, after string) error {
 	}
 	_, err := fmt.Fprintf(l.w, "%s%s%s", before, text, after)
 	return err
-}
-
-func (a *admin) faults(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, a.manager.Faults())
 }

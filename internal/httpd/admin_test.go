@@ -5,18 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"maps"
 	"net"
-	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -33,6 +30,7 @@ type fakeManager struct {
 	adopted  policygen.Name
 	reloads  int
 	reported publish.ReloadReport
+	faults   map[string]string
 }
 
 // with lets f read and change the fields.
@@ -65,6 +63,12 @@ func (m *fakeManager) Status(_ context.Context, name policygen.Name) (publish.St
 	return publish.Status{}, fmt.Errorf("read %s: %w", name, store.ErrNotFound)
 }
 
+func (m *fakeManager) Faults() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.faults)
+}
+
 func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {
 	if _, err := m.Status(ctx, name); err != nil {
 		return err
@@ -94,6 +98,7 @@ func newFakeManager() *fakeManager {
 			{Name: "xn--mnchen-3ya.example", Unicode: "münchen.example", Tenant: "default", Step: "live", Records: []string{}},
 		},
 		reported: publish.ReloadReport{Added: 1, Changed: 2, Removed: 3, Restored: 4},
+		faults:   map[string]string{"configuration": "stspub.toml:3 is broken"},
 	}
 }
 
@@ -180,6 +185,8 @@ func TestAdminAnswers(t *testing.T) {
 		{"GET", "/v1/domains/a%2Fb", 400, problemType, `{"type":"about:blank","title":"Bad Request"`},
 		{"POST", "/v1/domains/nobody.example/adopt", 404, problemType, `{"type":"about:blank","title":"Not Found"`},
 		{"POST", "/v1/domains/shop.example/adopt", 204, "", ""},
+		{"GET", "/v1/faults", 200, jsonType, `{"configuration":"stspub.toml:3 is broken"}` + "\n"},
+		{"POST", "/v1/faults", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed"`},
 		{"POST", "/v1/reload", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4}` + "\n"},
 		{"POST", "/v1/reload?force=1", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4,"forced":["example.org"]}` + "\n"},
 		{"POST", "/v1/reload?force=x", 400, problemType, `{"type":"about:blank","title":"Bad Request"`},
@@ -316,141 +323,4 @@ func TestAdminKeepsBrowsersOut(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestClient(t *testing.T) {
-	t.Parallel()
-	for _, addr := range []string{unixAddr(t), "127.0.0.1:0"} {
-		w := runAdmin(t, addr, false)
-		list := func(faults bool) (names []policygen.Name) {
-			if err := w.Domains(t.Context(), faults, func(s publish.Status) error {
-				names = append(names, s.Name)
-				return nil
-			}); err != nil {
-				t.Errorf("Domains = %v", err)
-			}
-			return names
-		}
-		if diff := cmp.Diff([]policygen.Name{"example.org", "shop.example", "xn--mnchen-3ya.example"}, list(false)); diff != "" {
-			t.Errorf("Domains: -want +got\n%s", diff)
-		}
-		if diff := cmp.Diff([]policygen.Name{"shop.example"}, list(true)); diff != "" {
-			t.Errorf("Domains with faults: -want +got\n%s", diff)
-		}
-		for raw, i := range map[string]int{"example.org": 0, "Shop.Example.": 1, "münchen.example": 2} {
-			got, err := w.Domain(t.Context(), raw)
-			if diff := cmp.Diff(newFakeManager().domains[i], got); diff != "" || err != nil {
-				t.Errorf("Domain(%q): %v, -want +got\n%s", raw, err, diff)
-			}
-		}
-		if err := w.Adopt(t.Context(), "example.org"); err != nil {
-			t.Errorf("Adopt = %v", err)
-		}
-		w.manager.with(func(m *fakeManager) {
-			if m.adopted != "example.org" {
-				t.Errorf("adopted %q, want example.org", m.adopted)
-			}
-		})
-		report, err := w.Reload(t.Context(), true)
-		want := publish.ReloadReport{Added: 1, Changed: 2, Removed: 3, Restored: 4, Forced: []string{"example.org"}}
-		if diff := cmp.Diff(want, report); diff != "" || err != nil {
-			t.Errorf("Reload: %v, -want +got\n%s", err, diff)
-		}
-		if err := w.Healthz(t.Context()); err != nil {
-			t.Errorf("Healthz = %v", err)
-		}
-	}
-}
-
-func TestClientErrors(t *testing.T) {
-	t.Parallel()
-	w := runAdmin(t, unixAddr(t), false)
-	check := func(name string, err error, want string) {
-		t.Helper()
-		if err == nil || err.Error() != want {
-			t.Errorf("%s = %v, want %s", name, err, want)
-		}
-	}
-	_, err := w.Domain(t.Context(), "nobody.example")
-	check("Domain", err, "show domain: domain nobody.example is not configured here")
-	if !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("Domain = %v, want store.ErrNotFound", err)
-	}
-	check("Adopt", w.Adopt(t.Context(), "nobody.example"), "adopt domain: domain nobody.example is not configured here")
-
-	w.manager.with(func(m *fakeManager) {
-		m.doErr = fmt.Errorf("%w: stspub.toml:3: mxset.eu.mode: is missing", publish.ErrRefused)
-	})
-	_, err = w.Reload(t.Context(), false)
-	check("Reload", err, "reload: refused: stspub.toml:3: mxset.eu.mode: is missing")
-
-	enough := errors.New("enough")
-	if err := w.Domains(t.Context(), false, func(publish.Status) error { return enough }); err != enough {
-		t.Errorf("Domains = %v, want the error of the function", err)
-	}
-}
-
-// TestClientNoticesACutListing: a list that ends early must not look like a whole one.
-func TestClientNoticesACutListing(t *testing.T) {
-	t.Parallel()
-	w := runAdmin(t, unixAddr(t), false)
-	fail := func(domains []publish.Status) error {
-		w.manager.with(func(m *fakeManager) {
-			m.domains, m.eachErr = domains, errors.New("the disk is on fire")
-		})
-		return w.Domains(t.Context(), false, func(publish.Status) error { return nil })
-	}
-	some := newFakeManager().domains
-	if err := fail(some); !errors.Is(err, io.EOF) {
-		t.Errorf("Domains cut after a few = %v, want an end before an answer", err)
-	}
-	for range 10 {
-		some = append(some, some...) // more than any buffer
-	}
-	if err := fail(some); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("Domains cut after many = %v, want an unexpected end", err)
-	}
-	err := fail(nil)
-	if problem, ok := errors.AsType[*Problem](err); !ok || problem.Status != 500 {
-		t.Errorf("Domains cut before the first = %v, want a 500", err)
-	}
-	if strings.Contains(w.log.String(), "panic") {
-		t.Errorf("the log has\n%s", w.log.String())
-	}
-}
-
-func TestClientWithoutServer(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	dead := filepath.Join(dir, "dead.sock")
-	deadSocket(t, dead)
-	ln := listen(t)
-	port := ln.Addr().String()
-	_ = ln.Close()
-	stranger := strangeServer(t)
-
-	for addr, want := range map[string]string{
-		"unix:" + dir + "/none.sock": `connect to "unix:` + dir + `/none.sock": no such socket; is "stspub serve" running, and is this the [server] admin of its configuration?: file does not exist`,
-		"unix:" + dead:               `connect to "unix:` + dead + `": nobody listens there; is "stspub serve" running, and is this the [server] admin of its configuration?: connection refused`,
-		port:                         `connect to "` + port + `": nobody listens there; is "stspub serve" running, and is this the [server] admin of its configuration?: connection refused`,
-		stranger:                     `ask "` + stranger + `": answered 418 I'm a teapot, which is not how stspub answers`,
-	} {
-		if err := NewClient(addr).Healthz(t.Context()); err == nil || err.Error() != want {
-			t.Errorf("Healthz at %s = %v, want %s", addr, err, want)
-		}
-	}
-	// Tests may run as root, to whom every socket is open, so this one is told what the kernel would say.
-	err := NewClient("unix:/s").unreached(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", os.ErrPermission)})
-	if want := `connect to "unix:/s": only the user and the group of the socket may; run the command as one of them, or by sudo: permission denied`; err.Error() != want {
-		t.Errorf("refused socket = %v, want %s", err, want)
-	}
-}
-
-// strangeServer is something else on the port.
-func strangeServer(t *testing.T) string {
-	t.Helper()
-	ln := listen(t)
-	s := newServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }), 10, slog.New(slog.DiscardHandler))
-	background(t, func(ctx context.Context) error { return s.Run(ctx, ln) })
-	return ln.Addr().String()
 }

@@ -35,16 +35,17 @@ const idleTimeout = 5 * time.Second
 
 // A Server serves one listener until it is told to stop, and then finishes what was begun.
 type Server struct {
-	http     http.Server
-	maxConns int
-	log      *slog.Logger
+	http      http.Server
+	maxConns  int
+	drainTime time.Duration
+	log       *slog.Logger
 	// open counts accepted connections that are not closed yet.
 	open sync.WaitGroup
 }
 
 // newServer returns a server with all limits set for small requests without bodies.
 func newServer(h http.Handler, maxConns int, log *slog.Logger) *Server {
-	s := &Server{maxConns: maxConns, log: log}
+	s := &Server{maxConns: maxConns, drainTime: drainTime, log: log}
 	s.http = http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second, // also bounds the TLS handshake
@@ -97,17 +98,16 @@ func (s *Server) run(ctx context.Context, ln net.Listener, serve func(net.Listen
 func (s *Server) drain() {
 	s.http.SetKeepAlivesEnabled(false)
 	empty := make(chan struct{})
-	go func() { // ends at the latest when close has closed all connections
+	go func() { // ends with the last connection
 		s.open.Wait()
 		close(empty)
 	}()
 	select {
 	case <-empty:
-	case <-time.After(drainTime):
+	case <-time.After(s.drainTime):
 		s.log.Warn("closed connections that were still busy")
 	}
-	s.close()
-	<-empty
+	s.close() // which also ends the contexts of requests still under way
 }
 
 func (s *Server) close() { s.closing(s.http.Close()) }

@@ -32,7 +32,7 @@ func TestLimitsAreSet(t *testing.T) {
 			h.MaxHeaderBytes <= 0 || s.maxConns <= 0 || h.ErrorLog == nil {
 			t.Errorf("the %s server lacks a limit: %+v", name, h)
 		}
-		if h.IdleTimeout >= drainTime || h.ReadHeaderTimeout >= drainTime {
+		if h.IdleTimeout >= s.drainTime || h.ReadHeaderTimeout >= s.drainTime {
 			t.Errorf("the %s server can outlast its drain time", name)
 		}
 	}

@@ -36,7 +36,7 @@ type Policies interface {
 type PublicConfig struct {
 	// Hostname is the service's own name, as A-labels. Its start page tells customers which records to set.
 	Hostname string
-	// Target is where the customers' mta-sts CNAMEs point, as the start page shows it: "default.<Hostname>".
+	// Target is where customers point their mta-sts CNAMEs, as the start page says: Hostname, or "default.<Hostname>".
 	Target string
 	// Policies answers for the policy hosts.
 	Policies Policies

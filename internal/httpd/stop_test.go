@@ -6,9 +6,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -199,6 +201,35 @@ func TestStopAnswersWhatWasAccepted(t *testing.T) {
 		t.Errorf("handshake during the stop = %d, want 200", got.status)
 	}
 	<-stopped
+}
+
+// TestStopDoesNotWaitForever has a request that does not end by itself.
+func TestStopDoesNotWaitForever(t *testing.T) {
+	t.Parallel()
+	begun, ended := make(chan struct{}), make(chan struct{})
+	var log logBuffer
+	s := newServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-r.Context().Done()
+		close(ended)
+	}), 10, slog.New(slog.NewTextHandler(&log, nil)))
+	s.drainTime = 100 * time.Millisecond
+	ln := listen(t)
+	stop := background(t, func(ctx context.Context) error { return s.Run(ctx, ln) })
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	stop()
+	<-ended
+	if !strings.Contains(log.String(), "closed connections that were still busy") {
+		t.Errorf("the log has %q, want word of the connection that was cut", log.String())
+	}
 }
 
 // noticing tells of every connection that was accepted.
