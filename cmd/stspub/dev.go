@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -39,7 +40,7 @@ is an ordinary one: edit it, send SIGHUP, and watch the change go out: policy, s
 			hangup := make(chan os.Signal, 1)
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
-			o.Version, o.Command, o.Out, o.Reload = version(), os.Args[0], cmd.OutOrStdout(), hangup
+			o.Version, o.Command, o.Out, o.Reload = version(), called(), cmd.OutOrStdout(), hangup
 			o.Log = slog.New(slog.DiscardHandler)
 			if verbose {
 				o.Log = newLogger(cmd.ErrOrStderr(), true)
@@ -80,4 +81,12 @@ func devDir(dir string) (string, func() error, error) {
 		return "", nil, fmt.Errorf("--dir: %w", err)
 	}
 	return dir, func() error { return nil }, nil
+}
+
+// called is how this program was called, for lines to paste.
+func called() string {
+	if strings.Contains(os.Args[0], "/go-build") {
+		return "go run ./cmd/stspub"
+	}
+	return os.Args[0]
 }

@@ -244,8 +244,8 @@ func (r *Reconciler) serve(d store.Domain) {
 	t := r.track(d.Name)
 	t.live, t.said = time.Time{}, make(map[string]bool)
 	r.mu.Unlock()
-	r.tell(d.Name, StepBody, "serving a new policy; no sender is told yet")
 	r.cfg.Snapshot.Set(d.Name, d.State.Served)
+	r.tell(d.Name, "serve", "the new policy is served; no sender is told yet")
 	r.cfg.Log.Info("serving a new policy", "domain", d.Name)
 }
 
@@ -321,6 +321,7 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	if err := r.save(ctx, d); err != nil {
 		return err
 	}
+	r.poke() // it may be due before what the dispatcher sleeps for
 	r.tellRest(d.Name, before, d.State)
 	return nil
 }
