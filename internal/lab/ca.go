@@ -47,7 +47,8 @@ type CA struct {
 
 // CAEnviron returns the environment variables (name to value) that make the CA validate at once and accept every
 // nonce. Its library reads them in [StartCA] and has no other setting for them, so set them before: a test by
-// t.Setenv, a command by os.Setenv. Without them an order takes up to 15 s longer and 5 % of the requests must be repeated.
+// t.Setenv, a command by os.Setenv. Without them a validation takes up to 5 s longer, and 5 % of the requests must be
+// repeated.
 func CAEnviron() map[string]string {
 	return map[string]string{
 		"PEBBLE_VA_NOSLEEP":      "1",
