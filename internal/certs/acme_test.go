@@ -130,6 +130,31 @@ func TestProblemIsTyped(t *testing.T) {
 	}
 }
 
+// deaf is a store that takes no answers to challenges.
+type deaf struct{ certs.Values }
+
+func (d deaf) SetValue(ctx context.Context, key string, value []byte) error {
+	if strings.HasPrefix(key, "acme/challenge/") {
+		return errors.New("disk full")
+	}
+	return d.Values.SetValue(ctx, key, value)
+}
+
+func TestChallengeThatNobodyCanAnswerIsNotBegun(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	w.serveHTTP(t)
+	dead(w.tls)
+	a := w.newACMEOn(t, deaf{w.store}, w.ca.DirectoryURL, w.ca.DirectoryCAPEM)
+	_, err := a.Obtain(t.Context(), "mta-sts.good.test")
+	want := `order certificate for "mta-sts.good.test": keep answer to a challenge: disk full`
+	if err == nil || err.Error() != want {
+		t.Errorf("Obtain: %v, want %s", err, want)
+	}
+	if n := w.dns.Queries("mta-sts.good.test", ""); n != 0 {
+		t.Errorf("the CA validated: it asked for the name %d times", n)
+	}
+}
+
 func TestRateLimitIsTyped(t *testing.T) {
 	w := newWorld(t, time.Hour)
 	ca := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -158,7 +158,7 @@ func (k *Keeper) Drop(ctx context.Context, name string) error {
 		}
 	}
 	if err := k.store.DeleteCertificate(ctx, name); err != nil {
-		return fmt.Errorf("drop certificate of %q: %w", name, err)
+		return err
 	}
 	s.mu.Lock()
 	if i.dropped && s.items[name] == i {

@@ -1,12 +1,14 @@
 package certs_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/acme"
 
 	"github.com/stspub/stspub/internal/certs"
 )
@@ -85,6 +87,10 @@ func TestHandshakeNeverOrders(t *testing.T) {
 		if _, err := w.handshake(t, name); !isUnrecognized(err) {
 			t.Errorf("handshake with %q: %v, want the alert unrecognized_name", name, err)
 		}
+	}
+	challenge := &tls.Config{ServerName: "mta-sts.good.test", NextProtos: []string{acme.ALPNProto}, InsecureSkipVerify: true}
+	if _, err := (&tls.Dialer{Config: challenge}).DialContext(t.Context(), "tcp", w.tls.Addr().String()); !isUnrecognized(err) {
+		t.Errorf("a challenge for a name that is not being validated: %v", err)
 	}
 	if got := n.issuer.orders.Load(); got != 0 {
 		t.Errorf("handshakes caused %d orders", got)

@@ -126,6 +126,11 @@ func (w *world) startCA(t *testing.T, lifetime time.Duration) *lab.CA {
 
 func (w *world) newACME(t *testing.T, directory string, trust ...[]byte) *certs.ACME {
 	t.Helper()
+	return w.newACMEOn(t, w.store, directory, trust...)
+}
+
+func (w *world) newACMEOn(t *testing.T, v certs.Values, directory string, trust ...[]byte) *certs.ACME {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	var pem []byte
 	for _, p := range trust {
@@ -135,7 +140,7 @@ func (w *world) newACME(t *testing.T, directory string, trust ...[]byte) *certs.
 		t.Fatal(err)
 	}
 	cfg := config.ACME{Name: "lab", Email: "postmaster@good.test", Directory: directory, CAFile: file}
-	a, err := certs.NewACME(cfg, w.store, w.log)
+	a, err := certs.NewACME(cfg, v, w.log)
 	if err != nil {
 		t.Fatal(err)
 	}

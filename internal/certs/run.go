@@ -187,8 +187,5 @@ func (k *Keeper) obtain(ctx context.Context, name string, unsaved *store.Certifi
 func (k *Keeper) save(ctx context.Context, c store.Certificate) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	if err := k.store.SaveCertificate(ctx, c); err != nil {
-		return fmt.Errorf("save certificate: %w", err)
-	}
-	return nil
+	return k.store.SaveCertificate(ctx, c)
 }

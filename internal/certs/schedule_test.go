@@ -5,7 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -325,4 +328,70 @@ func TestWrongCertificatesAreNotTaken(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestEverythingAtOnce is for the race detector, and for what must hold in the end whatever was said before.
+func TestEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calm atomic.Bool // the authority refuses nobody any more
+		b := newBooks()
+		m := &model{answer: func(ctx context.Context, name string) (store.Certificate, error) {
+			if !calm.Load() && rand.N(3) == 0 {
+				return refused(ctx, name)
+			}
+			time.Sleep(rand.N(20 * time.Second))
+			return issue(6*day, name)
+		}}
+		k, stop := run(t, b, m)
+		var callers sync.WaitGroup
+		for range 8 {
+			callers.Go(func() {
+				for range 300 {
+					name := fmt.Sprintf("n%d.test", rand.N(10))
+					switch rand.N(6) {
+					case 0, 1:
+						k.Want(name)
+					case 2:
+						k.Unwant(name)
+					case 3:
+						if err := k.Drop(t.Context(), name); err != nil {
+							t.Error(err)
+						}
+					case 4:
+						k.Status(name)
+					case 5:
+						k.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
+					}
+					time.Sleep(rand.N(time.Minute))
+				}
+			})
+		}
+		callers.Wait()
+		calm.Store(true)
+		for i := range 10 {
+			name := fmt.Sprintf("n%d.test", i)
+			if i < 5 {
+				if err := k.Drop(t.Context(), name); err != nil {
+					t.Error(err)
+				}
+				continue
+			}
+			k.Want(name)
+		}
+		time.Sleep(3 * day)
+		for i := range 10 {
+			name, want := fmt.Sprintf("n%d.test", i), certs.StateValid
+			if i < 5 {
+				want = certs.StateNone
+			}
+			if s := k.Status(name); s.State != want {
+				t.Errorf("%s: %+v, want %s", name, s, want)
+			}
+		}
+		stop()
+		if len(b.certs) != 5 {
+			t.Errorf("%d certificates in the store, want 5", len(b.certs))
+		}
+	})
 }
