@@ -156,7 +156,7 @@ func (d *daemon) assemble() error {
 		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper}, Log: d.o.Log,
 		Sight: &publish.Outside{
 			Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
-			Node: dialable(d.secure.Addr()),
+			Node: dialable(d.secure.Addr()), Values: d.store,
 		},
 		Load:        d.reread,
 		Accepted:    d.accept,

@@ -186,10 +186,11 @@ func (r *Reconciler) force(ctx context.Context, d store.Declaration, removals in
 
 // policyOf is the text that the configuration wants for a domain.
 func (r *Reconciler) policyOf(d store.Domain) string {
-	if !d.Removed.IsZero() {
+	policy, ok := r.settings.Load().mxsets[d.MXSet]
+	if !d.Removed.IsZero() || !ok {
 		return d.State.Served
 	}
-	return r.settings.Load().mxsets[d.MXSet].Text()
+	return policy.Text()
 }
 
 // update changes a domain between two passes, and has it looked at now.

@@ -77,7 +77,7 @@ type Prior struct{ Existed bool } // a policy host or an _mta-sts record existed
 type Host struct {
 	Ours   bool          // the CNAME is our target, or every address is ours
 	Proven bool          // every authoritative server says that it is not ours
-	TTL    time.Duration // how long caches may hold the other place; zero where there is none
+	TTL    time.Duration // how long caches may hold another place, where it points or where we were; zero: none
 	Reason string        // why it is not ours
 }
 
@@ -343,9 +343,12 @@ func (p *pass) away() bool { return !p.s.Away.IsZero() && p.now.Sub(p.s.Away) >=
 func (p *pass) record() *Decision {
 	p.s.Away = time.Time{}
 	if p.s.Handover > 0 { // the host arrived here since the last pass
-		p.s.Settle, p.s.Handover = p.now.Add(p.s.Handover), 0
+		p.s.Settle, p.s.Handover = later(p.s.Settle, p.now.Add(p.s.Handover)), 0
 		// Senders may have filed the other place's policy under our id, written or verified.
 		p.s.Dirty, p.s.Intended, p.s.Wrote = true, "", time.Time{}
+	}
+	if left := p.o.Host.TTL; left > 0 { // our own addresses changed
+		p.s.Settle = later(p.s.Settle, p.now.Add(left))
 	}
 	for _, s := range p.o.TXT.Servers {
 		if s.CNAME != "" {
@@ -357,6 +360,13 @@ func (p *pass) record() *Decision {
 		return p.keep()
 	}
 	return p.rotate()
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // keep watches the record of a clean domain.

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/sender"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // Outside is the [Sight] of a running service. Its fields must not change after the first call.
@@ -24,11 +26,29 @@ type Outside struct {
 	Hostname  string       // the target of customers' CNAMEs
 	Addresses []netip.Addr // ours beside those that Hostname resolves to
 	Node      string       // "ADDR:PORT" of this node's own listener
+	Values    Values       // remembers our addresses over restarts
 
-	mu    sync.Mutex // guards the fields below
-	own   []netip.Addr
-	until time.Time // own is believed until then
+	mu      sync.Mutex // guards the fields below
+	own     place
+	believe time.Time // own is believed until then
 }
+
+// Values is the part of the store that Outside needs; [store.Store] has it.
+type Values interface {
+	Value(ctx context.Context, key string) ([]byte, error)
+	SetValue(ctx context.Context, key string, value []byte) error
+}
+
+// place is where our own name leads.
+type place struct {
+	Addrs []netip.Addr  `json:"addrs"`
+	TTL   time.Duration `json:"ttl"` // of the answer
+	// Old is until when caches may still lead to addresses that were ours before.
+	Old time.Time `json:"old"`
+}
+
+// keyPlace is where the last place is kept, as JSON.
+const keyPlace = "publish/place"
 
 // lookTime bounds one look: senders in use give up after 2 to 60 seconds.
 const lookTime = 20 * time.Second
@@ -60,10 +80,19 @@ func (o *Outside) Host(ctx context.Context, name policygen.Name) Host {
 	defer cancel()
 	host := name.PolicyHost()
 	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", host, o.Hostname)
-	own, err := o.ourAddresses(ctx)
+	us, err := o.ourPlace(ctx)
 	if err != nil {
 		return Host{Reason: fmt.Sprintf("%s; our own name %s has no address: %v", waiting, o.Hostname, err)}
 	}
+	h := o.pointsTo(ctx, host, us.Addrs, waiting)
+	if h.Ours {
+		h.TTL = max(time.Until(us.Old), 0)
+	}
+	return h
+}
+
+// pointsTo says whether a policy host leads to one of our addresses only, or by CNAME to our name.
+func (o *Outside) pointsTo(ctx context.Context, host string, own []netip.Addr, waiting string) Host {
 	v4, err := o.Observer.Observe(ctx, host, dns.TypeA)
 	if err != nil {
 		return Host{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
@@ -117,22 +146,45 @@ func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, own []netip
 	return Host{Proven: v.Complete() && ours == 0, TTL: ttl, Reason: waiting + ", last seen " + others}
 }
 
-// ourAddresses are believed for a minute.
-func (o *Outside) ourAddresses(ctx context.Context) ([]netip.Addr, error) {
+// ourPlace is believed for a minute. When the addresses change, the old ones are remembered for as long as caches may.
+func (o *Outside) ourPlace(ctx context.Context) (place, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if time.Now().Before(o.until) {
+	if time.Now().Before(o.believe) {
 		return o.own, nil
 	}
 	a, err := o.Client.Resolver.Addrs(ctx, o.Hostname)
-	if len(a.Addrs)+len(o.Addresses) == 0 {
+	if err != nil || len(a.Addrs)+len(o.Addresses) == 0 {
 		if err == nil {
 			err = errors.New("no A or AAAA record; give it one")
 		}
-		return nil, err
+		return place{}, err
 	}
-	o.own, o.until = append(a.Addrs, o.Addresses...), time.Now().Add(time.Minute)
-	return o.own, nil
+	if o.own.Addrs == nil {
+		value, err := o.Values.Value(ctx, keyPlace)
+		if err == nil {
+			err = json.Unmarshal(value, &o.own)
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return place{}, fmt.Errorf("read our last addresses: %w", err)
+		}
+	}
+	now := place{Addrs: append(a.Addrs, o.Addresses...), TTL: a.TTL, Old: o.own.Old}
+	slices.SortFunc(now.Addrs, netip.Addr.Compare)
+	if o.own.Addrs != nil && !slices.Equal(now.Addrs, o.own.Addrs) {
+		now.Old = time.Now().Add(min(max(o.own.TTL, a.TTL), maxHandover))
+	}
+	if !slices.Equal(now.Addrs, o.own.Addrs) || now.TTL > o.own.TTL {
+		value, err := json.Marshal(now)
+		if err == nil {
+			err = o.Values.SetValue(ctx, keyPlace, value)
+		}
+		if err != nil {
+			return place{}, fmt.Errorf("keep our addresses: %w", err)
+		}
+	}
+	o.own, o.believe = now, time.Now().Add(time.Minute)
+	return now, nil
 }
 
 // Body fetches from this node, then by the public name, both as a sender would.

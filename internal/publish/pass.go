@@ -91,7 +91,11 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	}
 	w.Announced = len(ids) > 0 || d.State.ID != "" || slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
 	if !w.Drain {
-		w.Policy = set.mxsets[d.MXSet].Text()
+		policy, ok := set.mxsets[d.MXSet]
+		if !ok { // the domain was declared a moment ago, and the settings follow
+			return w, fmt.Errorf("publish %s: MX set %q is not known: %w", d.Name, d.MXSet, store.ErrStale)
+		}
+		w.Policy = policy.Text()
 		return w, nil
 	}
 	w.Policy = drainPolicy(d)

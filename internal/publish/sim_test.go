@@ -137,7 +137,11 @@ func (s *sim) look(l Look, w Want, seen *Seen) {
 	case LookPrior:
 		seen.Prior = &Prior{Existed: len(s.servers[0])+len(s.servers[1]) > 0 || s.hostOurs}
 	case LookHost:
-		seen.Host = &Host{Ours: s.hostOurs, Proven: !s.hostOurs && s.dnsOK[0] && s.dnsOK[1], TTL: s.hostTTL, Reason: "elsewhere"}
+		h := Host{Ours: s.hostOurs}
+		if !h.Ours {
+			h = Host{Proven: s.dnsOK[0] && s.dnsOK[1], TTL: s.hostTTL, Reason: "elsewhere"}
+		}
+		seen.Host = &h
 	case LookCert:
 		seen.Cert = &Cert{Valid: s.certOK}
 	case LookBody:
