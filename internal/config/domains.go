@@ -158,10 +158,6 @@ func (l *loader) names(all []declared) {
 			continue
 		}
 		first[name] = i
-		if name.PolicyHost() == l.cfg.Server.Hostname {
-			l.refuse(d, "%q has the policy host %q, which is server.hostname; give the service another name",
-				name, name.PolicyHost())
-		}
 		if !isASCII(d.raw) {
 			l.tell(d, "%q is published as %q", d.raw, name)
 		}

@@ -68,11 +68,8 @@ func (l *loader) secretFile(key string, t text) Secret {
 		l.problem(t.line, key, "read %q: %s", t.v, cause(err))
 		return ""
 	}
-	switch mode := info.Mode().Perm(); {
-	case mode&0o004 != 0:
+	if info.Mode().Perm()&0o004 != 0 { // a group of the service's own is the normal case
 		l.warn(t.line, key, "everybody on this machine can read %q; chmod 600 it", t.v)
-	case mode&0o040 != 0:
-		l.warn(t.line, key, "the group of %q can read it; chmod 600 it", t.v)
 	}
 	return l.trimmed(key, t.line, string(content), fmt.Sprintf("file %q", t.v))
 }

@@ -100,6 +100,9 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 // Records is what the customer of a domain puts into DNS, as zone-file lines. What must wait is a comment that says so.
 func Records(d store.Domain, hostname, aliasZone string) []string {
 	lines := []string{fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.PolicyHost(), hostname)}
+	if d.Name.PolicyHost() == hostname {
+		lines[0] = "; " + hostname + ". is this server's own name: its A and AAAA records stay"
+	}
 	record := recordName(aliasZone, d)
 	switch {
 	case d.Publish != store.PublishAlias:
