@@ -27,6 +27,7 @@ import (
 	"github.com/stspub/stspub/internal/lab"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // Options are what a run is given.
@@ -71,6 +72,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if err := d.writeFiles(); err != nil {
+		return err
+	}
+	if err := d.dropCertificates(ctx); err != nil {
 		return err
 	}
 	return daemon.Run(ctx, daemon.Options{
@@ -142,8 +146,28 @@ func (d *dev) tsigKey() (string, error) {
 	return key, nil
 }
 
-// writeFiles writes what to trust, and the configuration if there is none yet. The authority is new at every start, so
-// an earlier run's certificates would not be believed: they are ordered anew.
+// dropCertificates forgets those of an earlier run: the authority is new at every start, so nobody would believe them.
+func (d *dev) dropCertificates(ctx context.Context) error {
+	path := d.path("stspub.db")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	st, err := store.OpenSQLite(ctx, path)
+	if err != nil {
+		return err
+	}
+	var names []string
+	err = st.EachCertificate(ctx, func(c store.Certificate) error {
+		names = append(names, c.Name)
+		return nil
+	})
+	for _, name := range names {
+		err = errors.Join(err, st.DeleteCertificate(ctx, name))
+	}
+	return errors.Join(err, st.Close())
+}
+
+// writeFiles writes what to trust, and the configuration if there is none yet.
 func (d *dev) writeFiles() error {
 	ca := slices.Concat(d.ca.RootPEM, d.mx.RootPEM, d.ca.DirectoryCAPEM)
 	if err := os.WriteFile(d.path("ca.pem"), ca, 0o600); err != nil {

@@ -385,7 +385,7 @@ func (r *Reconciler) tellCommit(w Want, before, after store.State) {
 
 // tellRest tells where a pass ended, when that is new.
 func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
-	if after.Step == StepLive && !after.Fault && before.Step != StepLive {
+	if after.Step == StepLive && !after.Fault {
 		r.tell(name, StepLive, "all is right")
 	}
 	if after.Fault {

@@ -162,6 +162,7 @@ func (r *Reconciler) loadSnapshot(ctx context.Context) error {
 		return fmt.Errorf("read the domains: %w", err)
 	}
 	for _, name := range soon {
+		r.open(name)
 		if err := r.cfg.Store.Wake(ctx, name, now); err != nil {
 			return fmt.Errorf("have %s looked at: %w", name, err)
 		}
