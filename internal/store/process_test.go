@@ -306,7 +306,8 @@ func checkBooks(t *testing.T, path string, told map[policygen.Name][]string) {
 		t.Fatal(err)
 	}
 	var verdict string
-	if err := raw(t, path).QueryRowContext(t.Context(), `PRAGMA integrity_check`).Scan(&verdict); err != nil || verdict != "ok" {
+	err = raw(t, path).QueryRowContext(t.Context(), `PRAGMA integrity_check`).Scan(&verdict)
+	if err != nil || verdict != "ok" {
 		t.Fatalf("integrity check: %s, %v", verdict, err)
 	}
 	if err := s.Close(); err != nil {

@@ -75,8 +75,9 @@ func number(t *testing.T, c *sql.Conn, query string) int {
 // declaration has n domains in one MX set.
 func declaration(n int) store.Declaration {
 	d := store.Declaration{
-		Owner:   store.OwnerFile,
-		MXSets:  []store.MXSet{{Tenant: "default", Name: "eu", Policy: policygen.Policy{Mode: "enforce", MaxAge: 604800, MX: []string{"mx.example.net"}}}},
+		Owner: store.OwnerFile,
+		MXSets: []store.MXSet{{Tenant: "default", Name: "eu",
+			Policy: policygen.Policy{Mode: "enforce", MaxAge: 604800, MX: []string{"mx.example.net"}}}},
 		Domains: make([]store.Domain, n),
 	}
 	for i := range d.Domains {
@@ -156,9 +157,11 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		{"file/x.db", `open DIR/file/x.db: not a directory: create the missing directory, or set another [store] url`},
 		{"dir.db", `open DIR/dir.db: is a directory: name a file in it`},
 		{"dangling.db", `lstat DIR/none: no such file or directory: create the missing directory, or set another [store] url`},
-		{"garbage.db", `"DIR/garbage.db" is no SQLite database: name another file, or restore it from a backup (file is not a database (26))`},
+		{"garbage.db", `"DIR/garbage.db" is no SQLite database: name another file, or restore it from a backup ` +
+			`(file is not a database (26))`},
 		{"other.db", `the database of another program: set another [store] url`},
-		{"newer.db", `written by a newer version of stspub, which took step "0999_tenants": run that version, or restore a backup from before it`},
+		{"newer.db", `written by a newer version of stspub, which took step "0999_tenants": ` +
+			`run that version, or restore a backup from before it`},
 	} {
 		_, err := store.OpenSQLite(t.Context(), in(c.file))
 		want := fmt.Sprintf("open store %q: ", in(c.file)) + strings.ReplaceAll(c.want, "DIR", dir)
@@ -197,7 +200,8 @@ func TestDamagedFileIsAnErrorNotAGuess(t *testing.T) {
 	s = open(t, path)
 	seen := 0
 	err = s.EachDomain(t.Context(), func(store.Domain) error { seen++; return nil })
-	if want := fmt.Sprintf("read domains: %q is damaged: restore it from a backup (", path); err == nil || !strings.HasPrefix(err.Error(), want) {
+	want := fmt.Sprintf("read domains: %q is damaged: restore it from a backup (", path)
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("EachDomain after %d domains: error is %v, want %s…", seen, err, want)
 	}
 	if _, err := s.Declare(t.Context(), declaration(2000), time.Now()); err == nil {

@@ -1,6 +1,10 @@
 // Package store keeps what stspub must not forget: the domains it publishes and how far each has come, the ids it ever
 // wrote, the policies it ever served, certificates and ACME data. It is the only place with SQL.
 //
+// A domain's life here: Declare adds it, Claim lends it to one worker at a time, Save keeps each step that the worker
+// takes and enters policies and ids in the books, Delete ends it. The books outlive it: senders hold a policy for its
+// max_age, and an id stands for one policy for ever (RFC 8461, Section 3.1).
+//
 // It decides nothing: what to write next is decided by package publish. What it promises is order and durability: when
 // a method returns nil, what it wrote survives a crash of the process and of the machine.
 package store

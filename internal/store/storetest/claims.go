@@ -150,6 +150,7 @@ func wakeTests() map[string]func(*env) {
 		"Wake/ClaimedIsKeptForItsEnd":   wakeClaimed,
 		"Wake/OverdueStaysMostOverdue":  wakeOverdue,
 		"Wake/AfterTheLeaseEnded":       wakeAfterLease,
+		"Wake/AnsweredByTheNextClaim":   wakeAnswered,
 		"Wake/OnceIsOnce":               wakeOnce,
 		"Wake/AllWhileSomeAreClaimed":   wakeAllClaimed,
 		"Wake/SavedByAnotherEndsItsUse": wakeSavedByAnother,
@@ -205,6 +206,17 @@ func wakeAfterLease(e *env) {
 	d := e.claim(5, 10*time.Minute, 1)[0]
 	d.Due = at(60)
 	e.must(e.Save(e.ctx(), &d, at(6)))
+	e.equal("due", d.Due, at(60))
+}
+
+// wakeAnswered has a claimed domain woken whose claimer never saves; the next claim is the answer.
+func wakeAnswered(e *env) {
+	e.start("a.example")
+	e.claim(0, 10*time.Minute, 1)
+	e.must(e.Wake(e.ctx(), "a.example", at(1)))
+	d := e.claim(10, 10*time.Minute, 1)[0]
+	d.Due = at(60)
+	e.must(e.Save(e.ctx(), &d, at(11)))
 	e.equal("due", d.Due, at(60))
 }
 

@@ -3,7 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -110,20 +110,26 @@ func eachCalls(e *env) {
 func eachMany(e *env) {
 	e.start("a.example", "b.example")
 	const walks = 40
-	var arrived sync.WaitGroup
-	arrived.Add(walks)
+	ctx, cancel := context.WithTimeout(e.ctx(), time.Minute) // an engine that blocks fails rather than hangs
+	defer cancel()
+	var arrived atomic.Int32
+	all := make(chan struct{})
 	var g errgroup.Group
 	for range walks {
 		g.Go(func() error {
-			return e.EachDomain(e.ctx(), func(d store.Domain) error {
-				if d.Name == "a.example" {
-					arrived.Done()
-					arrived.Wait()
+			return e.EachDomain(ctx, func(d store.Domain) error {
+				if d.Name == "a.example" && arrived.Add(1) == walks {
+					close(all)
 				}
-				if err := e.SetValue(e.ctx(), "test/walk", nil); err != nil {
+				select {
+				case <-all:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				if err := e.SetValue(ctx, "test/walk", nil); err != nil {
 					return err
 				}
-				_, err := e.Domain(e.ctx(), d.Name)
+				_, err := e.Domain(ctx, d.Name)
 				return err
 			})
 		})
@@ -215,8 +221,9 @@ func deleteStale(e *env) {
 func deleteComesBack(e *env) {
 	e.start("a.example")
 	d := e.domain("a.example")
-	e.save(&d, 1, func(s *store.State) { s.Served, s.ID, s.Intended, s.Record = "policy", "x", "id1", "r" })
 	versions := []int64{d.Version}
+	e.save(&d, 1, func(s *store.State) { s.Served, s.ID, s.Intended, s.Record = "policy", "x", "id1", "r" })
+	versions = append(versions, d.Version)
 	for range 3 {
 		e.must(e.Delete(e.ctx(), d))
 		e.equal("change", e.declare(file(domain("a.example")), at(0)), store.Change{Added: 1})
@@ -227,6 +234,7 @@ func deleteComesBack(e *env) {
 			stale.Version = v
 			e.is(e.Save(e.ctx(), &stale, at(1)), store.ErrStale)
 		}
+		versions = append(versions, back.Version)
 		e.save(&back, 1, func(s *store.State) { s.Served = "policy" })
 		versions = append(versions, back.Version)
 		d = back
