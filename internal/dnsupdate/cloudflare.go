@@ -214,6 +214,7 @@ func (a *cloudflareAccount) look(ctx context.Context, zone cfZone, name string) 
 		for _, r := range records {
 			switch {
 			case !strings.EqualFold(r.Name, name):
+				return nil, faultf(KindUnavailable, "malformed answer of the API: a record of %q", r.Name)
 			case r.Type == "CNAME":
 				return nil, faultf(KindCNAME, "the name is a CNAME to %q", unfqdn(r.Content))
 			case r.Type == "TXT":

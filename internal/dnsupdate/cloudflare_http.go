@@ -77,10 +77,14 @@ func (a *cloudflareAccount) get(ctx context.Context, path string, query url.Valu
 		return 0, err
 	}
 	var answer cfAnswer
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return 0, faultf(KindUnavailable, "malformed answer of the API: %w", err)
+	err = json.Unmarshal(body, &answer)
+	if err == nil && string(answer.Result) == "null" {
+		err = errors.New("no result") // is not an empty one: there may be records
 	}
-	if err := json.Unmarshal(answer.Result, result); err != nil {
+	if err == nil {
+		err = json.Unmarshal(answer.Result, result)
+	}
+	if err != nil {
 		return 0, faultf(KindUnavailable, "malformed answer of the API: %w", err)
 	}
 	if answer.ResultInfo != nil {

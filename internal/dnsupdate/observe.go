@@ -24,6 +24,7 @@ type Observer struct {
 
 	zones   cache[string] // name → zone
 	servers cache[[]server]
+	port    uint16 // of name servers; 0: 53
 }
 
 // Observe asks for the records of a type at a name. An error means that the zone or its servers cannot be found at all;
@@ -87,13 +88,16 @@ func (a *Answer) fill(r *dns.Msg, name string, qtype uint16) {
 		if unfqdn(rr.Header().Name) != name {
 			continue
 		}
-		switch {
-		case rr.Header().Rrtype == qtype:
+		cname, isAlias := rr.(*dns.CNAME)
+		asked := rr.Header().Rrtype == qtype
+		if isAlias {
+			a.CNAME = unfqdn(cname.Target)
+		}
+		if asked {
 			a.RRs = append(a.RRs, rr)
-		case rr.Header().Rrtype == dns.TypeCNAME:
-			a.CNAME = unfqdn(rr.(*dns.CNAME).Target)
-		default:
-			continue
+		}
+		if !asked && !isAlias {
+			continue // a signature, for example
 		}
 		if txt, ok := rr.(*dns.TXT); ok {
 			a.TXT = append(a.TXT, text(txt))

@@ -1,7 +1,9 @@
 package labtest
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -37,6 +39,12 @@ type resultInfo struct {
 // serve carries one request out, with the fault that is due.
 func (c *Cloudflare) serve(w http.ResponseWriter, r *http.Request) {
 	f := c.record(r)
+	// That the client is gone is seen only after the body is read.
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	if f.Delay > 0 {
 		select {
 		case <-time.After(f.Delay):
@@ -60,11 +68,11 @@ func (c *Cloudflare) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, nil, &apiError{status: http.StatusTooManyRequests, Code: 10429, Message: "Rate limited. Please wait and try again later."})
 		return
 	}
-	result, info, err := c.handle(r)
+	result, info, refused := c.handle(r)
 	if f.Cut {
 		panic(http.ErrAbortHandler) // cuts the connection
 	}
-	reply(w, result, info, err)
+	reply(w, result, info, refused)
 }
 
 // record notes a request and returns the fault for it.
