@@ -14,6 +14,7 @@ import (
 const (
 	keyClock    = "publish/clock"  // the latest time seen, RFC 3339
 	keyHold     = "publish/hold"   // why drains and deletions are held
+	clockKept   = 10 * time.Minute // how often the time is kept
 	clockEvery  = 30 * time.Second // how often the clock is looked at
 	jumpLive    = time.Hour        // a jump that counts, running
 	jumpStart   = 24 * time.Hour   // and across a restart
@@ -106,6 +107,7 @@ func (r *Reconciler) watchClock(ctx context.Context) {
 	tick := time.NewTicker(clockEvery)
 	defer tick.Stop()
 	last := time.Now()
+	kept := last
 	for {
 		select {
 		case <-ctx.Done():
@@ -113,7 +115,12 @@ func (r *Reconciler) watchClock(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if err := r.clockMoved(ctx, jumped(last, now)); err != nil && ctx.Err() == nil {
+		err := r.clockMoved(ctx, jumped(last, now))
+		if err == nil && now.Sub(kept) >= clockKept {
+			err = r.keepClock(ctx, now.UTC())
+			kept = now
+		}
+		if err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("clock not kept", "err", err)
 		}
 		last = now
@@ -129,11 +136,9 @@ func (r *Reconciler) clockMoved(ctx context.Context, jump time.Duration) error {
 		}
 	}
 	if jump < -clockEvery {
-		if err := r.Wake(ctx, ""); err != nil {
-			return err
-		}
+		return r.Wake(ctx, "")
 	}
-	return r.keepClock(ctx, now)
+	return nil
 }
 
 // startup is the comparison of DNS with the store after a start: many ids that the store does not know mean that it is

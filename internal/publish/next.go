@@ -48,6 +48,7 @@ type Want struct {
 	Adopt     bool // a foreign STSv1 record may be replaced
 	Alias     bool // the record lies in our alias zone, and the customer's _mta-sts is a CNAME to it
 	Announced bool // an id was ever intended for the record, or may have been before the store was lost
+	Restored  bool // the store was found to be an old copy since the domain came: senders may hold what it does not know
 	Record    string
 
 	Settle  time.Duration // after a changed body was seen live
@@ -171,7 +172,7 @@ type Decision struct {
 //   - delete before the horizon, or what was never written from here.
 func Next(w Want, s store.State, o Seen, now time.Time) Decision {
 	p := pass{w: w, s: s, o: o, now: now}
-	if s.Step == "" {
+	if s.Step == "" && s.Served == "" {
 		if o.Prior == nil {
 			return look(LookPrior)
 		}
@@ -410,9 +411,10 @@ func (p *pass) rotate() *Decision {
 	return p.wait(StepVerify, t.lag(intended), p.lagging(), 0)
 }
 
-// settle is how much of the settle time is left. It may be skipped only where nobody can hold an older answer.
+// settle is how much of the settle time is left. It may be skipped only where nobody can hold an older answer: no policy
+// host and no record existed when the domain came, and none was written since.
 func (p *pass) settle() time.Duration {
-	if p.s.Fresh && !p.w.Announced {
+	if p.s.Fresh && p.o.TXT.absent() && !p.w.Restored {
 		return 0
 	}
 	return max(p.w.Settle-p.o.Body.LiveFor, p.s.Settle.Sub(p.now), 0)
@@ -437,9 +439,12 @@ func (p *pass) intend() *Decision {
 // write asks for the record to be written, at most once in rewriteAfter.
 func (p *pass) write(value, why string) *Decision {
 	if left := rewriteAfter - p.now.Sub(p.s.Wrote); !p.s.Wrote.IsZero() && left > 0 && left <= rewriteAfter {
+		if p.s.Step == StepTXT { // the account refused it, and said why
+			return p.wait(StepTXT, p.s.Reason, p.s.Fault, left)
+		}
 		return p.wait(StepVerify, why, p.lagging(), 0)
 	}
-	p.s.Wrote = p.now
+	p.s.Wrote, p.s.Fresh = p.now, false
 	remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value })
 	return &Decision{State: p.s, Do: DoWrite, Add: value, Remove: remove}
 }

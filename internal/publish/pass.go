@@ -89,7 +89,8 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	if err != nil {
 		return w, fmt.Errorf("read the history of %s: %w", d.Name, err)
 	}
-	w.Announced = len(ids) > 0 || d.State.ID != "" || slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
+	w.Restored = slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
+	w.Announced = len(ids) > 0 || d.State.ID != "" || w.Restored
 	if !w.Drain {
 		policy, ok := set.mxsets[d.MXSet]
 		if !ok { // the domain was declared a moment ago, and the settings follow
@@ -280,15 +281,21 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return err
 	}
+	step := StepTXT
+	if dec.Do == DoDelete {
+		step = StepDrain
+	}
 	p := pass{s: d.State, now: time.Now()}
-	end := *p.wait(StepTXT, err.Error(), false, 0)
+	end := *p.wait(step, err.Error(), false, 0)
+	end.State.Failures++
+	end.After = min(rewriteAfter<<min(end.State.Failures-1, 10), writeRetryCap)
 	var failed *dnsupdate.Error
 	if errors.As(err, &failed) {
 		end.State.Fault = needsHuman(failed.Kind)
-		end.After = failed.RetryAfter
+		end.After = max(end.After, failed.RetryAfter)
 	}
-	if dec.Do == DoDelete {
-		end.State.Step = StepDrain
+	if errors.Is(err, dnsupdate.ErrConflict) { // nothing was written; look again and decide again
+		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
 	}
 	return r.rest(ctx, set, Want{Name: d.Name}, d, end)
 }
@@ -330,8 +337,10 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	return nil
 }
 
-// dnsRetryCap bounds what a provider's Retry-After may ask for.
-const dnsRetryCap = time.Hour
+const (
+	writeRetryCap = 15 * time.Minute // between writes that fail
+	dnsRetryCap   = time.Hour        // what a provider's Retry-After may ask for
+)
 
 // pause grows from a second, so that what is quick is seen quickly, to what a step is worth asking for.
 func pause(step string, failures int) time.Duration {

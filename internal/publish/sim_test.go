@@ -53,6 +53,7 @@ type sim struct {
 	senders  []simSender
 	restored bool // since the last backup was put back, nothing verified yet
 	gone     bool
+	fresh    bool // nothing existed before the domain came
 	serial   int
 }
 
@@ -85,7 +86,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	for i, mx := range []string{"mx1.example.net", "mx2.example.net", "*.mx.example.net"} {
 		s.policies = append(s.policies, policygen.Policy{Mode: policygen.Testing, MaxAge: 86400 * (i + 1), MX: []string{mx}}.Text())
 	}
-	s.want = s.policies[0]
+	s.want, s.fresh = s.policies[0], seed%2 == 0
 	s.senders = []simSender{{}, {}, {extends: true}}
 	return s
 }
@@ -112,7 +113,8 @@ func (s *sim) wanted() Want {
 	s.serial++
 	w := Want{
 		Name: "example.org", Record: "_mta-sts.example.org", Policy: s.want, Drain: s.removed, Adopt: true,
-		Announced: len(s.ids) > 0 || s.state.ID != "" || s.unknown, Settle: simSettle, TTL: simTTL, FreshID: fmt.Sprintf("id%d", s.serial),
+		Announced: len(s.ids) > 0 || s.state.ID != "" || s.unknown, Restored: s.unknown,
+		Settle: simSettle, TTL: simTTL, FreshID: fmt.Sprintf("id%d", s.serial),
 	}
 	if s.removed {
 		d := store.Domain{Name: w.Name, State: s.state}
@@ -135,7 +137,7 @@ func (s *sim) wanted() Want {
 func (s *sim) look(l Look, w Want, seen *Seen) {
 	switch l {
 	case LookPrior:
-		seen.Prior = &Prior{Existed: len(s.servers[0])+len(s.servers[1]) > 0 || s.hostOurs}
+		seen.Prior = &Prior{Existed: len(s.servers[0])+len(s.servers[1]) > 0 || !s.fresh}
 	case LookHost:
 		h := Host{Ours: s.hostOurs}
 		if !h.Ours {
@@ -276,9 +278,19 @@ func (s *sim) mayWrite(w Want, dec Decision, seen *Seen) {
 		s.bad("write %s, which stands for another text than is served", id)
 	case s.served != s.state.Served || seen.Body == nil || !seen.Body.Live:
 		s.bad("write %s before the body is live", id)
-	case id != s.state.ID && s.now.Sub(s.live) < simSettle:
+	case id != s.state.ID && s.now.Sub(s.live) < simSettle && !(s.fresh && s.first(id)):
 		s.bad("write %s after %s of settle time", id, s.now.Sub(s.live))
 	}
+}
+
+// first says that an id is the first that is written, where nothing was before.
+func (s *sim) first(id string) bool {
+	for _, v := range slices.Concat(s.servers[0], s.servers[1]) {
+		if v != policygen.RecordText(id) {
+			return false
+		}
+	}
+	return true
 }
 
 // mayDelete: no sender holds a policy that asks for anything, unless the customer left a week ago.

@@ -1,0 +1,312 @@
+package publish_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// world is what a reconciler sees and changes, in memory. It runs in a bubble of testing/synctest with a real store, so
+// that months pass in a moment.
+type world struct {
+	t    *testing.T
+	path string
+	conf *config.Config
+
+	store    store.Store
+	snapshot *publish.Snapshot
+	rec      *publish.Reconciler
+	stop     func()
+	ctx      context.Context // of this run; the test's own is not of the bubble
+
+	mu         sync.Mutex
+	prior      bool
+	host       map[policygen.Name]publish.Host // default: ours
+	cert       map[string]publish.Cert         // default: valid
+	txt        map[string][]string
+	uncovered  []string
+	delegation map[policygen.Name]bool
+	foreign    string
+	blind      bool // the body is not seen
+	applyErr   error
+	loadErr    error
+	applied    []dnsupdate.Change
+	steps      []string
+	wanted     map[string]bool
+	dropped    []string
+}
+
+func newWorld(t *testing.T, domains ...policygen.Name) *world {
+	t.Helper()
+	w := &world{
+		t: t, path: filepath.Join(t.TempDir(), "stspub.db"), prior: true,
+		host: make(map[policygen.Name]publish.Host), cert: make(map[string]publish.Cert), txt: make(map[string][]string),
+		delegation: make(map[policygen.Name]bool), wanted: make(map[string]bool),
+	}
+	w.conf = configuration(domains...)
+	return w
+}
+
+func configuration(domains ...policygen.Name) *config.Config {
+	c := &config.Config{
+		Server:   config.Server{Hostname: "sts.provider.test"},
+		Publish:  config.Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute},
+		Check:    config.Check{Every: 6 * time.Hour},
+		Accounts: map[string]config.Account{"main": {Name: "main"}},
+		Alias:    config.Alias{Zone: "a.provider.test", Account: "main"},
+		MXSets:   map[string]config.MXSet{"eu": mxset(policygen.Enforce, "mx1.provider.test")},
+	}
+	for _, name := range domains {
+		c.Domains = append(c.Domains, config.Domain{Name: name, MXSet: "eu", Publish: store.PublishZone, Account: "main"})
+	}
+	return c
+}
+
+func mxset(mode policygen.Mode, mx ...string) config.MXSet {
+	return config.MXSet{Name: "eu", Policy: policygen.Policy{Mode: mode, MaxAge: 7 * 86400, MX: mx}}
+}
+
+// start opens the store and runs a reconciler; the returned error is that of Start.
+func (w *world) start() error {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	w.ctx = ctx
+	st, err := store.OpenSQLite(ctx, w.path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.store, w.snapshot = st, publish.NewSnapshot()
+	w.rec = publish.New(publish.Config{
+		Store: st, Snapshot: w.snapshot, Sight: w, Certs: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+		Load: func() (*config.Config, []string, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.conf, nil, w.loadErr
+		},
+		Accepted:    func(context.Context, *config.Config) error { return nil },
+		OpenAccount: func(config.Account) (dnsupdate.Account, error) { return w, nil },
+		OnStep: func(name policygen.Name, step, message string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.steps = append(w.steps, fmt.Sprintf("%s %s: %s", name, step, message))
+		},
+	})
+	if _, err := w.rec.Start(ctx, w.conf); err != nil {
+		cancel()
+		return errors.Join(err, st.Close())
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.rec.Run(ctx)
+	}()
+	w.stop = func() {
+		cancel()
+		<-done
+		if err := st.Close(); err != nil {
+			w.t.Error(err)
+		}
+	}
+	return nil
+}
+
+// inBubble runs a test in a bubble, with a reconciler that runs.
+func inBubble(t *testing.T, domains []policygen.Name, f func(w *world)) {
+	t.Helper()
+	w := newWorld(t, domains...)
+	synctest.Test(t, func(t *testing.T) {
+		w.t = t
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { w.stop() }()
+		f(w)
+	})
+}
+
+// pass lets time go by, and everything that is due be done.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d) // in the bubble
+	synctest.Wait()
+}
+
+func (w *world) status(name policygen.Name) publish.Status {
+	w.t.Helper()
+	s, err := w.rec.Status(w.ctx, name)
+	if err != nil {
+		w.t.Fatalf("Status(%s): %v", name, err)
+	}
+	return s
+}
+
+// reach lets time go by in steps until a domain is at a step.
+func (w *world) reach(name policygen.Name, step string, within time.Duration) publish.Status {
+	w.t.Helper()
+	for range 200 {
+		if s := w.status(name); s.Step == step {
+			return s
+		}
+		w.pass(within / 200)
+	}
+	s := w.status(name)
+	w.t.Fatalf("%s is at step %s (%s), want %s within %s", name, s.Step, s.Reason, step, within)
+	return s
+}
+
+func (w *world) reload(force bool) (publish.ReloadReport, error) {
+	return w.rec.Reload(w.ctx, force)
+}
+
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+func (w *world) record(name policygen.Name) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.txt[name.RecordName()])
+}
+
+func (w *world) writes() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.applied)
+}
+
+// The world as [publish.Sight].
+
+func (w *world) Prior(context.Context, policygen.Name) publish.Prior {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return publish.Prior{Existed: w.prior}
+}
+
+func (w *world) Host(_ context.Context, name policygen.Name) publish.Host {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h, ok := w.host[name]; ok {
+		return h
+	}
+	return publish.Host{Ours: true}
+}
+
+func (w *world) Body(_ context.Context, name policygen.Name, text string) publish.Body {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	page, ok := w.snapshot.Policy(name.PolicyHost())
+	if w.blind || !ok || page.Text != text {
+		return publish.Body{Reason: "not seen"}
+	}
+	return publish.Body{Live: true}
+}
+
+func (w *world) TXT(_ context.Context, record string) publish.TXT {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := publish.Server{Name: "ns1"}
+	for _, v := range w.txt[record] {
+		if policygen.IsSTSv1(v) {
+			s.STS = append(s.STS, v)
+		} else {
+			s.Others++
+		}
+	}
+	return publish.TXT{Zone: "test", Servers: []publish.Server{s}}
+}
+
+func (w *world) MX(context.Context, policygen.Name, string) publish.MX {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return publish.MX{Known: true, Uncovered: slices.Clone(w.uncovered)}
+}
+
+func (w *world) Delegation(_ context.Context, name policygen.Name, record string) publish.Delegation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return publish.Delegation{Ours: w.delegation[name], Reason: "waiting for: CNAME → " + record}
+}
+
+func (w *world) Foreign(context.Context, policygen.Name) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.foreign
+}
+
+// The world as [publish.Certs].
+
+func (w *world) Want(host string) { w.change(func() { w.wanted[host] = true }) }
+
+func (w *world) Unwant(host string) { w.change(func() { delete(w.wanted, host) }) }
+
+func (w *world) Drop(_ context.Context, host string) error {
+	w.change(func() { w.dropped = append(w.dropped, host) })
+	return nil
+}
+
+func (w *world) Cert(host string) publish.Cert {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c, ok := w.cert[host]; ok {
+		return c
+	}
+	return publish.Cert{Valid: true, NotAfter: time.Now().Add(60 * 24 * time.Hour)}
+}
+
+// The world as [dnsupdate.Account].
+
+func (w *world) Name() string     { return "main" }
+func (w *world) Provider() string { return "test" }
+
+func (w *world) Apply(_ context.Context, c dnsupdate.Change) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applied = append(w.applied, c)
+	if w.applyErr != nil {
+		return w.applyErr
+	}
+	keep := slices.DeleteFunc(w.txt[c.Name], func(v string) bool { return slices.Contains(c.Remove, v) || v == c.Add })
+	if c.Add != "" {
+		keep = append(keep, c.Add)
+	}
+	w.txt[c.Name] = keep
+	return nil
+}
+
+// happened are the steps told of a domain, the first words of each.
+func (w *world) happened(name policygen.Name) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var steps []string
+	for _, s := range w.steps {
+		if rest, ok := strings.CutPrefix(s, string(name)+" "); ok {
+			step, _, _ := strings.Cut(rest, ":")
+			steps = append(steps, step)
+		}
+	}
+	return steps
+}
+
+func (w *world) faults() []string {
+	var all []string
+	for _, subject := range slices.Sorted(maps.Keys(w.rec.Faults())) {
+		all = append(all, subject+": "+w.rec.Faults()[subject])
+	}
+	return all
+}
