@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/stspub/stspub/internal/policygen"
 )
 
 const (
@@ -51,7 +53,7 @@ func (c Change) plan(found []string) (plan, error) {
 			p.add = false // it is there; further ones are not wanted
 		case text == c.Add || slices.Contains(c.Remove, text):
 			p.remove = append(p.remove, i)
-		case IsSTS(text):
+		case policygen.IsSTSv1(text):
 			return plan{}, &fault{op: opRead, kind: KindConflict, err: fmt.Errorf("the STSv1 record %q is there, too", text)}
 		}
 	}

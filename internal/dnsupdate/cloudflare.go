@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/policygen"
 )
 
 const (
@@ -148,7 +149,7 @@ func (a *cloudflareAccount) write(ctx context.Context, c Change, zone cfZone, fo
 		remove = append(remove, found[i])
 	}
 	if p.add && len(remove) > 0 {
-		at := max(0, slices.IndexFunc(remove, func(r cfRecord) bool { return IsSTS(r.text()) }))
+		at := max(0, slices.IndexFunc(remove, func(r cfRecord) bool { return policygen.IsSTSv1(r.text()) }))
 		patch = remove[at : at+1 : at+1]
 		remove = slices.Concat(remove[:at], remove[at+1:])
 	}
@@ -241,7 +242,7 @@ func (rs cfRecords) texts() []string {
 
 // late returns the record with a value, and whether another STSv1 record is older.
 func (rs cfRecords) late(value string) (ours cfRecord, late bool) {
-	sts := slices.DeleteFunc(slices.Clone(rs), func(r cfRecord) bool { return !IsSTS(r.text()) })
+	sts := slices.DeleteFunc(slices.Clone(rs), func(r cfRecord) bool { return !policygen.IsSTSv1(r.text()) })
 	slices.SortFunc(sts, func(x, y cfRecord) int {
 		return cmp.Or(cmp.Compare(x.CreatedOn, y.CreatedOn), cmp.Compare(x.ID, y.ID))
 	})

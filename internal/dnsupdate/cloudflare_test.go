@@ -23,71 +23,85 @@ const (
 
 const html502 = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>cloudflare</body></html>"
 
-// TestCloudflareMessages wants what an operator reads, word for word, whether the look fails or the write.
-func TestCloudflareMessages(t *testing.T) {
-	t.Parallel()
+// refusal is one way of the API to say no.
+type refusal struct {
+	fault labtest.CloudflareFault
+	kind  dnsupdate.Kind
+	wait  time.Duration // RetryAfter
+	want  string        // after the prefix
+}
+
+func refusals() map[string]refusal {
 	api := func(code int, message string) string {
 		return fmt.Sprintf(`{"success":false,"errors":[{"code":%d,"message":%q}],"messages":[],"result":null}`, code, message)
 	}
 	const give = "; give the API token the permissions Zone:Read and DNS:Edit for this zone, or replace it"
-	tests := map[string]struct {
-		fault labtest.CloudflareFault
-		kind  dnsupdate.Kind
-		wait  time.Duration
-		want  string
-	}{
+	return map[string]refusal{
 		"401": {
-			labtest.CloudflareFault{Status: 401, Body: api(1000, "Invalid API Token")}, dnsupdate.KindAuth, 0,
+			labtest.CloudflareFault{Status: 401, Body: api(1000, "Invalid API Token")},
+			dnsupdate.KindAuth, 0,
 			`the API says HTTP 401 Unauthorized, "Invalid API Token" (1000)` + give,
 		},
 		"403": {
-			labtest.CloudflareFault{Status: 403, Body: api(9109, "Unauthorized to access requested resource")}, dnsupdate.KindAuth, 0,
+			labtest.CloudflareFault{Status: 403, Body: api(9109, "Unauthorized to access requested resource")},
+			dnsupdate.KindAuth, 0,
 			`the API says HTTP 403 Forbidden, "Unauthorized to access requested resource" (9109)` + give,
 		},
 		"429": {
-			labtest.CloudflareFault{Status: 429, Body: api(10429, "Rate limited."), RetryAfter: "127"}, dnsupdate.KindRateLimited, 127 * time.Second,
+			labtest.CloudflareFault{Status: 429, Body: api(10429, "Rate limited."), RetryAfter: "127"},
+			dnsupdate.KindRateLimited, 127 * time.Second,
 			`the API says HTTP 429 Too Many Requests, "Rate limited." (10429); asking again in 2m7s`,
 		},
 		"429 without Retry-After": {
-			labtest.CloudflareFault{Status: 429, Body: "slow down"}, dnsupdate.KindRateLimited, 5 * time.Minute,
+			labtest.CloudflareFault{Status: 429, Body: "slow down"},
+			dnsupdate.KindRateLimited, 5 * time.Minute,
 			`the API says HTTP 429 Too Many Requests; asking again in 5m0s`,
 		},
 		"500": {
-			labtest.CloudflareFault{Status: 500, Body: api(7500, "internal error")}, dnsupdate.KindUnavailable, 0,
+			labtest.CloudflareFault{Status: 500, Body: api(7500, "internal error")},
+			dnsupdate.KindUnavailable, 0,
 			`the API says HTTP 500 Internal Server Error, "internal error" (7500); trying again later`,
 		},
 		"502 in HTML": {
-			labtest.CloudflareFault{Status: 502, Body: html502}, dnsupdate.KindUnavailable, 0,
+			labtest.CloudflareFault{Status: 502, Body: html502},
+			dnsupdate.KindUnavailable, 0,
 			`the API says HTTP 502 Bad Gateway; trying again later`,
 		},
 		"503": {
-			labtest.CloudflareFault{Status: 503, RetryAfter: "30"}, dnsupdate.KindUnavailable, 30 * time.Second,
+			labtest.CloudflareFault{Status: 503, RetryAfter: "30"},
+			dnsupdate.KindUnavailable, 30 * time.Second,
 			`the API says HTTP 503 Service Unavailable; trying again later`,
 		},
 		"no success, no reason": {
-			labtest.CloudflareFault{Status: 200, Body: `{"success":false,"errors":[],"result":null}`}, dnsupdate.KindUnavailable, 0,
+			labtest.CloudflareFault{Status: 200, Body: `{"success":false,"errors":[],"result":null}`},
+			dnsupdate.KindUnavailable, 0,
 			`the API says HTTP 200 OK; trying again later`,
 		},
 		"200 in HTML": {
-			labtest.CloudflareFault{Status: 200, Body: html502}, dnsupdate.KindUnavailable, 0,
+			labtest.CloudflareFault{Status: 200, Body: html502},
+			dnsupdate.KindUnavailable, 0,
 			`the API says HTTP 200 OK; trying again later`,
 		},
 		"no zone": {
-			labtest.CloudflareFault{Status: 404, Body: api(7003, "Could not route to /zones/0, perhaps your object identifier is invalid?")}, dnsupdate.KindNoZone, 0,
+			labtest.CloudflareFault{Status: 404, Body: api(7003, "Could not route to /zones/0, perhaps your object identifier is invalid?")},
+			dnsupdate.KindNoZone, 0,
 			`the API says HTTP 404 Not Found, "Could not route to /zones/0, perhaps your object identifier is invalid?" (7003)` +
 				"; add the zone to the provider's account, or include it in the API token",
 		},
 		"quota": {
-			labtest.CloudflareFault{Status: 400, Body: api(81045, "Record quota exceeded.")}, dnsupdate.KindQuota, 0,
+			labtest.CloudflareFault{Status: 400, Body: api(81045, "Record quota exceeded.")},
+			dnsupdate.KindQuota, 0,
 			`the API says HTTP 400 Bad Request, "Record quota exceeded." (81045); delete records, or have the provider raise the limit`,
 		},
 		"CNAME": {
-			labtest.CloudflareFault{Status: 400, Body: api(81053, "An A, AAAA, or CNAME record with that host already exists.")}, dnsupdate.KindCNAME, 0,
+			labtest.CloudflareFault{Status: 400, Body: api(81053, "An A, AAAA, or CNAME record with that host already exists.")},
+			dnsupdate.KindCNAME, 0,
 			`the API says HTTP 400 Bad Request, "An A, AAAA, or CNAME record with that host already exists." (81053)` +
 				`; delete the CNAME, or publish the domain as alias`,
 		},
 		"gone meanwhile": {
-			labtest.CloudflareFault{Status: 404, Body: api(81044, "Record does not exist.")}, dnsupdate.KindConflict, 0,
+			labtest.CloudflareFault{Status: 404, Body: api(81044, "Record does not exist.")},
+			dnsupdate.KindConflict, 0,
 			`the API says HTTP 404 Not Found, "Record does not exist." (81044)`,
 		},
 		"refused, with the cause in the chain": {
@@ -98,7 +112,12 @@ func TestCloudflareMessages(t *testing.T) {
 			labtest.CloudflareFault{Status: 301}, dnsupdate.KindRefused, 0, `the API says HTTP 301 Moved Permanently`,
 		},
 	}
-	for name, tt := range tests {
+}
+
+// TestCloudflareMessages wants what an operator reads, word for word, whether the look fails or the write.
+func TestCloudflareMessages(t *testing.T) {
+	t.Parallel()
+	for name, tt := range refusals() {
 		for _, op := range []struct{ name, method string }{{"read", http.MethodGet}, {"write", http.MethodPatch}} {
 			t.Run(name+"/"+op.name, func(t *testing.T) {
 				t.Parallel()

@@ -10,8 +10,8 @@
 // At one name there can be three kinds of TXT:
 //
 //   - ours: the values that a Change names, in Remove and in Add;
-//   - foreign STSv1 records: they begin with "v=STSv1" and the Change does not name them. Then nothing is written and the
-//     error is [ErrConflict]: whether to adopt them is decided above, by who knows the history;
+//   - foreign STSv1 records (see [policygen.IsSTSv1]) that the Change does not name. Then nothing is written and the error is
+//     [ErrConflict]: whether to adopt them is decided above, by who knows the history;
 //   - strangers: everything else (site verifications, SPF). They are never touched, byte for byte.
 //
 // What an account can hold to depends on its provider. RFC 2136 has prerequisites: the server compares and swaps by
@@ -25,17 +25,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/stspub/stspub/internal/config"
 )
-
-// stsPrefix is what an MTA-STS record begins with, well-formed or not. RFC 8461, Section 3.1.
-const stsPrefix = "v=STSv1"
-
-// IsSTS says whether a TXT value begins with "v=STSv1". What does not is a stranger.
-func IsSTS(text string) bool { return strings.HasPrefix(text, stsPrefix) }
 
 // Change replaces TXT values at one name, in one step.
 type Change struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/policygen"
 )
 
 // poller asks a server for the record without pause.
@@ -47,7 +48,7 @@ func (p *poller) see(r *dns.Msg) {
 	strangers := 0
 	for _, rr := range r.Answer {
 		switch text := strings.Join(rr.(*dns.TXT).Txt, ""); {
-		case dnsupdate.IsSTS(text):
+		case policygen.IsSTSv1(text):
 			ids = append(ids, text)
 		case text == "stranger":
 			strangers++

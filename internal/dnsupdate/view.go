@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/stspub/stspub/internal/policygen"
 )
 
 // View is what the authoritative servers of a zone answer about one name.
@@ -32,14 +34,14 @@ type Answer struct {
 	TTL time.Duration
 }
 
-// STS returns the TXT values that begin with "v=STSv1".
+// STS returns the TXT values that mean to be STSv1 records; see [policygen.IsSTSv1].
 func (a Answer) STS() []string {
-	return slices.DeleteFunc(slices.Clone(a.TXT), func(s string) bool { return !IsSTS(s) })
+	return slices.DeleteFunc(slices.Clone(a.TXT), func(s string) bool { return !policygen.IsSTSv1(s) })
 }
 
-// Strangers returns the TXT values that do not begin with "v=STSv1".
+// Strangers returns the other TXT values.
 func (a Answer) Strangers() []string {
-	return slices.DeleteFunc(slices.Clone(a.TXT), IsSTS)
+	return slices.DeleteFunc(slices.Clone(a.TXT), policygen.IsSTSv1)
 }
 
 // Complete says whether every server answered.
@@ -49,32 +51,12 @@ func (v View) Complete() bool {
 
 // Failed returns the answers that are none.
 func (v View) Failed() []Answer {
-	return v.where(func(a Answer) bool { return a.Err != nil })
-}
-
-// Exactly says whether every server answered with want and no other STSv1 record.
-func (v View) Exactly(want string) bool {
-	return v.Complete() && len(v.Other(want)) == 0
-}
-
-// Other returns the answers that do not hold want as the only STSv1 record; those with Err are not among them.
-func (v View) Other(want string) []Answer {
-	return v.where(func(a Answer) bool { return a.Err == nil && !slices.Equal(a.STS(), []string{want}) })
+	return slices.DeleteFunc(slices.Clone(v.Answers), func(a Answer) bool { return a.Err == nil })
 }
 
 // Absent says whether every server answered without any STSv1 record, and without a CNAME that might lead to one.
 func (v View) Absent() bool {
-	return v.Complete() && len(v.STS()) == 0 && v.CNAME() == ""
-}
-
-// STS returns the STSv1 values that any server holds, sorted, each once.
-func (v View) STS() []string {
-	var all []string
-	for _, a := range v.Answers {
-		all = append(all, a.STS()...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	return v.Complete() && v.CNAME() == "" && !slices.ContainsFunc(v.Answers, func(a Answer) bool { return len(a.STS()) > 0 })
 }
 
 // CNAME returns the target of the first server where the name is a CNAME; empty: at none.
@@ -94,8 +76,4 @@ func (v View) MaxTTL() time.Duration {
 		ttl = max(ttl, a.TTL)
 	}
 	return ttl
-}
-
-func (v View) where(f func(Answer) bool) []Answer {
-	return slices.DeleteFunc(slices.Clone(v.Answers), func(a Answer) bool { return !f(a) })
 }

@@ -84,7 +84,11 @@ func StartCloudflare(t testing.TB, zones ...string) *Cloudflare {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Close() })
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("stop DNS server: %v", err)
+		}
+	})
 	c := &Cloudflare{
 		Token: "token-with-DNS-edit-0123456789abcdef0123", ReadToken: "token-that-may-only-read-0123456789abcd",
 		DNS: d, t: t, quota: 200, limit: 1200, window: 5 * time.Minute,

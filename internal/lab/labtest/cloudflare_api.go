@@ -167,8 +167,10 @@ func (c *Cloudflare) authenticate(r *http.Request) *apiError {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	switch {
 	case scheme != "Bearer" || len(token) < 20:
-		return &apiError{status: http.StatusBadRequest, Code: 6003, Message: "Invalid request headers",
-			Chain: []*apiError{{Code: 6111, Message: "Invalid format for Authorization header"}}}
+		return &apiError{
+			status: http.StatusBadRequest, Code: 6003, Message: "Invalid request headers",
+			Chain: []*apiError{{Code: 6111, Message: "Invalid format for Authorization header"}},
+		}
 	case token == c.ReadToken && r.Method != http.MethodGet:
 		return &apiError{status: http.StatusForbidden, Code: 10000, Message: "Authentication error"}
 	case token != c.Token && token != c.ReadToken:

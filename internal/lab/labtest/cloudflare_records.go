@@ -134,8 +134,10 @@ func notThere() *apiError {
 }
 
 func invalid(code int, message string) *apiError {
-	return &apiError{status: http.StatusBadRequest, Code: 1004, Message: "DNS Validation Error",
-		Chain: []*apiError{{Code: code, Message: message}}}
+	return &apiError{
+		status: http.StatusBadRequest, Code: 1004, Message: "DNS Validation Error",
+		Chain: []*apiError{{Code: code, Message: message}},
+	}
 }
 
 // apply puts what a request says into a record.

@@ -74,8 +74,7 @@ func freePort(t testing.TB) int {
 		}
 		p, err := net.ListenPacket("udp", l.Addr().String())
 		l.Close()
-		if err == nil {
-			p.Close()
+		if err == nil && p.Close() == nil {
 			return l.Addr().(*net.TCPAddr).Port
 		}
 	}
