@@ -1,0 +1,10 @@
+// Package e2e holds stspub to its promises from outside: nothing but tests, in which the real binary runs as a process of
+// its own and is watched as the world would watch it.
+//
+// A world (see world_test.go) is one small internet: BIND, Knot, or a fake of Cloudflare with its name server; an ACME
+// authority that validates through that; a provider with its configuration file; and gates in the lines between them,
+// which a test shuts to have the daemon stand still at a step. Worlds share no address, so tests run side by side.
+//
+// A watcher (see watch_test.go) plays all senders at once: it asks for the record, then for the policy, without pause,
+// and notes whatever would lose mail: an id with the wrong policy, two records, none, an id that comes back.
+package e2e

@@ -1,0 +1,65 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"testing"
+
+	"github.com/stspub/stspub/internal/lab"
+)
+
+// binaryDir is where TestMain puts the program; the tests get it by the environment, as the programs that they start do.
+const binaryDir = "STSPUB_E2E_BIN"
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// run builds the program once, and runs the tests. What Pebble reads from the environment is set before it starts.
+func run(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "stspub-e2e-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	// A test starts it as another user.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, err
+	}
+	env := lab.CAEnviron()
+	env[binaryDir] = dir
+	for name, value := range env {
+		if err := os.Setenv(name, value); err != nil {
+			return 0, err
+		}
+	}
+	args := []string{"build", "-o", filepath.Join(dir, "stspub")}
+	if raceDetector() {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "../../cmd/stspub")...).CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build stspub: %w\n%s", err, out)
+	}
+	return m.Run(), nil
+}
+
+// raceDetector says whether the tests were built with it; then so is the program.
+func raceDetector() bool {
+	info, _ := debug.ReadBuildInfo()
+	for _, s := range info.Settings {
+		if s.Key == "-race" {
+			return s.Value == "true"
+		}
+	}
+	return false
+}
+
+func binary() string { return filepath.Join(os.Getenv(binaryDir), "stspub") }
