@@ -67,7 +67,8 @@ func (l loader) EachCertificate(_ context.Context, f func(store.Certificate) err
 	return nil
 }
 
-// TestMemory holds the budget: at most 5 KB a name after each was asked once.
+// TestMemory holds this package's part of the budget of 5 KB a name, after each was asked once. The rest is for the
+// garbage that the collector lets grow to as much again, and for the other packages.
 func TestMemory(t *testing.T) {
 	const n = 2000
 	issuer, err := issue(90*day, "authority.test")
@@ -97,8 +98,8 @@ func TestMemory(t *testing.T) {
 	}
 	each := (heap() - before) / n
 	t.Logf("%d bytes a name", each)
-	if each > 5000 {
-		t.Errorf("%d bytes a name, want at most 5000", each)
+	if each > 1200 {
+		t.Errorf("%d bytes a name, want at most 1200", each)
 	}
 	runtime.KeepAlive(k)
 }
@@ -111,14 +112,22 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-func TestLookupAllocatesNothing(t *testing.T) {
+// TestLookupAllocations: a name that is not there costs none, and one that is only what makes its key.
+func TestLookupAllocations(t *testing.T) {
 	k, names := full(t, 10)
-	for kind, name := range map[string]string{
-		"known": names[0], "known in capitals": "MTA-STS.Customer-000001.EXAMPLE.com.", "unknown": "mta-sts.unknown.example", "none": "",
+	const most = 15 // where the handshake around it has some 400
+	for _, tt := range []struct {
+		kind, name string
+		most       float64
+	}{
+		{"known", names[0], most},
+		{"known in capitals", "MTA-STS.Customer-000001.EXAMPLE.com.", most},
+		{"unknown", "mta-sts.unknown.example", 0},
+		{"none", "", 0},
 	} {
-		hello := &tls.ClientHelloInfo{ServerName: name}
-		if got := testing.AllocsPerRun(100, func() { k.GetCertificate(hello) }); got != 0 {
-			t.Errorf("%s: %v allocations", kind, got)
+		hello := &tls.ClientHelloInfo{ServerName: tt.name}
+		if got := testing.AllocsPerRun(100, func() { k.GetCertificate(hello) }); got > tt.most {
+			t.Errorf("%s: %v allocations, want at most %v", tt.kind, got, tt.most)
 		}
 	}
 }
