@@ -49,10 +49,14 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 	want := &Config{
 		Server: Server{Hostname: "sts.example.com", HTTPS: ":443", HTTP: ":80", Admin: "unix:/run/stspub/admin.sock"},
 		Store:  Store{Path: "/var/lib/stspub/stspub.db"},
-		ACME: ACME{Name: "letsencrypt", Email: "postmaster@example.com",
-			Directory: "https://acme-v02.api.letsencrypt.org/directory"},
-		Accounts: map[string]Account{"main": {Name: "main", Provider: "cloudflare", APIToken: "fake-token",
-			APIURL: "https://api.cloudflare.com/client/v4"}},
+		ACME: ACME{
+			Name: "letsencrypt", Email: "postmaster@example.com",
+			Directory: "https://acme-v02.api.letsencrypt.org/directory",
+		},
+		Accounts: map[string]Account{"main": {
+			Name: "main", Provider: "cloudflare", APIToken: "fake-token",
+			APIURL: "https://api.cloudflare.com/client/v4",
+		}},
 		Publish: Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute},
 		Check:   Check{Every: time.Hour, HTTPSPort: 443, SMTPPort: 25},
 		MXSets:  map[string]MXSet{"eu": set},

@@ -144,27 +144,39 @@ func TestWarnings(t *testing.T) {
 func warningEdits() []edit {
 	return []edit{
 		{name: "nothing to say"},
-		{"MX in U-labels", `"mx1.example.net"`, `"mx1.bücher.example", "*.Bücher.example"`,
+		{
+			"MX in U-labels", `"mx1.example.net"`, `"mx1.bücher.example", "*.Bücher.example"`,
 			`stspub.toml:9: mxset.eu.mx: "mx1.bücher.example" is published as "mx1.xn--bcher-kva.example"
-stspub.toml:9: mxset.eu.mx: "*.Bücher.example" is published as "*.xn--bcher-kva.example"`},
-		{"domain in U-labels", `"example.org"`, `"bücher.example"`,
-			`stspub.toml:13: domain.name: "bücher.example" is published as "xn--bcher-kva.example"`},
-		{"listed domain in U-labels", `max_age = "2w"`, "max_age = '2w'\ndomains_file = 'umlauts'\npublish = 'zone'\naccount = 'main'",
-			`umlauts:1: "bücher.example" is published as "xn--bcher-kva.example"`},
-		{"max_age under a day", `"2w"`, `86399`,
+stspub.toml:9: mxset.eu.mx: "*.Bücher.example" is published as "*.xn--bcher-kva.example"`,
+		},
+		{
+			"domain in U-labels", `"example.org"`, `"bücher.example"`,
+			`stspub.toml:13: domain.name: "bücher.example" is published as "xn--bcher-kva.example"`,
+		},
+		{
+			"listed domain in U-labels", `max_age = "2w"`, "max_age = '2w'\ndomains_file = 'umlauts'\npublish = 'zone'\naccount = 'main'",
+			`umlauts:1: "bücher.example" is published as "xn--bcher-kva.example"`,
+		},
+		{
+			"max_age under a day", `"2w"`, `86399`,
 			`stspub.toml:11: mxset.eu.max_age: 86399 is less than a day; a sender that has no mail for the domain within that ` +
-				`time has no policy when it is attacked (RFC 8461, Section 10.2)`},
-		{"unsigned updates", "", "[account.b]\nprovider = 'rfc2136'\nserver = '192.0.2.53'\n",
+				`time has no policy when it is attacked (RFC 8461, Section 10.2)`,
+		},
+		{
+			"unsigned updates", "", "[account.b]\nprovider = 'rfc2136'\nserver = '192.0.2.53'\n",
 			`stspub.toml:17: account.b: updates are not signed: whoever can send from this address can change the zone; ` +
-				`write key_name and key_file`},
+				`write key_name and key_file`,
+		},
 		{"unsigned updates on loopback", "", "[account.b]\nprovider = 'rfc2136'\nserver = '127.0.0.1:5353'\n", ""},
 	}
 }
 
 func TestManyWarningsOfAListAreCutShort(t *testing.T) {
 	t.Parallel()
-	_, got, problems := load(t, edit{old: `max_age = "2w"`,
-		new: "max_age = '2w'\ndomains_file = 'all-umlauts'\npublish = 'zone'\naccount = 'main'"})
+	_, got, problems := load(t, edit{
+		old: `max_age = "2w"`,
+		new: "max_age = '2w'\ndomains_file = 'all-umlauts'\npublish = 'zone'\naccount = 'main'",
+	})
 	lines := strings.Split(got, "\n")
 	if problems != "" || len(lines) != maxPerList {
 		t.Fatalf("%d warnings, problems %q, want %d and none", len(lines), problems, maxPerList)

@@ -112,8 +112,10 @@ func (l *loader) clashes() {
 		key, addr string
 		line      int
 	}{
-		{"server.https", s.HTTPS, t.HTTPS.line}, {"server.http", s.HTTP, t.HTTP.line},
-		{"server.admin", s.Admin, t.Admin.line}, {"server.health", s.Health, t.Health.line},
+		{"server.https", s.HTTPS, t.HTTPS.line},
+		{"server.http", s.HTTP, t.HTTP.line},
+		{"server.admin", s.Admin, t.Admin.line},
+		{"server.health", s.Health, t.Health.line},
 	}
 	for i, b := range listeners {
 		for _, a := range listeners[:i] {

@@ -129,10 +129,12 @@ func TestWholeConfiguration(t *testing.T) {
 		return policygen.Policy{Mode: mode, MaxAge: 86400, MX: []string{mx}}
 	}
 	want := &Config{
-		Server: Server{Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
+		Server: Server{
+			Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
 			Addresses: []netip.Addr{
 				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
-			}},
+			},
+		},
 		Store: Store{Path: at("data/stspub.db")},
 		DNS: DNS{
 			Resolvers: []string{"192.0.2.53:53", "192.0.2.54:5353", "[2001:db8::53]:53", "[2001:db8::54]:53", "[2001:db8::55]:5353"},
@@ -141,10 +143,14 @@ func TestWholeConfiguration(t *testing.T) {
 		ACME: ACME{Name: "own", Directory: "https://ca.example/dir", CAFile: at("ca.pem")},
 		Accounts: map[string]Account{
 			"main": {Name: "main", Provider: "cloudflare", APIToken: "token", APIURL: "http://127.0.0.1:8080/client/v4"},
-			"bind": {Name: "bind", Provider: "rfc2136", Server: "ns1.example.com:53", KeyName: "stspub",
-				KeyAlgorithm: "hmac-sha512", Key: "Z2VoZWlt"},
-			"knot": {Name: "knot", Provider: "rfc2136", Server: "[2001:db8::53]:53", KeyName: "k",
-				KeyAlgorithm: "hmac-sha256", Key: "a2V5"},
+			"bind": {
+				Name: "bind", Provider: "rfc2136", Server: "ns1.example.com:53", KeyName: "stspub",
+				KeyAlgorithm: "hmac-sha512", Key: "Z2VoZWlt",
+			},
+			"knot": {
+				Name: "knot", Provider: "rfc2136", Server: "[2001:db8::53]:53", KeyName: "k",
+				KeyAlgorithm: "hmac-sha256", Key: "a2V5",
+			},
 		},
 		Alias:   Alias{Zone: "alias.example.com", Account: "bind"},
 		Publish: Publish{Settle: 24 * time.Hour, TTL: time.Minute},

@@ -145,7 +145,8 @@ func TestParsePolicyReturnsWhatCouldBeRead(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]policygen.Policy{
 		"version: STSv1\n\nmode: enforce\nmax_age: 604800\nmx: mx_1.a.example\nmx: b.example\n": {
-			Mode: policygen.Enforce, MaxAge: 604800, MX: []string{"b.example"}},
+			Mode: policygen.Enforce, MaxAge: 604800, MX: []string{"b.example"},
+		},
 		"version: STSv1\nmode: enforce\nmax_age: 63115200\n": {Mode: policygen.Enforce, MaxAge: policygen.MaxAgeLimit},
 		"ext: \x80\nmax_age: 5\n":                            {MaxAge: 5},
 	} {

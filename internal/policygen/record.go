@@ -71,13 +71,17 @@ func parseRecordField(field string) (name, value string, err error) {
 	case !found:
 		return "", "", &FieldError{Field: "field", Value: field, Why: "has no equals sign; write name=value"}
 	case !isExtensionName(name):
-		return "", "", &FieldError{Field: "field", Value: field,
-			Why: "has a bad name; up to 32 letters, digits, and _ - . inside, no space before the equals sign"}
+		return "", "", &FieldError{
+			Field: "field", Value: field,
+			Why: "has a bad name; up to 32 letters, digits, and _ - . inside, no space before the equals sign",
+		}
 	case name == "id":
 		return name, value, checkID(value)
 	case value == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == '=' || r > '~' }):
-		return "", "", &FieldError{Field: "field", Value: field,
-			Why: "has a bad value; at least one printable ASCII character, no space and no equals sign"}
+		return "", "", &FieldError{
+			Field: "field", Value: field,
+			Why: "has a bad value; at least one printable ASCII character, no space and no equals sign",
+		}
 	}
 	return name, value, nil
 }

@@ -168,7 +168,8 @@ type row interface{ Scan(dest ...any) error }
 
 // collect returns all rows of a query.
 func collect[T any](ctx context.Context, s *SQLite, doing string, scan func(row) (T, error), query string,
-	args ...any) ([]T, error) {
+	args ...any,
+) ([]T, error) {
 	var all []T
 	keep := func(v T) error {
 		all = append(all, v)
@@ -184,13 +185,15 @@ func collect[T any](ctx context.Context, s *SQLite, doing string, scan func(row)
 // call the store: so streams take connections from a pool of their own without a bound, or a few at the same time
 // would wait for each other for ever.
 func stream[T any](ctx context.Context, s *SQLite, doing string, scan func(row) (T, error), f func(T) error,
-	query string) error {
+	query string,
+) error {
 	return each(ctx, s, s.streams, doing, scan, f, query)
 }
 
 // each calls f for each row of a query; an error of f is returned as it is.
 func each[T any](ctx context.Context, s *SQLite, pool *sql.DB, doing string, scan func(row) (T, error),
-	f func(T) error, query string, args ...any) error {
+	f func(T) error, query string, args ...any,
+) error {
 	rows, err := pool.QueryContext(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))

@@ -125,7 +125,8 @@ func storedSets(ctx context.Context, tx *sql.Tx) (map[setKey]*storedSet, error) 
 
 // declareMXSet brings sets and the table to policy p, writing only what differs.
 func declareMXSet(ctx context.Context, tx *sql.Tx, sets map[setKey]*storedSet, key setKey, owner string,
-	p policygen.Policy) error {
+	p policygen.Policy,
+) error {
 	mx, err := json.Marshal(p.MX)
 	if err != nil {
 		return err

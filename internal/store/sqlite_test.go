@@ -76,13 +76,17 @@ func number(t *testing.T, c *sql.Conn, query string) int {
 func declaration(n int) store.Declaration {
 	d := store.Declaration{
 		Owner: store.OwnerFile,
-		MXSets: []store.MXSet{{Tenant: "default", Name: "eu",
-			Policy: policygen.Policy{Mode: "enforce", MaxAge: 604800, MX: []string{"mx.example.net"}}}},
+		MXSets: []store.MXSet{{
+			Tenant: "default", Name: "eu",
+			Policy: policygen.Policy{Mode: "enforce", MaxAge: 604800, MX: []string{"mx.example.net"}},
+		}},
 		Domains: make([]store.Domain, n),
 	}
 	for i := range d.Domains {
-		d.Domains[i] = store.Domain{Name: policygen.Name(fmt.Sprintf("d%06d.example", i)), Tenant: "default", MXSet: "eu",
-			Publish: store.PublishZone, Account: "main"}
+		d.Domains[i] = store.Domain{
+			Name: policygen.Name(fmt.Sprintf("d%06d.example", i)), Tenant: "default", MXSet: "eu",
+			Publish: store.PublishZone, Account: "main",
+		}
 	}
 	return d
 }

@@ -130,7 +130,8 @@ func idsEntered(e *env) {
 	e.save(&other, 5, func(s *store.State) { s.Served, s.Record, s.Intended = "A", "r2", "id3" })
 
 	e.equal("ids", e.ids("r1"), []store.WrittenID{
-		{ID: "id2", Text: "B", Intended: at(3)}, {ID: "id1", Text: "A", Intended: at(1)}})
+		{ID: "id2", Text: "B", Intended: at(3)}, {ID: "id1", Text: "A", Intended: at(1)},
+	})
 	e.equal("ids", e.ids("r2"), []store.WrittenID{{ID: "id3", Text: "A", Intended: at(5)}})
 }
 

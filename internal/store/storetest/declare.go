@@ -123,7 +123,8 @@ func declarePolicy(e *env) {
 		change(&decl.MXSets[0].Policy)
 		e.equal("change", e.declare(decl, at(now)), store.Change{Changed: 2})
 		e.equal("due", dues(e), map[policygen.Name]time.Time{
-			"api.example": at(now), "drains.example": at(60), "eu.example": at(now), "us.example": at(60)})
+			"api.example": at(now), "drains.example": at(60), "eu.example": at(now), "us.example": at(60),
+		})
 		got, err := e.MXSets(e.ctx())
 		e.must(err)
 		e.equal("mx sets", got, decl.MXSets)

@@ -36,8 +36,10 @@ func domainNotFound(e *env) {
 }
 
 func eachByName(e *env) {
-	want := []policygen.Name{"a-b.example", "a.a-b.example", "a.example", "a0.example", "aa.example", "b.example",
-		"xn--bcher-kva.example", "z.example"}
+	want := []policygen.Name{
+		"a-b.example", "a.a-b.example", "a.example", "a0.example", "aa.example", "b.example",
+		"xn--bcher-kva.example", "z.example",
+	}
 	e.start("z.example", "aa.example", "a.example", "xn--bcher-kva.example", "a-b.example", "b.example", "a0.example",
 		"a.a-b.example")
 	e.equal("names", names(e.domains()), want)

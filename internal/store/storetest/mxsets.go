@@ -75,8 +75,10 @@ func mxsetsTenants(e *env) {
 	e.equal("mx sets", e.mxsets(), two)
 
 	two[1].Policy.MaxAge = 2
-	e.equal("change", e.declare(store.Declaration{Owner: store.OwnerFile, MXSets: two,
-		Domains: []store.Domain{domain("a.example"), theirs}}, at(1)), store.Change{Changed: 1})
+	e.equal("change", e.declare(store.Declaration{
+		Owner: store.OwnerFile, MXSets: two,
+		Domains: []store.Domain{domain("a.example"), theirs},
+	}, at(1)), store.Change{Changed: 1})
 	e.equal("due", e.domain("b.example").Due, at(1))
 }
 

@@ -143,8 +143,10 @@ func saveTimes(e *env) {
 func saveTexts(e *env) {
 	e.start("a.example")
 	d := e.domain("a.example")
-	for i, text := range []string{"version: STSv1\r\nmode: none\r\n", "'; DROP TABLE domains; --", "grün ✓ %s ?1 $1", "a\\b\t\"c\"",
-		strings.Repeat("mx: mx.example.net\r\n", 3000)} {
+	for i, text := range []string{
+		"version: STSv1\r\nmode: none\r\n", "'; DROP TABLE domains; --", "grün ✓ %s ?1 $1", "a\\b\t\"c\"",
+		strings.Repeat("mx: mx.example.net\r\n", 3000),
+	} {
 		e.save(&d, i, func(s *store.State) { s.Served, s.Reason, s.Forced = text, text, text })
 		e.equal("stored", e.domain("a.example"), d)
 		h := e.history("a.example")

@@ -101,9 +101,11 @@ func at(i int) time.Time {
 func sets() []store.MXSet {
 	return []store.MXSet{
 		{Tenant: "default", Name: "eu", Policy: policygen.Policy{Mode: "enforce", MaxAge: 604800, MX: []string{
-			"mx1.example.net", "*.eu.mx.example.net"}}},
+			"mx1.example.net", "*.eu.mx.example.net",
+		}}},
 		{Tenant: "default", Name: "us", Policy: policygen.Policy{Mode: "testing", MaxAge: 86400, MX: []string{
-			"mx.us.example.net"}}},
+			"mx.us.example.net",
+		}}},
 	}
 }
 

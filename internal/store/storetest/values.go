@@ -159,7 +159,8 @@ func durableWorks(e *env) {
 	e.reopen()
 	e.save(&d, 2, func(s *store.State) { s.Served = "B" })
 	e.equal("history", e.history("a.example"), []store.Served{
-		{Text: "A", From: at(1), To: at(2)}, {Text: "B", From: at(2)}})
+		{Text: "A", From: at(1), To: at(2)}, {Text: "B", From: at(2)},
+	})
 	e.equal("change", e.declare(file(domain("a.example")), at(3)), store.Change{})
 }
 
