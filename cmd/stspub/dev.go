@@ -28,7 +28,7 @@ is an ordinary one: edit it, send SIGHUP, and watch the change go out: policy, s
   stspub dev --dir lab     # keeps its files there; a second run goes on with them`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			remove := func() error { return nil }
+			var remove func() error
 			if o.Dir, remove, err = devDir(o.Dir); err != nil {
 				return err
 			}

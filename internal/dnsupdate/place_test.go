@@ -52,7 +52,7 @@ func places() map[string]func(t *testing.T) *place {
 
 func cloudflarePlace(t *testing.T) (*labtest.Cloudflare, *place) {
 	c := labtest.StartCloudflare(t, "example.com", zone)
-	for _, line := range strings.Split(strings.TrimSpace(zoneText), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(zoneText), "\n") {
 		f := strings.SplitN(line, " ", 4)
 		c.Put(f[0]+"."+zone, f[2], strings.TrimSuffix(f[3], "."))
 	}

@@ -98,7 +98,7 @@ func StartCA(ctx context.Context, o CAOptions) (*CA, error) {
 		},
 	}
 	go c.server.ServeTLS(l, "", "") // ended by Close
-	context.AfterFunc(ctx, func() { c.Close() })
+	context.AfterFunc(ctx, func() { _ = c.Close() }) // nobody is left to tell
 	return c, nil
 }
 

@@ -89,7 +89,7 @@ func StartDNS(ctx context.Context, o DNSOptions) (*DNS, error) {
 		<-started
 		d.servers = append(d.servers, s)
 	}
-	context.AfterFunc(ctx, func() { d.Close() })
+	context.AfterFunc(ctx, func() { _ = d.Close() }) // nobody is left to tell
 	return d, nil
 }
 
