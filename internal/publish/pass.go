@@ -293,6 +293,9 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 	if errors.As(err, &failed) {
 		end.State.Fault = needsHuman(failed.Kind)
 		end.After = max(end.After, failed.RetryAfter)
+		if failed.Op == "read" || end.State.Fault {
+			end.State.Wrote = time.Time{} // nothing was written, so whoever mends it and reloads need not wait
+		}
 	}
 	if errors.Is(err, dnsupdate.ErrConflict) { // nothing was written; look again and decide again
 		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
@@ -325,8 +328,8 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	default:
 		after = min(after, max(every, dnsRetryCap))
 	}
-	if w.Drain && !d.State.Horizon.IsZero() {
-		after = min(after, max(time.Until(d.State.Horizon), time.Second))
+	if left := time.Until(d.State.Horizon); w.Drain && left > 0 {
+		after = min(after, left)
 	}
 	d.Due = time.Now().Add(after)
 	if err := r.save(ctx, d); err != nil {

@@ -1,0 +1,127 @@
+package publish_test
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
+)
+
+// A clock that is a day ahead after a restart must not end anybody's drain.
+func TestClockAheadHoldsDeletions(t *testing.T) {
+	inBubble(t, []policygen.Name{one, two}, func(w *world) {
+		w.reach(one, publish.StepLive, 10*time.Minute)
+		w.change(func() { w.conf.Domains = w.conf.Domains[1:] })
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		s := w.reach(one, publish.StepDrain, 15*time.Minute)
+		w.stop()
+		time.Sleep(time.Until(s.Horizon) + time.Hour) // to the server, its clock jumped by a week
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(3 * 24 * time.Hour)
+		held := w.status(one)
+		if len(w.record(one)) != 1 || !held.Fault || !strings.Contains(held.Reason, "if the clock is right, confirm with: stspub reload --force") {
+			t.Errorf("record %q, fault %v, reason %q; want the record, and a fault that says how to go on", w.record(one), held.Fault, held.Reason)
+		}
+		if got := w.faults(); len(got) != 1 || !strings.HasPrefix(got[0], "hold: the clock says ") {
+			t.Errorf("faults = %q, want the hold", got)
+		}
+		w.stop()
+		if err := w.start(); err != nil { // a restart does not confirm it
+			t.Fatal(err)
+		}
+		w.pass(24 * time.Hour)
+		if len(w.record(one)) != 1 || len(w.faults()) != 1 {
+			t.Errorf("after another restart: record %q, faults %q; want both", w.record(one), w.faults())
+		}
+		r, err := w.reload(true)
+		if err != nil || len(r.Forced) != 1 {
+			t.Fatalf("reload --force = %+v, %v, want the hold in it", r, err)
+		}
+		w.pass(24 * time.Hour)
+		if got := w.record(one); len(got) != 0 || len(w.faults()) != 0 {
+			t.Errorf("confirmed: record %q, faults %q; want none", got, w.faults())
+		}
+	})
+}
+
+// An old copy of the store does not know the ids in DNS. It must not delete, and senders get fresh ids.
+func TestRestoredStore(t *testing.T) {
+	names := []policygen.Name{"a.test", "b.test", "c.test", "d.test"}
+	inBubble(t, names, func(w *world) {
+		for _, name := range names {
+			w.reach(name, publish.StepLive, 20*time.Minute)
+		}
+		w.change(func() { w.conf.Domains = w.conf.Domains[1:] })
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		w.reach("a.test", publish.StepDrain, 20*time.Minute)
+		w.stop()
+		old, err := os.ReadFile(w.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		w.change(func() { w.conf.MXSets["eu"] = mxset(policygen.Enforce, "mx2.provider.test") })
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(30 * time.Minute)
+		before := w.status("b.test")
+		w.stop()
+		if err := os.WriteFile(w.path, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(12 * time.Hour)
+		if got := w.faults(); len(got) != 1 || !strings.HasPrefix(got[0], "hold: DNS holds ids that the store does not know, of 2 domains (") {
+			t.Errorf("faults = %q, want that the store is an old copy", got)
+		}
+		after := w.status("b.test")
+		if after.Step != publish.StepLive || after.ID == before.ID || !slices.Equal(w.record("b.test"), []string{policygen.RecordText(after.ID)}) {
+			t.Errorf("step %s, id %s (in the lost store: %s), record %q; want live under a fresh id", after.Step, after.ID, before.ID,
+				w.record("b.test"))
+		}
+		w.pass(8 * 24 * time.Hour)
+		if got := w.record("a.test"); len(got) != 1 {
+			t.Errorf("record of the draining domain = %q, want it held", got)
+		}
+	})
+}
+
+func TestClockJumpWhileRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, one)
+		w.t = t
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { w.stop() }()
+		for jump, held := range map[time.Duration]bool{
+			30 * time.Minute: false, -30 * time.Minute: false, 61 * time.Minute: true, -61 * time.Minute: true,
+		} {
+			if err := publish.ClockMoved(w.rec, w.ctx, jump); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(w.faults()) > 0; got != held {
+				t.Errorf("jump by %s: held %v, want %v", jump, got, held)
+			}
+			if _, err := w.reload(true); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
