@@ -24,11 +24,11 @@ import (
 
 // TestImage builds the image, and runs it as compose.yaml says, in a network of its own as Docker would.
 func TestImage(t *testing.T) {
+	p := project(t)
+	service := p.Services["stspub"]
 	e := newEngine(t)
 	context, commit := checkout(t, "v1.2.3")
 	image := e.image(t, context)
-	p := project(t)
-	service := p.Services["stspub"]
 	args := append([]string{"--network", "none"}, podmanArgs(t, p, service)...)
 	once := append([]string{"run", "--rm"}, args...)
 
