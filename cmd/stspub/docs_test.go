@@ -1,0 +1,116 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stspub/stspub/internal/config"
+)
+
+// blocks returns the fenced blocks of a language in a Markdown file, without their indentation.
+func blocks(t *testing.T, path, language string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	fence := regexp.MustCompile("(?ms)^( *)```" + language + "\n(.*?)^ *```$")
+	for _, m := range fence.FindAllStringSubmatch(string(text), -1) {
+		var lines []string
+		for line := range strings.Lines(m[2]) {
+			lines = append(lines, strings.TrimPrefix(line, m[1]))
+		}
+		found = append(found, strings.Join(lines, ""))
+	}
+	return found
+}
+
+func TestConfigurationsInREADME(t *testing.T) {
+	dir := t.TempDir()
+	whole := 0
+	found := blocks(t, "../../README.md", "toml")
+	for i, text := range found {
+		if !strings.Contains(text, "server.hostname") { // a part, which goes with the first whole one
+			text = found[0] + text
+		} else {
+			whole++
+		}
+		text = strings.ReplaceAll(text, "/etc/stspub/", dir+"/")
+		for _, secret := range []string{"cloudflare.token", "tsig.key"} {
+			if err := os.WriteFile(filepath.Join(dir, secret), []byte("c2VjcmV0c2VjcmV0\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := filepath.Join(dir, "stspub.toml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		conf, warnings, err := config.Load(path, func(string) string { return "" })
+		if err != nil || len(warnings) > 0 || len(conf.Domains) != 1 {
+			t.Errorf("configuration %d of README.md: %v, warnings %v", i+1, err, warnings)
+		}
+	}
+	if whole != 2 {
+		t.Errorf("README.md has %d whole configurations, want one for each provider", whole)
+	}
+}
+
+// Every command line in the documents is one that stspub understands; what the commands do is tested elsewhere.
+func TestCommandLinesInDocuments(t *testing.T) {
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inline := regexp.MustCompile("`stspub ([^`\n]+)`")
+	lines := 0
+	for _, path := range append(documents, "../../README.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var calls []string
+		for _, m := range inline.FindAllStringSubmatch(string(text), -1) {
+			calls = append(calls, m[1])
+		}
+		for _, block := range blocks(t, path, "sh") {
+			for line := range strings.Lines(block) {
+				if call, ok := strings.CutPrefix(strings.TrimSpace(line), "stspub "); ok {
+					calls = append(calls, call)
+				}
+			}
+		}
+		for _, call := range calls {
+			lines++
+			cmd, rest, err := newRoot().Find(strings.Fields(call))
+			if err == nil {
+				err = cmd.ParseFlags(rest)
+			}
+			if err == nil && cmd.Name() != "completion" {
+				err = cmd.ValidateArgs(cmd.Flags().Args())
+			}
+			if err != nil && !strings.HasPrefix(call, "serve") {
+				t.Errorf("%s: stspub %s: %v", path, call, err)
+			}
+		}
+	}
+	if lines < 10 {
+		t.Errorf("%d command lines in the documents, want those of README.md", lines)
+	}
+}
+
+func TestREADMENamesTheTwoCommands(t *testing.T) {
+	text := strings.Join(blocks(t, "../../README.md", "sh"), "")
+	for _, command := range []string{"go run ./cmd/stspub dev\n", "./test\n"} {
+		if !strings.Contains(text, command) {
+			t.Errorf("README.md lacks the command %q", command)
+		}
+	}
+	ci, err := os.ReadFile("../../.ci/run")
+	if err != nil || !strings.Contains(string(ci), "./test") {
+		t.Errorf(".ci/run does not call ./test: %v", err)
+	}
+}
