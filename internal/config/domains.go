@@ -20,6 +20,10 @@ func (l *loader) timing() {
 		Settle: l.duration("publish.settle", p.Settle, 5*time.Minute, time.Second, day, `"1s" to "24h"`),
 		TTL:    l.duration("publish.ttl", p.TTL, 300*time.Second, time.Minute, time.Hour, `"60s" to "3600s"`),
 	}
+	if l.cfg.Publish.Settle < 5*time.Minute {
+		l.warn(p.Settle.line, "publish.settle", "%q is for laboratories: some senders remember an old policy for 5m, and file it under "+
+			"the new id", p.Settle.text)
+	}
 	if l.cfg.Publish.TTL%time.Second != 0 {
 		l.problem(p.TTL.line, "publish.ttl", "%q has a fraction of a second; write whole seconds", p.TTL.text)
 	}

@@ -145,6 +145,10 @@ func warningEdits() []edit {
 	return []edit{
 		{name: "nothing to say"},
 		{
+			"settle of a laboratory", "[mxset.eu]", "[publish]\nsettle = '4m59s'\n[mxset.eu]",
+			`stspub.toml:9: publish.settle: "4m59s" is for laboratories: some senders remember an old policy for 5m, and file it under the new id`,
+		},
+		{
 			"MX in U-labels", `"mx1.example.net"`, `"mx1.bücher.example", "*.Bücher.example"`,
 			`stspub.toml:9: mxset.eu.mx: "mx1.bücher.example" is published as "mx1.xn--bcher-kva.example"
 stspub.toml:9: mxset.eu.mx: "*.Bücher.example" is published as "*.xn--bcher-kva.example"`,

@@ -1,0 +1,133 @@
+package publish
+
+import (
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// Want is what is desired of a domain, and what the decision has to know beside its state.
+type Want struct {
+	Name      policygen.Name
+	Policy    string // the text to serve; for a draining domain the one with mode none
+	Drain     bool
+	Adopt     bool // a foreign STSv1 record may be replaced
+	Alias     bool // the record lies in our alias zone, and the customer's _mta-sts is a CNAME to it
+	Announced bool // an id was ever intended for the record, or may have been before the store was lost
+	Restored  bool // the store was found to be an old copy since the domain came: senders may hold what it does not know
+	Record    string
+
+	Settle  time.Duration // after a changed body was seen live
+	TTL     time.Duration // of the record
+	MaxAge  time.Duration // the largest max_age ever served for the domain, mode none left out
+	FreshID string        // an id that nobody ever saw, for the case that one is needed
+
+	HoldStart string // why no drain may begin; empty: it may
+	HoldEnd   string // why nothing may be deleted; empty: it may
+}
+
+// Seen is what was looked at in this pass. A nil part was not looked at.
+type Seen struct {
+	Prior      *Prior
+	Host       *Host
+	Cert       *Cert
+	Body       *Body
+	TXT        *TXT
+	MX         *MX
+	Delegation *Delegation
+}
+
+// Prior is what stood in DNS when the domain came.
+type Prior struct{ Existed bool } // a policy host or an _mta-sts record existed, or may have
+
+// Host is where the policy host points.
+type Host struct {
+	Ours   bool          // the CNAME is our target, or every address is ours
+	Proven bool          // every authoritative server says that it is not ours
+	TTL    time.Duration // how long caches may hold another place, where it points or where we were; zero: none
+	Reason string        // why it is not ours
+}
+
+// Cert is the certificate of the policy host.
+type Cert struct {
+	Valid    bool
+	Reason   string    // why it is not
+	Fault    bool      // the CA refused
+	NotAfter time.Time // its end
+	Problem  string    // why the last order failed, also of a valid one; empty: it did not
+}
+
+// Body is the policy as it is seen at every node and by its public name.
+type Body struct {
+	Live    bool          // it is State.Served, byte for byte
+	LiveFor time.Duration // since when without interruption, by the monotonic clock
+	Reason  string
+}
+
+// MX is the domain's MX in DNS against Want.Policy.
+type MX struct {
+	Known     bool
+	Uncovered []string // hosts that no pattern of the policy matches
+	Reason    string   // why it is not known
+}
+
+// TXT is what the authoritative servers answer for the record.
+type TXT struct {
+	Zone    string
+	Servers []Server
+	Ours    []string // those STSv1 values seen whose id was ever intended here
+}
+
+// Server is the answer of one authoritative server.
+type Server struct {
+	Name   string
+	Err    string   // it did not answer; the rest is empty
+	CNAME  string   // the name is a CNAME to this
+	STS    []string // TXT values that begin with v=STSv1
+	Others int      // other TXT at the name
+}
+
+// Delegation is where the customer's _mta-sts leads.
+type Delegation struct {
+	Ours   bool
+	Reason string
+}
+
+// Look is something to be looked at before a decision is possible.
+type Look int
+
+// What there is to look at. The zero Look is nothing.
+const (
+	LookPrior Look = iota + 1
+	LookHost
+	LookCert
+	LookBody
+	LookTXT
+	LookMX
+	LookDelegation
+)
+
+// Effect is something to be done in the world.
+type Effect int
+
+// What there is to do. State is committed before.
+const (
+	DoNothing Effect = iota
+	DoServe          // serve State.Served from now on
+	DoWrite          // Add comes, Remove goes, in one step
+	DoDelete         // Remove goes
+	DoForget         // stop serving, delete the certificate and the domain
+)
+
+// Decision is the next thing to do for one domain: look at Look, or else commit State, then do Do, and decide again
+// unless Wait is set.
+type Decision struct {
+	Look   Look
+	State  store.State
+	Do     Effect
+	Add    string
+	Remove []string
+	Wait   bool          // nothing more can be done now
+	After  time.Duration // when Wait: decide again then; zero: growing pauses
+}
