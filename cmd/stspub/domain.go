@@ -232,10 +232,13 @@ the first id of this server, after the policy is live here; until then it stays.
 
 func newRecords() *cobra.Command {
 	s := &server{}
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:               "records DOMAIN",
-		Short:             "Print what the owner of a domain puts into DNS, as zone-file lines",
-		Example:           "  stspub records example.org >>customer.zone",
+		Use:   "records DOMAIN",
+		Short: "Print what the owner of a domain puts into DNS, as zone-file lines",
+		Long: `records prints the records that the owner of a domain sets, as lines of a zone file. What must wait is a comment that
+says for what.`,
+		Example:           "  stspub records example.org\n  stspub records example.org --json",
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: s.completeDomain,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -247,6 +250,9 @@ func newRecords() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(d.Records)
+			}
 			for _, r := range d.Records {
 				fmt.Fprintln(cmd.OutOrStdout(), r)
 			}
@@ -254,6 +260,7 @@ func newRecords() *cobra.Command {
 		},
 	}
 	s.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of the lines")
 	return cmd
 }
 

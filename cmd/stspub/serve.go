@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,12 +51,13 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 func newConfig() *cobra.Command {
+	var asJSON bool
 	check := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Read a configuration, and say everything that is wrong with it",
 		Long: `check reads a configuration with all that it names (secrets, lists of domains), starts nothing, and prints
 every mistake with its place. The exit code is 1 if there is one.`,
-		Example: "  stspub config check /etc/stspub/stspub.toml",
+		Example: "  stspub config check /etc/stspub/stspub.toml\n  stspub config check new.toml --json",
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := defaultConfig
@@ -61,6 +65,9 @@ every mistake with its place. The exit code is 1 if there is one.`,
 				path = args[0]
 			}
 			conf, warnings, err := config.Load(path, os.Getenv)
+			if asJSON {
+				return writeFound(cmd.OutOrStdout(), warnings, err)
+			}
 			for _, w := range warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), w)
 			}
@@ -73,5 +80,30 @@ every mistake with its place. The exit code is 1 if there is one.`,
 			return nil
 		},
 	}
+	check.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return group(&cobra.Command{Use: "config", Short: "Look at configurations", Example: "  stspub config check stspub.toml"}, check)
+}
+
+// writeFound prints what is wrong with a configuration as JSON.
+func writeFound(w io.Writer, warnings []config.Warning, err error) error {
+	found := struct {
+		OK       bool     `json:"ok"`
+		Problems []string `json:"problems"`
+		Warnings []string `json:"warnings"`
+	}{OK: err == nil, Problems: []string{}, Warnings: []string{}}
+	for _, warning := range warnings {
+		found.Warnings = append(found.Warnings, warning.String())
+	}
+	if err != nil {
+		found.Problems = strings.Split(err.Error(), "\n")
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	if encodeErr := e.Encode(found); encodeErr != nil {
+		return encodeErr
+	}
+	if err != nil {
+		return errFault
+	}
+	return nil
 }
