@@ -97,7 +97,7 @@ func StartCA(ctx context.Context, o CAOptions) (*CA, error) {
 			ReadHeaderTimeout: 10 * time.Second,
 		},
 	}
-	go c.server.ServeTLS(l, "", "") // ended by Close
+	go c.server.ServeTLS(l, "", "")                  // ended by Close
 	context.AfterFunc(ctx, func() { _ = c.Close() }) // nobody is left to tell
 	return c, nil
 }
