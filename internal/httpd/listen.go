@@ -23,7 +23,8 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		return listenUnix(ctx, path)
 	}
-	var lc net.ListenConfig
+	// Every connection has deadlines of seconds, so TCP's probes would never be sent. To set them up is four system calls.
+	lc := net.ListenConfig{KeepAlive: -1}
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: %w", addr, explain(err))
