@@ -56,12 +56,10 @@ func (e *entry) certificate() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read public key: %w", err)
 	}
-	return &tls.Certificate{
-		Certificate: append([][]byte{e.leaf}, e.issuers...),
-		// [ecdsa.ParseRawPrivateKey] would derive the public key again, at 18 µs a handshake. That it belongs to the
-		// scalar was checked by [memory.entry].
-		PrivateKey: &ecdsa.PrivateKey{PublicKey: *public, D: new(big.Int).SetBytes(e.scalar[:])}, //nolint:staticcheck // see above
-	}, nil
+	//lint:ignore SA1019 ecdsa.ParseRawPrivateKey would derive the public key again, at 18 µs a handshake; that it belongs
+	// to the scalar was checked by [memory.entry].
+	key := &ecdsa.PrivateKey{PublicKey: *public, D: new(big.Int).SetBytes(e.scalar[:])}
+	return &tls.Certificate{Certificate: append([][]byte{e.leaf}, e.issuers...), PrivateKey: key}, nil
 }
 
 func (m *memory) init() {
