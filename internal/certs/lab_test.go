@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -272,10 +273,8 @@ func (n *node) wait(t *testing.T, name string, states ...certs.State) certs.Stat
 	deadline := time.After(patience)
 	for {
 		s := n.Status(name)
-		for _, want := range states {
-			if s.State == want {
-				return s
-			}
+		if slices.Contains(states, s.State) {
+			return s
 		}
 		select {
 		case <-n.changes:

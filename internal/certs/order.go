@@ -134,10 +134,11 @@ func (o *order) admit(url string) error {
 }
 
 // said is what interests us in the authority's answers: the directory (RFC 8555, Section 7.1.1), orders (7.1.3),
-// authorisations (7.1.4) and problems (6.7).
+// authorisations (7.1.4), challenges (8) and problems (6.7).
 type said struct {
 	NewOrder string `json:"newOrder"`
 
+	Type       string       `json:"type"` // of a challenge
 	Status     string       `json:"status"`
 	Error      *problemJSON `json:"error"`
 	Challenges []struct {
@@ -186,7 +187,7 @@ func (o *order) listen(res *http.Response, body []byte) {
 		}
 	}
 	if s.Error != nil {
-		o.note(*s.Error, &Problem{})
+		o.note(*s.Error, &Problem{Challenge: s.Type})
 	}
 }
 
@@ -196,8 +197,13 @@ func (o *order) note(j problemJSON, p *Problem) {
 	for _, sub := range j.Subproblems {
 		p.Detail = strings.TrimSpace(p.Detail + " " + strings.TrimSpace(sub.Detail))
 	}
-	for _, old := range o.problems {
-		if old.Type == p.Type && old.Detail == p.Detail && (old.Challenge == p.Challenge || p.Challenge == "") {
+	for i, old := range o.problems {
+		switch {
+		case old.Detail != p.Detail:
+		case old.Challenge == "": // an order may repeat what its challenge says, and be read first
+			o.problems[i] = p
+			return
+		case old.Challenge == p.Challenge, p.Challenge == "":
 			return
 		}
 	}
