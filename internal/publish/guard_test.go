@@ -53,6 +53,29 @@ func TestClockAheadHoldsDeletions(t *testing.T) {
 	})
 }
 
+// A server that starts after the horizon compares the record with its store at once; it must not wait for that comparison
+// before it looks.
+func TestStartAfterHorizon(t *testing.T) {
+	inBubble(t, []policygen.Name{one, two}, func(w *world) {
+		w.reach(one, publish.StepLive, 10*time.Minute)
+		w.change(func() { w.conf.Domains = w.conf.Domains[1:]; w.conf.Check.Every = 10 * time.Hour })
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		horizon := w.reach(one, publish.StepDrain, 15*time.Minute).Horizon
+		w.pass(time.Until(horizon) - time.Second)
+		w.stop()
+		time.Sleep(time.Minute)
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		if got := w.record(one); len(got) != 0 {
+			t.Errorf("a minute after a start behind the horizon: record %q, want none; %s", got, w.status(one).Reason)
+		}
+	})
+}
+
 // An old copy of the store does not know the ids in DNS. It must not delete, and senders get fresh ids.
 func TestRestoredStore(t *testing.T) {
 	names := []policygen.Name{"a.test", "b.test", "c.test", "d.test"}

@@ -366,13 +366,12 @@ func (p *pass) drain() Decision {
 
 // retire deletes the record: of what stands there, only what was written from here.
 func (p *pass) retire() Decision {
-	if p.w.HoldEnd != "" {
-		return *p.wait(StepDrain, p.w.HoldEnd, true, 0)
-	}
 	t := p.o.TXT
 	switch {
 	case t == nil:
-		return look(LookTXT)
+		return look(LookTXT) // before the hold: the comparison of DNS with the store waits for this look
+	case p.w.HoldEnd != "":
+		return *p.wait(StepDrain, p.w.HoldEnd, true, 0)
 	case len(t.Ours) > 0:
 		if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
 			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", false, 0)
