@@ -86,6 +86,7 @@ type Server struct {
 	CNAME  string   // the name is a CNAME to this
 	STS    []string // TXT values that begin with v=STSv1
 	Others int      // other TXT at the name
+	TTL    time.Duration
 }
 
 // Delegation is where the customer's _mta-sts leads.

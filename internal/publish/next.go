@@ -321,6 +321,9 @@ func (p *pass) write(value, why string) *Decision {
 	}
 	p.s.Wrote, p.s.Fresh = p.now, false
 	remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value })
+	if len(remove) > 0 {
+		p.s.OldTTL = p.o.TXT.ttl()
+	}
 	return &Decision{State: p.s, Do: DoWrite, Add: value, Remove: remove}
 }
 
@@ -335,8 +338,8 @@ func (p *pass) drain() Decision {
 		return p.forget() // no sender ever heard of us
 	}
 	if !p.s.Deleted.IsZero() {
-		if left := p.s.Deleted.Add(p.w.TTL).Sub(p.now); left > 0 {
-			return *p.wait(StepDrain, "the record is deleted; caches hold it for "+p.w.TTL.String()+" more", false, left)
+		if left := p.s.Deleted.Add(max(p.w.TTL, p.s.OldTTL)).Sub(p.now); left > 0 {
+			return *p.wait(StepDrain, "the record is deleted; caches hold it until "+p.now.Add(left).UTC().Format(time.TimeOnly+" MST"), false, left)
 		}
 		return p.forget()
 	}
@@ -357,7 +360,7 @@ func (p *pass) drain() Decision {
 		return *d
 	}
 	if p.s.Horizon.IsZero() {
-		p.s.Horizon = p.now.Add(p.w.TTL + p.w.MaxAge)
+		p.s.Horizon = p.now.Add(max(p.w.TTL, p.s.OldTTL) + p.w.MaxAge)
 		return *p.commit()
 	}
 	return *p.wait(StepDrain, "mode none is published; senders may hold the last policy until "+
@@ -376,7 +379,7 @@ func (p *pass) retire() Decision {
 		if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
 			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", false, 0)
 		}
-		p.s.Wrote = p.now
+		p.s.Wrote, p.s.OldTTL = p.now, t.ttl()
 		return Decision{State: p.s, Do: DoDelete, Remove: t.Ours}
 	case !t.complete():
 		return *p.wait(StepDrain, t.lag(""), false, 0)

@@ -222,7 +222,7 @@ func (o *Outside) TXT(ctx context.Context, record string) TXT {
 	}
 	t := TXT{Zone: v.Zone}
 	for _, a := range v.Answers {
-		s := Server{Name: a.Server, CNAME: a.CNAME}
+		s := Server{Name: a.Server, CNAME: a.CNAME, TTL: a.TTL}
 		if a.Err != nil {
 			s.Err = a.Err.Error()
 		} else {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // answered counts the servers that answered.
@@ -46,6 +47,15 @@ func (t *TXT) sts() []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// ttl is for how long caches hold what was seen.
+func (t *TXT) ttl() time.Duration {
+	var ttl time.Duration
+	for _, s := range t.Servers {
+		ttl = max(ttl, s.TTL)
+	}
+	return min(ttl, maxHandover)
 }
 
 // foreign returns the STSv1 values that were never intended here.

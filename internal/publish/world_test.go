@@ -42,7 +42,8 @@ type world struct {
 	uncovered  []string
 	delegation map[policygen.Name]bool
 	foreign    string
-	blind      bool // the body is not seen
+	ttl        time.Duration // of the records seen
+	blind      bool          // the body is not seen
 	applyErr   error
 	loadErr    error
 	applied    []dnsupdate.Change
@@ -220,7 +221,7 @@ func (w *world) Body(_ context.Context, name policygen.Name, text string) publis
 func (w *world) TXT(_ context.Context, record string) publish.TXT {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := publish.Server{Name: "ns1"}
+	s := publish.Server{Name: "ns1", TTL: w.ttl}
 	for _, v := range w.txt[record] {
 		if policygen.IsSTSv1(v) {
 			s.STS = append(s.STS, v)

@@ -12,19 +12,20 @@ import (
 
 // domainColumns are what scanDomain reads, in its order.
 const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, added, removed, due, version,
-	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, horizon, deleted, away,
+	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, old_ttl, horizon, deleted, away,
 	forced, step, reason, since, fault, failures, checked`
 
 func scanDomain(r row) (Domain, error) {
 	var d Domain
-	var handover int64
+	var handover, oldTTL int64
 	st := &d.State
 	err := r.Scan(&d.Name, &d.Tenant, &d.MXSet, &d.Publish, &d.Account, &d.Owner, &d.Adopt,
 		stamp{&d.Added}, stamp{&d.Removed}, stamp{&d.Due}, &d.Version,
 		&st.Served, &st.Dirty, &st.Record, &st.Zone, &st.ID, &st.Intended, stamp{&st.Wrote}, &st.Fresh,
-		stamp{&st.Settle}, &handover, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
+		stamp{&st.Settle}, &handover, &oldTTL, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
 		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked})
 	st.Handover = time.Duration(handover) * time.Microsecond
+	st.OldTTL = time.Duration(oldTTL) * time.Microsecond
 	return d, err
 }
 
@@ -203,12 +204,12 @@ func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
 	_, err := tx.ExecContext(ctx, `UPDATE domains SET
 			adopt = ?, due = ?, claimed = ?, woken = ?, version = ?,
 			served = ?, dirty = ?, record = ?, zone = ?, id = ?, intended = ?, wrote = ?, fresh = ?,
-			settle = ?, handover = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
+			settle = ?, handover = ?, old_ttl = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
 			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?
 		WHERE name = ?`,
 		d.Adopt, p.due, p.claimed, p.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
-		micros(st.Settle), st.Handover.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
+		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
 		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
 		d.Name)
 	return err

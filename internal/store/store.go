@@ -85,6 +85,8 @@ type State struct {
 	// Handover is how long caches may hold the old answers of a policy host that points elsewhere, the longest seen;
 	// it becomes part of Settle when the host arrives here. Zero: never seen elsewhere.
 	Handover time.Duration
+	// OldTTL is the TTL with which the record was seen that was last replaced or deleted: so long do caches hold it.
+	OldTTL time.Duration
 	// Horizon is when a draining domain's last policy has expired at every sender; zero while not known.
 	Horizon time.Time
 	// Deleted is when the draining domain's TXT was seen to be gone from every authoritative server.

@@ -44,6 +44,7 @@ CREATE TABLE domains (
 	fresh          INTEGER NOT NULL DEFAULT 0,
 	settle         INTEGER NOT NULL DEFAULT 0,
 	handover       INTEGER NOT NULL DEFAULT 0, -- microseconds
+	old_ttl        INTEGER NOT NULL DEFAULT 0, -- microseconds
 	horizon        INTEGER NOT NULL DEFAULT 0,
 	deleted        INTEGER NOT NULL DEFAULT 0,
 	away           INTEGER NOT NULL DEFAULT 0,
