@@ -1,9 +1,11 @@
 package e2e_test
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -16,7 +18,7 @@ const (
 	open  mode = iota // to the target and back
 	shut              // cut at once
 	stuck             // accepted, and nothing is answered
-	mute              // to the target, but nothing comes back: an answer that is lost
+	mute              // to the target, but no answer to a write comes back
 )
 
 // gate is a line that a test can cut.
@@ -91,17 +93,42 @@ func (g *gate) serve(c net.Conn) {
 		return
 	}
 	defer far.Close()
-	back := io.Writer(c)
-	if m == mute {
-		back = io.Discard
-	}
+	var written atomic.Bool
 	go func() { // ends with far
-		_, _ = io.Copy(back, far)
-		if m != mute {
+		_, _ = io.Copy(writer(func(b []byte) (int, error) {
+			if written.Load() {
+				return len(b), nil
+			}
+			return c.Write(b)
+		}), far)
+		if !written.Load() {
 			c.Close()
 		}
 	}()
-	_, _ = io.Copy(far, c)
+	_, _ = io.Copy(writer(func(b []byte) (int, error) {
+		if m == mute && writes(b) {
+			written.Store(true)
+		}
+		return far.Write(b)
+	}), c)
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
+
+// writes says whether a request is to change something: an HTTP request other than GET, or a DNS message with opcode
+// UPDATE after its length.
+func writes(b []byte) bool {
+	if bytes.HasPrefix(b, []byte("GET ")) {
+		return false
+	}
+	for _, method := range []string{"POST ", "PUT ", "PATCH ", "DELETE "} {
+		if bytes.HasPrefix(b, []byte(method)) {
+			return true
+		}
+	}
+	return len(b) > 4 && b[4]>>3&0xf == dns.OpcodeUpdate
 }
 
 // secondary is a second name server of all zones. It answers what the first one does, but for names that it holds on to.

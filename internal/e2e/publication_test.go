@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -104,6 +105,9 @@ func (w *world) goes(t *testing.T, watched ...*watcher) {
 		}
 		horizon = status.Horizon
 	}
+	for _, s := range watched {
+		s.pace(true)
+	}
 	w.until("horizon", 70*time.Second, func() (bool, string) { return time.Now().After(horizon.Add(-time.Second)), "" })
 	for _, s := range watched {
 		s.mayGo() // not a moment before
@@ -118,10 +122,9 @@ func (w *world) goes(t *testing.T, watched ...*watcher) {
 		}
 	}
 	for _, s := range watched {
-		w.until(s.domain+" forgotten", 60*time.Second+patience, func() (bool, string) {
-			_, err := w.admin.Domain(t.Context(), s.domain)
-			return errors.Is(err, store.ErrNotFound), fmt.Sprint(err)
-		})
+		s.pace(true)
+		s.pace(true)
+		w.forgotten(s.domain)
 		_, stderr, code := w.stspub("domain", "show", s.domain)
 		if want := "stspub: show domain: domain " + s.domain + " is not configured here\n"; code != 1 || stderr != want {
 			t.Errorf("stspub domain show: exit code %d, %q, want 1, %q", code, stderr, want)
@@ -131,6 +134,15 @@ func (w *world) goes(t *testing.T, watched ...*watcher) {
 			t.Errorf("%s when forgotten: %v, want the TLS alert unrecognized_name", s.domain, err)
 		}
 	}
+}
+
+// forgotten waits until there is no such domain.
+func (w *world) forgotten(domain string) {
+	w.t.Helper()
+	w.until(domain+" forgotten", 60*time.Second+patience, func() (bool, string) {
+		_, err := w.admin.Domain(context.Background(), domain)
+		return errors.Is(err, store.ErrNotFound), fmt.Sprint(err)
+	})
 }
 
 // checkStore looks into the store when the daemon is gone: ids and history stay, rows and keys do not.

@@ -25,6 +25,7 @@ type watcher struct {
 	eras      []era
 	policies  []sight
 	strangers []string
+	slow      bool // there is little to see for a while
 	gone      bool // the record may be missing
 	ended     bool // it is missing, for good
 	problems  []string
@@ -60,6 +61,11 @@ func (w *world) watch(domain string, strangers ...string) *watcher {
 				return
 			case <-tick.C:
 				s.round()
+				if s.idles() {
+					tick.Reset(200 * time.Millisecond)
+				} else {
+					tick.Reset(10 * time.Millisecond)
+				}
 			}
 		}
 	}()
@@ -158,11 +164,24 @@ func (s *watcher) judge(t *testing.T) {
 	}
 }
 
+func (s *watcher) idles() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slow
+}
+
+// pace has the watcher look five times a second where nothing is expected, or a hundred times.
+func (s *watcher) pace(slow bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = slow
+}
+
 // mayGo allows the record to end.
 func (s *watcher) mayGo() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gone = true
+	s.gone, s.slow = true, false
 }
 
 // want compares the policies that a sender would have filed, each under an id of its own, in order. No id may follow its
