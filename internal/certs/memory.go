@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ type memory struct {
 		entries map[string]*entry
 	}
 	mu     sync.Mutex // guards chains
-	chains map[string][][]byte
+	chains [][][]byte // those of issuers; an authority has a few
 }
 
 // entry is one certificate, in as little memory as serving it allows: neither the leaf nor the key is kept parsed. Both
@@ -64,7 +65,6 @@ func (e *entry) certificate() (*tls.Certificate, error) {
 
 func (m *memory) init() {
 	m.seed = maphash.MakeSeed()
-	m.chains = make(map[string][][]byte)
 	for i := range m.shards {
 		m.shards[i].entries = make(map[string]*entry)
 	}
@@ -154,16 +154,18 @@ func (m *memory) pack(chain [][]byte, leaf *x509.Certificate, key *ecdsa.Private
 
 // issuers returns the one copy of the issuers' certificates that all entries share.
 func (m *memory) issuers(chain [][]byte) [][]byte {
-	key := string(bytes.Join(chain, nil)) // DER says where it ends
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	shared, ok := m.chains[key]
-	if !ok {
-		for _, der := range chain {
-			shared = append(shared, bytes.Clone(der))
+	for _, shared := range m.chains {
+		if slices.EqualFunc(shared, chain, bytes.Equal) {
+			return shared
 		}
-		m.chains[key] = shared
 	}
+	shared := make([][]byte, len(chain))
+	for i, der := range chain {
+		shared[i] = bytes.Clone(der)
+	}
+	m.chains = append(m.chains, shared)
 	return shared
 }
 
