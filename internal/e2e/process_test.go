@@ -142,8 +142,14 @@ func (w *world) log() string {
 // heard waits until the running daemon has logged a text, which may be given in parts of one line.
 func (w *world) heard(parts ...string) {
 	w.t.Helper()
+	w.heardSince(0, parts...)
+}
+
+// heardSince is heard after what was said before, in octets.
+func (w *world) heardSince(from int, parts ...string) {
+	w.t.Helper()
 	w.until("log says "+strings.Join(parts, " … "), patience, func() (bool, string) {
-		for line := range strings.Lines(w.daemon.said()) {
+		for line := range strings.Lines(w.daemon.said()[from:]) {
 			if containsAll(line, parts) {
 				return true, ""
 			}
