@@ -141,37 +141,34 @@ func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name) error
 	return nil
 }
 
-// countSteps keeps the number of domains by step, for the metrics, so that a scrape costs no walk through the store.
-func (r *Reconciler) countSteps(ctx context.Context) {
-	tick := time.NewTicker(idle)
-	defer tick.Stop()
-	for {
-		steps := make(map[string]int)
-		err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
-			switch {
-			case !d.Removed.IsZero():
-				steps[StepDrain]++
-			case d.State.Step == "":
-				steps["new"]++
-			default:
-				steps[d.State.Step]++
-			}
-			if d.State.Fault {
-				steps["fault"]++
-			}
-			return nil
-		})
-		if err == nil {
-			r.mu.Lock()
-			r.steps = steps
-			r.mu.Unlock()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+// countSteps counts the domains by step, at most once a minute.
+func (r *Reconciler) countSteps() map[string]int {
+	r.counting.Lock()
+	defer r.counting.Unlock()
+	if r.steps != nil && time.Since(r.counted) < time.Minute {
+		return r.steps
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	steps := make(map[string]int)
+	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
+		switch {
+		case !d.Removed.IsZero():
+			steps[StepDrain]++
+		case d.State.Step == "":
+			steps["new"]++
+		default:
+			steps[d.State.Step]++
+		}
+		if d.State.Fault {
+			steps["fault"]++
+		}
+		return nil
+	})
+	if err == nil {
+		r.steps, r.counted = steps, time.Now()
+	}
+	return r.steps
 }
 
 // Collectors returns the metrics: records by step, and faults of the service as a whole.
@@ -182,7 +179,7 @@ func (r *Reconciler) Collectors() []prometheus.Collector {
 type collector Reconciler
 
 func stepsDesc() *prometheus.Desc {
-	return prometheus.NewDesc("stspub_records", "Records by the step that they are in; counted every minute.", []string{"step"}, nil)
+	return prometheus.NewDesc("stspub_records", "Records by the step that they are in, and those with a fault.", []string{"step"}, nil)
 }
 
 func faultsDesc() *prometheus.Desc {
@@ -197,12 +194,12 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, step := range slices.Sorted(maps.Keys(c.steps)) {
-		ch <- prometheus.MustNewConstMetric(stepsDesc(), prometheus.GaugeValue, float64(c.steps[step]), step)
+	r := (*Reconciler)(c)
+	steps := r.countSteps()
+	for _, step := range slices.Sorted(maps.Keys(steps)) {
+		ch <- prometheus.MustNewConstMetric(stepsDesc(), prometheus.GaugeValue, float64(steps[step]), step)
 	}
-	for _, subject := range slices.Sorted(maps.Keys(c.faults)) {
+	for _, subject := range slices.Sorted(maps.Keys(r.Faults())) {
 		ch <- prometheus.MustNewConstMetric(faultsDesc(), prometheus.GaugeValue, 1, subject)
 	}
 }

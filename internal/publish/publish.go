@@ -31,7 +31,7 @@ const (
 	passLimit = 3 * time.Minute  // one pass, all its looks and writes together
 	lease     = 4 * time.Minute  // longer than passLimit
 	writeTime = 45 * time.Second // one write; well inside the lease
-	idle      = time.Minute      // the longest the loop sleeps
+	idle      = 10 * time.Minute // the longest the loop sleeps
 )
 
 // Sight is how the reconciler looks at the world. What cannot be found out is a part of each answer, so there are no
@@ -95,7 +95,10 @@ type Reconciler struct {
 	tracks map[policygen.Name]*track
 	faults map[string]string // of the service as a whole, by subject
 	start  startup
-	steps  map[string]int // domains by step, as last counted
+
+	counting sync.Mutex // guards the fields below
+	steps    map[string]int
+	counted  time.Time
 }
 
 // settings is what a configuration means here. It is replaced as a whole.
@@ -119,7 +122,6 @@ func New(cfg Config) *Reconciler {
 		wake:   make(chan struct{}, 1),
 		tracks: make(map[policygen.Name]*track),
 		faults: make(map[string]string),
-		steps:  make(map[string]int),
 	}
 }
 
@@ -174,7 +176,6 @@ func (r *Reconciler) loadSnapshot(ctx context.Context) error {
 func (r *Reconciler) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { r.watchClock(ctx); return nil })
-	g.Go(func() error { r.countSteps(ctx); return nil })
 	work := make(chan store.Domain)
 	for range workers {
 		g.Go(func() error {

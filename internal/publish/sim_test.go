@@ -525,6 +525,7 @@ func (s *sim) run(events []byte) {
 }
 
 func TestNextUnderFaults(t *testing.T) {
+	t.Parallel()
 	runs := 3000
 	for seed := range uint64(runs) {
 		s := newSim(t, seed)

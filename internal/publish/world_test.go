@@ -129,6 +129,7 @@ func (w *world) start() error {
 // inBubble runs a test in a bubble, with a reconciler that runs.
 func inBubble(t *testing.T, domains []policygen.Name, f func(w *world)) {
 	t.Helper()
+	t.Parallel()
 	w := newWorld(t, domains...)
 	synctest.Test(t, func(t *testing.T) {
 		w.t = t
