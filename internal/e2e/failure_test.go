@@ -22,12 +22,21 @@ func TestCloudflareFailures(t *testing.T) {
 		why   string // it says, after the record and the account
 		human bool
 	}{
-		{"rate limit", labtest.CloudflareFault{Status: http.StatusTooManyRequests, RetryAfter: "61", Body: "slow down"},
-			"the API says HTTP 429 Too Many Requests; asking again in 1m1s", false},
-		{"gateway in HTML", labtest.CloudflareFault{Status: http.StatusBadGateway, Body: "<html>Bad gateway</html>"},
-			"the API says HTTP 502 Bad Gateway; trying again later", false},
-		{"forbidden", labtest.CloudflareFault{Status: http.StatusForbidden, Body: `{"success":false,"errors":[{"code":10000,"message":"Authentication error"}]}`},
-			`the API says HTTP 403 Forbidden, "Authentication error" (10000); give the API token the permissions Zone:Read and DNS:Edit for this zone, or replace it`, true},
+		{
+			"rate limit",
+			labtest.CloudflareFault{Status: http.StatusTooManyRequests, RetryAfter: "61", Body: "slow down"},
+			"the API says HTTP 429 Too Many Requests; asking again in 1m1s", false,
+		},
+		{
+			"gateway in HTML",
+			labtest.CloudflareFault{Status: http.StatusBadGateway, Body: "<html>Bad gateway</html>"},
+			"the API says HTTP 502 Bad Gateway; trying again later", false,
+		},
+		{
+			"forbidden",
+			labtest.CloudflareFault{Status: http.StatusForbidden, Body: `{"success":false,"errors":[{"code":10000,"message":"Authentication error"}]}`},
+			`the API says HTTP 403 Forbidden, "Authentication error" (10000); give the API token the permissions Zone:Read and DNS:Edit for this zone, or replace it`, true,
+		},
 		{"lost answer", labtest.CloudflareFault{Method: http.MethodPatch, Cut: true}, "EOF; trying again later", false},
 	}
 	for _, f := range failures {

@@ -32,12 +32,18 @@ func TestRefusedStarts(t *testing.T) {
 	}
 	free := loopback(t)
 	for _, c := range []struct{ name, config, want string }{
-		{"store", other("store.toml", w.ip, free, "admin.sock", "admin2.sock"),
-			fmt.Sprintf("stspub: open store %q: in use by another process (pid %d): end that one, or set another [store] url\n", w.path("stspub.db"), w.daemon.cmd.Process.Pid)},
-		{"port", other("port.toml", "stspub.db", "other.db", "admin.sock", "admin3.sock"),
-			fmt.Sprintf("stspub: server.https: listen on %q: another program has the port (ss -ltnp shows which): address already in use\n", w.ip+":8443")},
-		{"socket", other("socket.toml", "stspub.db", "another.db", w.ip, free),
-			fmt.Sprintf("stspub: server.admin: listen on %q: another process listens there, probably a running stspub: address already in use\n", "unix:"+w.path("admin.sock"))},
+		{
+			"store", other("store.toml", w.ip, free, "admin.sock", "admin2.sock"),
+			fmt.Sprintf("stspub: open store %q: in use by another process (pid %d): end that one, or set another [store] url\n", w.path("stspub.db"), w.daemon.cmd.Process.Pid),
+		},
+		{
+			"port", other("port.toml", "stspub.db", "other.db", "admin.sock", "admin3.sock"),
+			fmt.Sprintf("stspub: server.https: listen on %q: another program has the port (ss -ltnp shows which): address already in use\n", w.ip+":8443"),
+		},
+		{
+			"socket", other("socket.toml", "stspub.db", "another.db", w.ip, free),
+			fmt.Sprintf("stspub: server.admin: listen on %q: another process listens there, probably a running stspub: address already in use\n", "unix:"+w.path("admin.sock")),
+		},
 	} {
 		_, stderr, code := w.stspub("serve", "--config", c.config)
 		if code != 1 || !strings.HasSuffix(stderr, c.want) {
@@ -121,13 +127,17 @@ func TestDomainsFile(t *testing.T) {
 		damage func() error
 		want   string
 	}{
-		{"cut inside a line", func() error { return os.WriteFile(path, []byte(list[:len(list)-8]), 0o600) },
-			fmt.Sprintf("domains_file: %q has no line end after line 16, so it may be cut off; end the last line", path)},
-		{"cut between lines", func() error { return os.WriteFile(path, []byte(zoned+"\n"), 0o600) },
-			"refused: 15 of 16 domains would be removed (c01.zoned.test, c02.zoned.test, c03.zoned.test, …), which looks like a truncated file"},
+		{
+			"cut inside a line", func() error { return os.WriteFile(path, []byte(list[:len(list)-8]), 0o600) },
+			fmt.Sprintf("domains_file: %q has no line end after line 16, so it may be cut off; end the last line", path),
+		},
+		{
+			"cut between lines", func() error { return os.WriteFile(path, []byte(zoned+"\n"), 0o600) },
+			"refused: 15 of 16 domains would be removed (c01.zoned.test, c02.zoned.test, c03.zoned.test, …), which looks like a truncated file",
+		},
 		{"emptied", func() error { return os.WriteFile(path, nil, 0o600) }, fmt.Sprintf("domains_file: %q has no domain in it; write one a line, or leave the key out", path)},
-		{"missing", func() error { return os.Remove(path) }, "domains_file: no such file"},
-		{"a directory", func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, "domains_file: is no regular file"},
+		{"missing", func() error { return os.Remove(path) }, fmt.Sprintf("domains_file: read %q: no such file or directory; write the path of a file with one domain a line", path)},
+		{"a directory", func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, fmt.Sprintf("domains_file: read %q: is no regular file; write the path of a file with one domain a line", path)},
 	} {
 		if err := c.damage(); err != nil {
 			t.Fatal(err)
