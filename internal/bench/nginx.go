@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -70,6 +70,14 @@ func findNginx(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("install nginx: it is not there afterwards")
 }
 
+// pemOf is a domain's certificate with its issuer's, and its key.
+func pemOf(d domain) (chain, key []byte) {
+	for _, der := range d.certificate.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: d.certificate.Key})
+}
+
 // prepareNginx fills a directory with one server block a domain, and returns the program to run.
 func prepareNginx(w *world, binary, dir, addr string) (program, error) {
 	fill := strings.NewReplacer("{dir}", dir, "{addr}", addr)
@@ -79,12 +87,8 @@ func prepareNginx(w *world, binary, dir, addr string) (program, error) {
 	for _, d := range w.domains {
 		name := d.name.PolicyHost()
 		file := filepath.Join(dir, name+".pem")
-		var b bytes.Buffer
-		for _, der := range d.certificate.Chain {
-			_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Buffer takes everything
-		}
-		_ = pem.Encode(&b, &pem.Block{Type: "PRIVATE KEY", Bytes: d.certificate.Key})
-		if err := writeFile(file, b.Bytes()); err != nil {
+		chain, key := pemOf(d)
+		if err := writeFile(file, slices.Concat(chain, key)); err != nil {
 			return program{}, err
 		}
 		config.WriteString(strings.NewReplacer("{addr}", addr, "{name}", name, "{file}", file, "{text}", text).Replace(block))

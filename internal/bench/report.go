@@ -72,7 +72,7 @@ func (b *bench) perDomain(s *subject) int64 { return (s.touched - s.alone) / int
 
 func (b *bench) placement() string {
 	if b.serverCPU < 0 {
-		return "one CPU for all"
+		return "servers and clients share the CPUs"
 	}
 	return fmt.Sprintf("servers on CPU %d, clients on CPU %d", b.serverCPU, b.generatorCPU)
 }
