@@ -123,20 +123,6 @@ func NewID(now time.Time, random io.Reader) (string, error) {
 	return now.Format(idTimeLayout) + hex.EncodeToString(b[:]), nil
 }
 
-// IDTime returns the time in an id that [NewID] made, in UTC, to the second. It reports false for ids of another form,
-// which are surely not ours; an id of our form may be a stranger's all the same.
-func IDTime(id string) (time.Time, bool) {
-	if len(id) != len(idTimeLayout)+2*idRandomOctets {
-		return time.Time{}, false
-	}
-	stamp, tail := id[:len(idTimeLayout)], id[len(idTimeLayout):]
-	if strings.Trim(tail, "0123456789abcdef") != "" {
-		return time.Time{}, false
-	}
-	t, err := time.Parse(idTimeLayout, stamp)
-	return t, err == nil
-}
-
 // whiteSpace is WSP of RFC 5234.
 const whiteSpace = " \t"
 

@@ -24,7 +24,7 @@ type Want struct {
 	FreshID string        // an id that nobody ever saw, for the case that one is needed
 
 	HoldStart string // why no drain may begin; empty: it may
-	HoldEnd   string // why nothing may be deleted; empty: it may
+	HoldEnd   string // why nothing may be deleted; empty: it may. Alone it passes by itself.
 }
 
 // Seen is what was looked at in this pass. A nil part was not looked at.

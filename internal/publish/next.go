@@ -374,7 +374,7 @@ func (p *pass) retire() Decision {
 	case t == nil:
 		return look(LookTXT) // before the hold: the comparison of DNS with the store waits for this look
 	case p.w.HoldEnd != "":
-		return *p.wait(StepDrain, p.w.HoldEnd, true, 0)
+		return *p.wait(StepDrain, p.w.HoldEnd, p.w.HoldStart != "", 0)
 	case len(t.Ours) > 0:
 		if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
 			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", false, 0)
@@ -390,7 +390,7 @@ func (p *pass) retire() Decision {
 
 func (p *pass) forget() Decision {
 	if p.w.HoldEnd != "" {
-		return *p.wait(StepDrain, p.w.HoldEnd, true, 0)
+		return *p.wait(StepDrain, p.w.HoldEnd, p.w.HoldStart != "", 0)
 	}
 	return Decision{State: p.s, Do: DoForget}
 }

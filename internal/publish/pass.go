@@ -324,7 +324,11 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 		after = time.Duration(float64(every) * (0.9 + 0.2*rand.Float64())) // spread
 	case after == 0:
 		d.State.Failures++
-		after = min(pause(d.State.Step, d.State.Failures), every)
+		after = pause(d.State.Step, d.State.Failures)
+		if d.State.Failures > 20 { // who has waited for a day is looked at by the hour
+			after = max(after, time.Since(d.State.Since)/24)
+		}
+		after = min(after, every)
 	default:
 		after = min(after, max(every, dnsRetryCap))
 	}

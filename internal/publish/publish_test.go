@@ -194,9 +194,9 @@ func TestAway(t *testing.T) {
 		}
 		w.change(func() { w.host[one] = publish.Host{Proven: true, TTL: time.Hour, Reason: "elsewhere"} })
 		w.pass(6*24*time.Hour + 12*time.Hour)
-		if s := w.status(one); s.Step != publish.StepDNS || !s.Fault || w.wanted[one.PolicyHost()] {
+		if s := w.status(one); s.Step != publish.StepDNS || !s.Fault || w.isWanted(one.PolicyHost()) {
 			t.Errorf("after six days elsewhere: step %s, fault %v, certificate wanted %v; want dns, a fault, no order", s.Step, s.Fault,
-				w.wanted[one.PolicyHost()])
+				w.isWanted(one.PolicyHost()))
 		}
 		w.pass(2 * 24 * time.Hour)
 		s := w.status(one)

@@ -186,6 +186,12 @@ func (w *world) record(name policygen.Name) []string {
 	return slices.Clone(w.txt[name.RecordName()])
 }
 
+func (w *world) isWanted(host string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wanted[host]
+}
+
 func (w *world) writes() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
