@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,6 +48,11 @@ func run(m *testing.M) (int, error) {
 	}
 	if out, err := exec.Command("go", append(args, "../../cmd/stspub")...).CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build stspub: %w\n%s", err, out)
+	}
+	// The stories mostly wait. Two at a time, as on a machine with two cores, they would take a quarter of an hour.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		return 0, err
 	}
 	return m.Run(), nil
 }

@@ -53,7 +53,7 @@ func (w *world) watch(domain string, strangers ...string) *watcher {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() { // ends by stop
 		defer close(done)
-		tick := time.NewTicker(10 * time.Millisecond)
+		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
@@ -64,7 +64,7 @@ func (w *world) watch(domain string, strangers ...string) *watcher {
 				if s.idles() {
 					tick.Reset(200 * time.Millisecond)
 				} else {
-					tick.Reset(10 * time.Millisecond)
+					tick.Reset(20 * time.Millisecond)
 				}
 			}
 		}
@@ -170,7 +170,7 @@ func (s *watcher) idles() bool {
 	return s.slow
 }
 
-// pace has the watcher look five times a second where nothing is expected, or a hundred times.
+// pace has the watcher look five times a second where nothing is expected, or fifty times.
 func (s *watcher) pace(slow bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
