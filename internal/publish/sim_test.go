@@ -526,7 +526,7 @@ func (s *sim) run(events []byte) {
 
 func TestNextUnderFaults(t *testing.T) {
 	t.Parallel()
-	runs := 3000
+	runs := 1500
 	for seed := range uint64(runs) {
 		s := newSim(t, seed)
 		events := make([]byte, 150)
