@@ -49,8 +49,8 @@ func run(m *testing.M) (int, error) {
 	if out, err := exec.Command("go", append(args, "../../cmd/stspub")...).CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build stspub: %w\n%s", err, out)
 	}
-	// The stories mostly wait. Two at a time, as on a machine with two cores, they would take a quarter of an hour.
-	flag.Parse()
+	// The stories mostly wait. Two at a time, as on a machine with two cores, they would take a quarter of an hour. A flag
+	// -parallel is parsed later, and wins.
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		return 0, err
 	}

@@ -57,10 +57,7 @@ type settings struct {
 	mx        []string
 	maxAge    string
 	domains   []string // of zoned and shop
-	adopt     bool     // of zoned
 	mxsetTail string   // more of [mxset.main]
-	ttl       string
-	account   string // in place of the holder's
 }
 
 func newWorld(t *testing.T, kind string) *world {
@@ -94,7 +91,7 @@ func newWorld(t *testing.T, kind string) *world {
 		w.file(name, content)
 	}
 	w.file("ca.pem", string(w.ca.RootPEM)+string(w.ca.DirectoryCAPEM))
-	w.settings = settings{mx: []string{"mx1.provider.test"}, maxAge: "5s", domains: []string{zoned, shop}, ttl: "60s"}
+	w.settings = settings{mx: []string{"mx1.provider.test"}, maxAge: "5s", domains: []string{zoned, shop}}
 	w.configure()
 	w.admin = httpd.NewClient("unix:" + w.path("admin.sock"))
 	return w
@@ -133,17 +130,13 @@ func (w *world) set(name, typ string, values ...string) {
 func (w *world) configure() {
 	w.t.Helper()
 	_, outsidePort, _ := net.SplitHostPort(w.outside.addr)
-	account := w.settings.account
-	if account == "" {
-		account = w.holder.account(w.api.addr)
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "[server]\nhostname = %q\nhttps = \"%s:8443\"\nhttp = \"%s:8080\"\nadmin = \"unix:%s\"\n", hostname, w.ip, w.ip, w.path("admin.sock"))
 	fmt.Fprintf(&b, "[store]\nurl = \"sqlite:%s\"\n", w.path("stspub.db"))
 	fmt.Fprintf(&b, "[acme.lab]\ndirectory = \"https://%s/dir\"\nca_file = \"ca.pem\"\n", w.acme.addr)
 	fmt.Fprintf(&b, "[dns]\nresolvers = [%[1]q]\nstub = { \".\" = [%[1]q, %[2]q] }\n", w.holder.dns(), w.second.addr)
-	fmt.Fprintf(&b, "[account.main]\n%s[alias]\nzone = %q\naccount = \"main\"\n", account, aliasZone)
-	fmt.Fprintf(&b, "[publish]\nsettle = %q\nttl = %q\n", settle, w.settings.ttl)
+	fmt.Fprintf(&b, "[account.main]\n%s[alias]\nzone = %q\naccount = \"main\"\n", w.holder.account(w.api.addr), aliasZone)
+	fmt.Fprintf(&b, "[publish]\nsettle = %q\nttl = \"60s\"\n", settle)
 	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttps_port = %s\nca_file = \"ca.pem\"\n", outsidePort)
 	fmt.Fprintf(&b, "[mxset.main]\nmode = \"enforce\"\nmax_age = %q\nmx = [\"%s\"]\n%s\n", w.settings.maxAge, strings.Join(w.settings.mx, `", "`), w.settings.mxsetTail)
 	for _, d := range w.settings.domains {
@@ -151,7 +144,7 @@ func (w *world) configure() {
 		if d == shop {
 			b.WriteString("publish = \"alias\"\n")
 		} else {
-			fmt.Fprintf(&b, "publish = \"zone\"\naccount = \"main\"\nadopt = %t\n", w.settings.adopt)
+			b.WriteString("publish = \"zone\"\naccount = \"main\"\n")
 		}
 	}
 	w.file("stspub.toml", b.String())
