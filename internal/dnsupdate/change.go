@@ -45,15 +45,17 @@ type plan struct {
 func (p plan) empty() bool { return len(p.remove) == 0 && !p.add }
 
 // plan decides what to do about the TXT values found at the name. It is the one place that knows whose a record is.
+// Removing ours beside a foreign STSv1 record is no conflict: it takes the name from two records to one.
 func (c Change) plan(found []string) (plan, error) {
-	p := plan{add: c.Add != ""}
+	adds := c.Add != "" // without it, a record that holds the empty value is a stranger
+	p := plan{add: adds}
 	for i, text := range found {
 		switch {
-		case text == c.Add && p.add:
+		case p.add && text == c.Add:
 			p.add = false // it is there; further ones are not wanted
-		case text == c.Add || slices.Contains(c.Remove, text):
+		case adds && text == c.Add, slices.Contains(c.Remove, text):
 			p.remove = append(p.remove, i)
-		case policygen.IsSTSv1(text):
+		case adds && policygen.IsSTSv1(text):
 			return plan{}, &fault{op: opRead, kind: KindConflict, err: fmt.Errorf("the STSv1 record %q is there, too", text)}
 		}
 	}

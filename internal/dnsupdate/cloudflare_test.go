@@ -360,6 +360,16 @@ func TestCloudflareRival(t *testing.T) {
 		p.fails(t, a.Apply(t.Context(), change(record, sts("now"))), dnsupdate.KindConflict)
 		p.wantData(t, record, quoted(sts("now")), quoted(sts("rival"))) // it is the rival's to delete
 	})
+	t.Run("ours leaves", func(t *testing.T) {
+		c, p := cloudflarePlace(t)
+		c.Put(record, "TXT", quoted(sts("old")))
+		// The rival's is without quotes, as the API keeps what it is given; nobody may tidy this.
+		c.Fail(labtest.CloudflareFault{Method: http.MethodDelete, Do: func() { c.Put(record, "TXT", sts("rival")) }})
+		apply(t, p.open(t, dnsupdate.Options{}), change(record, "", sts("old")))
+		if got, want := c.Contents(record, "TXT"), []string{sts("rival")}; !slices.Equal(got, want) {
+			t.Errorf("records = %q, want %q", got, want)
+		}
+	})
 }
 
 // TestCloudflareForgetful acknowledges a write and does not do it.

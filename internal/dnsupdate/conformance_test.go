@@ -14,21 +14,25 @@ import (
 	"github.com/stspub/stspub/internal/dnsupdate"
 )
 
-// TestApply changes every state a name can be in.
-func TestApply(t *testing.T) {
+// state is one that a name can be in, and what a change makes of it.
+type state struct {
+	name   string
+	before []string // zone-file format
+	remove []string
+	add    string
+	kind   dnsupdate.Kind // empty: success
+	after  []string
+	still  bool // there was nothing to write
+}
+
+// states are all that a name can be in.
+func states() []state {
 	old, older, now, foreign := sts("old"), sts("older"), sts("now"), sts("foreign")
 	stranger := `"site-verification=MixedCase 0123"`
+	foreignInTwo := `"v=STSv1; " "id=Foreign;"`
 	// Two strings, a quote, a backslash, octets that are no UTF-8: nobody may tidy this.
 	weird := `"in two \"strings\" " "with \\ and \195\003\255"`
-	tests := []struct {
-		name   string
-		before []string // zone-file format
-		remove []string
-		add    string
-		kind   dnsupdate.Kind // empty: success
-		after  []string
-		still  bool // there was nothing to write
-	}{
+	return []state{
 		{name: "fresh", add: now, after: []string{quoted(now)}},
 		{name: "fresh-old-gone", remove: []string{old}, add: now, after: []string{quoted(now)}},
 		{name: "rotate", before: []string{quoted(old)}, remove: []string{old}, add: now, after: []string{quoted(now)}},
@@ -48,16 +52,28 @@ func TestApply(t *testing.T) {
 		{name: "remove", before: []string{quoted(old)}, remove: []string{old}},
 		{name: "remove-beside", before: []string{quoted(old), stranger}, remove: []string{old}, after: []string{stranger}},
 		{name: "remove-nothing", remove: []string{old}, still: true},
-		{name: "remove-beside-foreign", before: []string{quoted(old), quoted(foreign)}, remove: []string{old}, kind: dnsupdate.KindConflict, after: []string{quoted(old), quoted(foreign)}},
+		{name: "remove-beside-foreign", before: []string{quoted(old), quoted(foreign)}, remove: []string{old}, after: []string{quoted(foreign)}},
+		{name: "remove-behind-foreign", before: []string{quoted(foreign), stranger, quoted(old), weird}, remove: []string{older, old}, after: []string{quoted(foreign), stranger, weird}},
+		{name: "remove-duplicate-beside-foreign", before: []string{quoted(old), foreignInTwo, quoted(older)}, remove: []string{old, older}, after: []string{foreignInTwo}},
+		{name: "remove-beside-two-foreign", before: []string{quoted(foreign), quoted(old), quoted(now)}, remove: []string{old}, after: []string{quoted(foreign), quoted(now)}},
+		{name: "remove-beside-malformed", before: []string{`"v=STSv1"`, quoted(old)}, remove: []string{old}, after: []string{`"v=STSv1"`}},
+		{name: "remove-beside-empty", before: []string{`""`, quoted(old)}, remove: []string{old}, after: []string{`""`}},
+		{name: "remove-nothing-beside-foreign", before: []string{quoted(foreign), stranger}, remove: []string{old}, after: []string{quoted(foreign), stranger}, still: true},
 		{name: "tombstone", before: []string{quoted(old)}, remove: []string{old}, add: "not in use", after: []string{`"not in use"`}},
 		{name: "tombstone-ends", before: []string{`"not in use"`, quoted(old)}, remove: []string{"not in use", old}, add: now, after: []string{quoted(now)}},
 		// A wildcard's records are answered at the name, but are not there.
 		{name: "x.wild", add: now, after: []string{quoted(now)}},
 		{name: "x.shared", add: now, after: []string{quoted(now)}},
 		{name: "x.elsewhere", add: now, after: []string{quoted(now)}},
+		{name: "y.shared", remove: []string{old}, after: []string{quoted(sts("shared"))}, still: true},
+		{name: "z.shared", remove: []string{sts("shared")}, after: []string{quoted(sts("shared"))}, still: true},
 	}
+}
+
+// TestApply changes every state a name can be in.
+func TestApply(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *place) {
-		for _, tt := range tests {
+		for _, tt := range states() {
 			t.Run(tt.name, func(t *testing.T) {
 				a := p.open(t, dnsupdate.Options{})
 				name := "_mta-sts." + tt.name + "." + zone
@@ -78,9 +94,13 @@ func TestApply(t *testing.T) {
 				if (tt.still || tt.kind != "") && p.count() != written {
 					t.Errorf("wrote %d times, want none", p.count()-written)
 				}
-				if tt.kind == "" && tt.add != "" {
+				if tt.kind == "" {
+					written = p.count()
 					apply(t, a, change(name, tt.add, tt.remove...)) // again: its answer may have been lost
 					p.wantData(t, name, tt.after...)
+					if p.count() != written {
+						t.Errorf("wrote %d times for nothing", p.count()-written)
+					}
 				}
 			})
 		}

@@ -10,8 +10,10 @@
 // At one name there can be three kinds of TXT:
 //
 //   - ours: the values that a Change names, in Remove and in Add;
-//   - foreign STSv1 records (see [policygen.IsSTSv1]) that the Change does not name. Then nothing is written and the error is
-//     [ErrConflict]: whether to adopt them is decided above, by who knows the history;
+//   - foreign STSv1 records (see [policygen.IsSTSv1]) that the Change does not name. They are never touched. Nothing is
+//     added beside them: the error is [ErrConflict], and whether to adopt them is decided above, by who knows the history.
+//     A Change that only removes goes ahead: where a domain left and its new provider's record stands beside ours, there
+//     is no policy until ours is gone;
 //   - strangers: everything else (site verifications, SPF). They are never touched, byte for byte.
 //
 // What an account can hold to depends on its provider. RFC 2136 has prerequisites: the server compares and swaps by
@@ -30,7 +32,7 @@ import (
 	"github.com/stspub/stspub/internal/config"
 )
 
-// Change replaces TXT values at one name, in one step.
+// Change replaces TXT values at one name, in one step. Without Add it only removes, whatever else is there.
 type Change struct {
 	// Zone is the zone that holds the record, as in [View].Zone; Name is the record's owner. A-labels, without trailing dot.
 	Zone, Name string
@@ -46,8 +48,9 @@ type Change struct {
 //
 // After Apply returned nil, Add is there exactly once (if it is not empty), no value of Remove is (but Add, if it is
 // among them), and every other TXT record of the name is as it was. That this is so already is success as well, so a call
-// whose answer was lost is simply repeated. At no moment does the name hold zero STSv1 records, or two, unless it did so
-// before. Where an STSv1 record is found that the Change does not name, nothing is changed and the error is ErrConflict.
+// whose answer was lost is simply repeated. A Change with Add never makes the name hold zero STSv1 records, or two, not
+// for a moment, unless it did so before. Where it finds an STSv1 record that it does not name, nothing is changed and the
+// error is ErrConflict. For a Change without Add such a record is no conflict, and stays byte for byte.
 //
 // Errors are of type [*Error]. After one of kind [KindUnavailable] it is not known whether the change was made, or will
 // still be. Apply takes 30 seconds at most, however the provider behaves.

@@ -7,8 +7,8 @@ import (
 )
 
 var (
-	// ErrConflict says that the name holds an STSv1 record that the change did not name, or that it changed meanwhile.
-	// Observe the name and decide again.
+	// ErrConflict says that the change would add a value where an STSv1 record is that it did not name, or that the
+	// records of the name changed while it was made. Observe the name and decide again.
 	ErrConflict = errors.New("another record is there")
 	// ErrDryRun says that the account was opened with DryRun, and that there was something to write.
 	ErrDryRun = errors.New("dry run: not written")

@@ -157,6 +157,7 @@ func TestSwapped(t *testing.T) {
 	dnsServers(t, func(t *testing.T, s *labtest.DNSServer, p *place) {
 		tests := map[string]struct {
 			before, between, after []string
+			leave                  bool // nothing is added
 			kind                   dnsupdate.Kind
 		}{
 			"a stranger comes": {
@@ -176,6 +177,14 @@ func TestSwapped(t *testing.T) {
 			"a foreign one comes first": {
 				between: []string{quoted(sts("foreign"))}, after: []string{quoted(sts("foreign"))}, kind: dnsupdate.KindConflict,
 			},
+			"a foreign one comes, ours leaves": {
+				before: []string{quoted(sts("old"))}, between: []string{quoted(sts("old")), quoted(sts("foreign"))},
+				after: []string{quoted(sts("foreign"))}, leave: true,
+			},
+			"a foreign one has come for ours that leaves": {
+				before: []string{quoted(sts("old"))}, between: []string{quoted(sts("foreign"))},
+				after: []string{quoted(sts("foreign"))}, leave: true,
+			},
 		}
 		for name, tt := range tests {
 			t.Run(name, func(t *testing.T) {
@@ -188,7 +197,11 @@ func TestSwapped(t *testing.T) {
 					}
 					return true
 				}).addr
-				err := q.open(t, dnsupdate.Options{}).Apply(t.Context(), change(record, sts("now"), sts("old")))
+				c := change(record, sts("now"), sts("old"))
+				if tt.leave {
+					c.Add = ""
+				}
+				err := q.open(t, dnsupdate.Options{}).Apply(t.Context(), c)
 				if tt.kind != "" {
 					says(t, q.fails(t, err, tt.kind), "read "+prefix2136+`the STSv1 record "v=STSv1; id=foreign;" is there, too`)
 				} else if err != nil {
