@@ -46,7 +46,7 @@ func (l *loader) cloudflare(table string, t accountTable, a *Account) {
 	l.foreign(table, "cloudflare", map[string]text{
 		"server": t.Server, "key_name": t.KeyName, "key_algorithm": t.KeyAlgorithm, "key_file": t.KeyFile, "key_env": t.KeyEnv,
 	})
-	a.APIToken = l.secret(table, "api_token", t.APITokenFile, t.APITokenEnv)
+	a.APIToken, a.Fault = l.secret(table, "api_token", t.APITokenFile, t.APITokenEnv, nil)
 	if !t.APITokenFile.given() && !t.APITokenEnv.given() {
 		l.problem(t.Line, table+".api_token_file", `missing; write api_token_file = "/run/secrets/cloudflare" or `+
 			`api_token_env = "CLOUDFLARE_API_TOKEN"`)
@@ -66,17 +66,18 @@ func (l *loader) rfc2136(table string, t accountTable, a *Account) {
 	} else {
 		l.problem(t.Line, table+".server", `missing; write the primary that takes updates, server = "192.0.2.53"`)
 	}
-	a.Key = l.secret(table, "key", t.KeyFile, t.KeyEnv)
-	if _, err := base64.StdEncoding.DecodeString(string(a.Key)); err != nil {
-		key := table + ".key_file"
-		if t.KeyEnv.given() {
-			key = table + ".key_env"
-		}
-		l.problem(max(t.KeyFile.line, t.KeyEnv.line), key, "the secret is not base64; write the secret of the TSIG key alone, "+
-			"as it stands behind the word secret in the server's configuration")
-	}
+	a.Key, a.Fault = l.secret(table, "key", t.KeyFile, t.KeyEnv, checkTSIG)
 	a.KeyName = l.keyName(table, a.Server, t)
 	a.KeyAlgorithm = l.keyAlgorithm(table+".key_algorithm", t.KeyAlgorithm)
+}
+
+// checkTSIG says why a secret cannot be that of a TSIG key.
+func checkTSIG(key Secret) error {
+	if _, err := base64.StdEncoding.DecodeString(string(key)); err != nil { // its words would quote from the key
+		return errors.New("the secret is not base64; write the secret of the TSIG key alone, as it stands behind the word " +
+			"secret in the server's configuration")
+	}
+	return nil
 }
 
 // foreign refuses keys of another provider.

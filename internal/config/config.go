@@ -75,6 +75,9 @@ type ACME struct {
 type Account struct {
 	Name     string
 	Provider string // "cloudflare" or "rfc2136"
+	// Fault is why the secret could not be read, and is then missing: nothing can be written by the account. Only
+	// [LoadFiles] leaves one out. Empty: nothing is missing.
+	Fault string
 
 	APIToken Secret // cloudflare: api_token_file or api_token_env
 	APIURL   string // cloudflare: default "https://api.cloudflare.com/client/v4"

@@ -22,13 +22,34 @@ import (
 // The error is that of reading the file, or all mistakes joined in the order of the file, each a [Problem]. Warnings, in
 // the same order, come with either. Neither holds a secret.
 func Load(path string, env func(string) string) (*Config, []Warning, error) {
-	return LoadFiles(path, env, readRegular)
+	l := &loader{env: env, readFile: readRegular}
+	return l.load(path)
 }
 
 // LoadFiles is [Load] with another source of the configuration file and the domains files: those of an earlier
-// [Config.Files], say, while the file at path is broken. Secrets and CA certificates are read from disk all the same.
+// [Config.Files], while the files themselves are broken or gone. What was served then is to be served again, so it is
+// lenient about what serving does without: secrets and CA certificates are read from disk all the same, and one that is
+// gone or no good is a warning. The account is then without its secret and says why in [Account.Fault], and the
+// system's CA certificates are the trust.
 func LoadFiles(path string, env func(string) string, read func(path string) ([]byte, error)) (*Config, []Warning, error) {
-	raw, err := read(path)
+	l := &loader{env: env, readFile: read, lenient: true}
+	return l.load(path)
+}
+
+// loader makes a Config of a document. What it finds wrong it notes, and goes on.
+type loader struct {
+	findings
+	dir      string // of the configuration file, absolute
+	env      func(string) string
+	readFile func(path string) ([]byte, error)
+	lenient  bool // see LoadFiles
+	doc      *document
+	digest   hash.Hash
+	cfg      Config
+}
+
+func (l *loader) load(path string) (*Config, []Warning, error) {
+	raw, err := l.readFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
@@ -36,7 +57,7 @@ func LoadFiles(path string, env func(string) string, read func(path string) ([]b
 	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration %s: %w", path, err)
 	}
-	l := &loader{findings: findings{file: path}, dir: dir, env: env, readFile: read, digest: sha256.New()}
+	l.file, l.dir, l.digest = path, dir, sha256.New()
 	l.keep(path, raw)
 	l.doc = parse(string(raw), &l.findings)
 	if l.doc != nil {
@@ -47,17 +68,6 @@ func LoadFiles(path string, env func(string) string, read func(path string) ([]b
 		return nil, l.sortedWarnings(), err
 	}
 	return &l.cfg, l.sortedWarnings(), nil
-}
-
-// loader makes a Config of a document. What it finds wrong it notes, and goes on.
-type loader struct {
-	findings
-	dir      string // of the configuration file, absolute
-	env      func(string) string
-	readFile func(path string) ([]byte, error)
-	doc      *document
-	digest   hash.Hash
-	cfg      Config
 }
 
 // check fills cfg. Later tables refer to earlier ones.

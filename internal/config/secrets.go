@@ -29,76 +29,91 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 // maxSecret is far above any token, and below what a wrong path may lead to.
 const maxSecret = 16 << 10
 
-// secret reads the secret of a table, as in "account.main" and "api_token", from a file or the environment. It returns
-// "" if there is none, after a problem or not: see given.
+// secret reads the secret of a table, as in "account.main" and "api_token", from a file or the environment, and has check,
+// if there is one, look at it. It returns "" if there is none, after a problem or not: see given. A lenient loader returns
+// why in place of noting a problem.
 //
 // What stands in the two keys is shown only when it is surely no secret itself, by mistake.
-func (l *loader) secret(table, name string, file, env text) Secret {
-	fileKey, envKey := table+"."+name+"_file", table+"."+name+"_env"
+func (l *loader) secret(table, name string, file, env text, check func(Secret) error) (secret Secret, fault string) {
+	key, line := table+"."+name+"_file", file.line
+	var err error
 	switch {
 	case file.given() && env.given():
-		l.problem(max(file.line, env.line), envKey, "%s_file and %s_env are both given; leave one out", name, name)
+		l.problem(max(file.line, env.line), table+"."+name+"_env", "%s_file and %s_env are both given; leave one out", name, name)
+		return "", ""
 	case file.given():
-		return l.secretFile(fileKey, file)
+		secret, err = l.secretFile(key, file)
 	case env.given():
-		return l.secretEnv(envKey, env)
+		key, line = table+"."+name+"_env", env.line
+		secret, err = l.secretEnv(env)
+	default:
+		return "", ""
 	}
-	return ""
+	if err == nil && check != nil {
+		err = check(secret)
+	}
+	if err != nil {
+		return "", l.lacking(line, key, err)
+	}
+	return secret, ""
 }
 
-func (l *loader) secretFile(key string, t text) Secret {
+// lacking notes that something beside the configuration's own files is not as it should be. To a lenient loader that is
+// a warning, which it returns.
+func (l *loader) lacking(line int, key string, err error) (fault string) {
+	if !l.lenient {
+		l.problem(line, key, "%v", err)
+		return ""
+	}
+	l.warn(line, key, "%v", err)
+	return l.here(line, key, "%v", err).Error()
+}
+
+func (l *loader) secretFile(key string, t text) (Secret, error) {
 	path := l.path(t.v)
 	info, err := os.Stat(path) // before it is opened: opening a pipe waits
 	switch {
 	case t.v == "" || errors.Is(err, fs.ErrNotExist):
-		l.problem(t.line, key, "there is no such file; write the path of the file that holds the secret")
-		return ""
+		return "", errors.New("there is no such file; write the path of the file that holds the secret")
 	case err != nil:
-		l.problem(t.line, key, "find this file: %s", cause(err))
-		return ""
+		return "", fmt.Errorf("find this file: %s", cause(err))
 	case !info.Mode().IsRegular():
-		l.problem(t.line, key, "%q is no regular file; write the path of the file that holds the secret", t.v)
-		return ""
+		return "", fmt.Errorf("%q is no regular file; write the path of the file that holds the secret", t.v)
 	case info.Size() > maxSecret:
-		l.problem(t.line, key, "file %q is too large for a secret; at most %d bytes", t.v, maxSecret)
-		return ""
+		return "", fmt.Errorf("file %q is too large for a secret; at most %d bytes", t.v, maxSecret)
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		l.problem(t.line, key, "read %q: %s", t.v, cause(err))
-		return ""
+		return "", fmt.Errorf("read %q: %s", t.v, cause(err))
 	}
 	if info.Mode().Perm()&0o004 != 0 { // a group of the service's own is the normal case
 		l.warn(t.line, key, "everybody on this machine can read %q; chmod 600 it", t.v)
 	}
-	return l.trimmed(key, t.line, string(content), fmt.Sprintf("file %q", t.v))
+	return trimmed(string(content), fmt.Sprintf("file %q", t.v))
 }
 
-func (l *loader) secretEnv(key string, t text) Secret {
+func (l *loader) secretEnv(t text) (Secret, error) {
 	content := l.env(t.v)
 	shown := "this environment variable"
 	if regexp.MustCompile(`^[A-Z][A-Z_]*$`).MatchString(t.v) {
 		shown = "environment variable " + t.v
 	}
 	if content == "" {
-		l.problem(t.line, key, "%s is not set or empty; set it to the secret", shown)
-		return ""
+		return "", fmt.Errorf("%s is not set or empty; set it to the secret", shown)
 	}
-	return l.trimmed(key, t.line, content, shown)
+	return trimmed(content, shown)
 }
 
 // trimmed returns a secret without what editors put around it, and refuses what is none.
-func (l *loader) trimmed(key string, line int, content, origin string) Secret {
+func trimmed(content, origin string) (Secret, error) {
 	secret := strings.TrimSpace(content)
 	switch {
 	case secret == "":
-		l.problem(line, key, "%s is empty; write the secret into it", origin)
-		return ""
+		return "", fmt.Errorf("%s is empty; write the secret into it", origin)
 	case strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' }):
-		l.problem(line, key, "%s holds more than a secret; write nothing but one line of ASCII without spaces", origin)
-		return ""
+		return "", fmt.Errorf("%s holds more than a secret; write nothing but one line of ASCII without spaces", origin)
 	}
-	return Secret(secret)
+	return Secret(secret), nil
 }
 
 // checkCAFile says why a file cannot serve as trust.

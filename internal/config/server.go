@@ -6,7 +6,6 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,14 +253,15 @@ func (l *loader) url(key string, t text, insecure bool) string {
 	return t.v
 }
 
-// caFile returns the path of a file with CA certificates, and checks that there are any.
+// caFile returns the path of a file with CA certificates, and checks that there are any; "" where there are none.
 func (l *loader) caFile(key string, t text) string {
 	if !t.given() {
 		return ""
 	}
 	path := l.path(t.v)
 	if err := checkCAFile(path); err != nil {
-		l.problem(t.line, key, "%v", err)
+		l.lacking(t.line, key, err)
+		return ""
 	}
-	return filepath.Clean(path)
+	return path
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -200,6 +201,70 @@ func TestLoadFilesMakesTheSameAgainWithoutTheFiles(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("LoadFiles, -want +got:\n%s", diff)
+	}
+}
+
+// What is beside the configuration's own files may be gone when it is to be served again.
+func TestLoadFilesDoesWithoutSecretsAndCertificates(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(base, `directory = "https://ca.example/dir"`, `directory = "https://ca.example/dir"
+ca_file = "ca.pem"`, 1) + `
+[account.bind]
+provider = "rfc2136"
+server = "192.0.2.53"
+key_name = "stspub"
+key_file = "tsig"
+[account.env]
+provider = "cloudflare"
+api_token_env = "CLOUDFLARE"
+[check]
+ca_file = "ca.pem"
+`
+	path := inFolder(t, "stspub.toml", text, map[string]string{"token": secretWord, "tsig": "Z2VoZWlt", "ca.pem": caPEM(t)})
+	env := map[string]string{"CLOUDFLARE": secretWord}
+	getenv := func(key string) string { return env[key] }
+	want, _, err := Load(path, getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	for _, name := range []string{"token", "ca.pem"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "tsig"), secretWord+"!", 0o600)
+	env["CLOUDFLARE"] = ""
+	if _, _, err := Load(path, getenv); err == nil {
+		t.Fatal("Load takes a configuration without its secrets")
+	}
+	got, warnings, err := LoadFiles(path, getenv, os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, w := range warnings {
+		said = append(said, strings.ReplaceAll(w.String(), dir+"/", ""))
+	}
+	wantSaid := []string{
+		`stspub.toml:5: acme.le.ca_file: read "ca.pem": no such file or directory`,
+		"stspub.toml:8: account.main.api_token_file: there is no such file; write the path of the file that holds the secret",
+		"stspub.toml:23: account.bind.key_file: the secret is not base64; write the secret of the TSIG key alone, " +
+			"as it stands behind the word secret in the server's configuration",
+		"stspub.toml:26: account.env.api_token_env: environment variable CLOUDFLARE is not set or empty; set it to the secret",
+		`stspub.toml:28: check.ca_file: read "ca.pem": no such file or directory`,
+	}
+	if diff := cmp.Diff(wantSaid, said); diff != "" {
+		t.Errorf("warnings, -want +got:\n%s", diff)
+	}
+	want.ACME.CAFile, want.Check.CAFile = "", ""
+	for i, name := range []string{"main", "bind", "env"} {
+		a := want.Accounts[name]
+		a.APIToken, a.Key, a.Fault = "", "", warnings[i+1].String()
+		want.Accounts[name] = a
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("LoadFiles, -want +got:\n%s", diff)
