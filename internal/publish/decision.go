@@ -14,7 +14,8 @@ type Want struct {
 	Drain     bool
 	Adopt     bool // a foreign STSv1 record may be replaced
 	Alias     bool // the record lies in our alias zone, and the customer's _mta-sts is a CNAME to it
-	Announced bool // an id was ever intended for the record, or may have been before the store was lost
+	Announced bool // a record of ours may stand in DNS
+	Stale     bool // State.Intended was committed by an earlier process
 	Restored  bool // the store was found to be an old copy since the domain came: senders may hold what it does not know
 	Record    string
 
@@ -129,6 +130,7 @@ type Decision struct {
 	Do     Effect
 	Add    string
 	Remove []string
+	Why    string        // what was found, when the record is to be written or replaced
 	Wait   bool          // nothing more can be done now
 	After  time.Duration // when Wait: decide again then; zero: growing pauses
 }

@@ -30,18 +30,21 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, force boo
 	if err != nil {
 		return report, err
 	}
-	removals, err := r.refusals(ctx, conf, d, force)
+	removals, err := refusals(ctx, r.cfg.Store, conf, force)
 	if err != nil {
 		return report, err
 	}
-	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
-	if err != nil {
-		return report, fmt.Errorf("declare the configuration's domains: %w", err)
-	}
-	old := r.settings.Swap(next)
 	if err := r.cfg.Accepted(ctx, conf); err != nil {
 		return report, err
 	}
+	r.declaring.Lock()
+	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
+	if err != nil {
+		r.declaring.Unlock()
+		return report, fmt.Errorf("declare the configuration's domains: %w", err)
+	}
+	old := r.settings.Swap(next)
+	r.declaring.Unlock()
 	report = ReloadReport{Added: change.Added, Changed: change.Changed, Removed: change.Removed, Restored: change.Restored}
 	if old != nil {
 		report.Warnings = restartNeeded(old.conf, conf)
@@ -50,6 +53,8 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, force boo
 			if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
 				return report, fmt.Errorf("have all domains looked at: %w", err)
 			}
+		} else if err := r.wakeRefused(ctx, old, next); err != nil {
+			return report, err
 		}
 	}
 	if force {
@@ -61,14 +66,37 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, force boo
 	return report, nil
 }
 
-// declaration translates a configuration, and opens its accounts.
+// wakeRefused has those looked at that wait for an account which was changed.
+func (r *Reconciler) wakeRefused(ctx context.Context, old, next *settings) error {
+	var names []policygen.Name
+	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
+		if d.State.Failures > 0 && old.accounts[d.Account] != next.accounts[d.Account] {
+			names = append(names, d.Name)
+		}
+		return nil
+	})
+	for _, name := range names {
+		err = errors.Join(err, r.Wake(ctx, name))
+	}
+	return err
+}
+
+// declaration translates a configuration. It opens the accounts that are new or changed: an open one knows when its
+// provider wants to be left alone.
 func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *settings, error) {
+	kept := *conf
+	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
+	old := r.settings.Load()
 	next := &settings{
-		conf: conf, accounts: make(map[string]dnsupdate.Account), mxsets: make(map[string]policygen.Policy),
+		conf: &kept, accounts: make(map[string]dnsupdate.Account), mxsets: make(map[string]policygen.Policy),
 	}
 	d := store.Declaration{Owner: store.OwnerFile}
 	var errs []error
 	for name, a := range conf.Accounts {
+		if old != nil && old.conf.Accounts[name] == a {
+			next.accounts[name] = old.accounts[name]
+			continue
+		}
 		account, err := r.cfg.OpenAccount(a)
 		errs = append(errs, err)
 		next.accounts[name] = account
@@ -91,15 +119,21 @@ const tenant = "default"
 // massRemoval is how many removals at once are taken for a mistake: more than ten, and more than one in a hundred.
 func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) }
 
-// refusals says why a declaration is not accepted, or counts the removals that force let through.
-func (r *Reconciler) refusals(ctx context.Context, conf *config.Config, d store.Declaration, force bool) (int, error) {
-	wanted := make(map[policygen.Name]store.Domain, len(d.Domains))
-	for _, w := range d.Domains {
+// Refused says why [Reconciler.Start] would refuse a configuration, with [ErrRefused]; nil: it would not.
+func Refused(ctx context.Context, st store.Store, conf *config.Config) error {
+	_, err := refusals(ctx, st, conf, false)
+	return err
+}
+
+// refusals says why a configuration is not accepted, or counts the removals that force let through.
+func refusals(ctx context.Context, st store.Store, conf *config.Config, force bool) (int, error) {
+	wanted := make(map[policygen.Name]config.Domain, len(conf.Domains))
+	for _, w := range conf.Domains {
 		wanted[w.Name] = w
 	}
 	owned, removed := 0, []string{}
 	var errs []error
-	err := r.cfg.Store.EachDomain(ctx, func(have store.Domain) error {
+	err := st.EachDomain(ctx, func(have store.Domain) error {
 		w, found := wanted[have.Name]
 		leaves := have.Owner == store.OwnerFile && have.Removed.IsZero() && !found
 		if have.Owner == store.OwnerFile && have.Removed.IsZero() {
@@ -108,7 +142,7 @@ func (r *Reconciler) refusals(ctx context.Context, conf *config.Config, d store.
 		if leaves {
 			removed = append(removed, string(have.Name))
 		}
-		if have.State.Record != "" {
+		if have.State.Zone != "" {
 			errs = append(errs, misplaced(conf, have, w, found))
 		}
 		return nil
@@ -127,7 +161,7 @@ func (r *Reconciler) refusals(ctx context.Context, conf *config.Config, d store.
 }
 
 // misplaced says why a domain with a record cannot become what is declared: its record would be left behind.
-func misplaced(conf *config.Config, have, want store.Domain, found bool) error {
+func misplaced(conf *config.Config, have store.Domain, want config.Domain, found bool) error {
 	draining := "it drains"
 	if !have.State.Horizon.IsZero() {
 		draining += " until " + have.State.Horizon.UTC().Format(time.DateTime+" MST")
@@ -163,7 +197,7 @@ func (r *Reconciler) force(ctx context.Context, d store.Declaration, removals in
 	}
 	var held []store.Domain
 	err = r.cfg.Store.EachDomain(ctx, func(have store.Domain) error {
-		if have.State.Step == StepMX || have.State.Step == "" || have.State.Served != r.policyOf(have) {
+		if have.State.Step == StepMX {
 			held = append(held, have)
 		}
 		return nil
@@ -172,14 +206,11 @@ func (r *Reconciler) force(ctx context.Context, d store.Declaration, removals in
 		return forced, fmt.Errorf("read the domains: %w", err)
 	}
 	for _, have := range held {
-		wasHeld := have.State.Step == StepMX
 		err := r.update(ctx, have.Name, func(d *store.Domain) { d.State.Forced = r.policyOf(*d) })
 		if err != nil {
 			return forced, err
 		}
-		if wasHeld {
-			forced = append(forced, string(have.Name))
-		}
+		forced = append(forced, string(have.Name))
 	}
 	return forced, nil
 }

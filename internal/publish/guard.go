@@ -31,8 +31,12 @@ func (r *Reconciler) hold(ctx context.Context, reason string) error {
 	return nil
 }
 
-// holds says why no drain may begin, and why nothing may be deleted.
+// holds says why no drain may begin, and why nothing may be deleted. It looks at the clock first, so that no jump is
+// believed before it is noticed.
 func (r *Reconciler) holds(ctx context.Context) (start, end string) {
+	if err := r.lookAtClock(ctx); err != nil {
+		return err.Error(), err.Error()
+	}
 	reason, err := r.cfg.Store.Value(ctx, keyHold)
 	switch {
 	case err == nil:
@@ -106,25 +110,35 @@ func (r *Reconciler) keepClock(ctx context.Context, now time.Time) error {
 func (r *Reconciler) watchClock(ctx context.Context) {
 	tick := time.NewTicker(clockEvery)
 	defer tick.Stop()
-	last := time.Now()
-	kept := last
+	kept := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := time.Now()
-		err := r.clockMoved(ctx, jumped(last, now))
-		if err == nil && now.Sub(kept) >= clockKept {
+		err := r.lookAtClock(ctx)
+		if now := time.Now(); err == nil && now.Sub(kept) >= clockKept {
 			err = r.keepClock(ctx, now.UTC())
 			kept = now
 		}
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("clock not kept", "err", err)
 		}
-		last = now
 	}
+}
+
+// lookAtClock compares the wall clock with the monotonic one since the last look.
+func (r *Reconciler) lookAtClock(ctx context.Context) error {
+	now := time.Now()
+	r.mu.Lock()
+	jump := time.Duration(0)
+	if !r.clock.IsZero() {
+		jump = jumped(r.clock, now)
+	}
+	r.clock = now
+	r.mu.Unlock()
+	return r.clockMoved(ctx, jump)
 }
 
 func (r *Reconciler) clockMoved(ctx context.Context, jump time.Duration) error {
@@ -148,6 +162,7 @@ type startup struct {
 	began    time.Time
 	compared int
 	unknown  []policygen.Name
+	old      bool // the store was found to be an old copy
 }
 
 func (s *startup) pending(name policygen.Name) {
@@ -167,29 +182,32 @@ func (s *startup) restored() bool { return len(s.unknown) >= 2 && len(s.unknown)
 // compared takes the first look at a record after a start into account.
 func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
 	r.mu.Lock()
-	if !r.start.names[d.Name] || t.answered() == 0 {
+	first := r.start.names[d.Name]
+	if t.answered() == 0 || !first && !r.start.old {
 		r.mu.Unlock()
 		return
 	}
 	r.start.done(d.Name)
-	r.start.compared++
+	if first {
+		r.start.compared++
+	}
 	if len(t.foreign()) > 0 && d.State.ID != "" {
 		r.start.unknown = append(r.start.unknown, d.Name)
 	}
 	var seed []policygen.Name
-	if r.start.restored() {
-		seed, r.start.unknown = r.start.unknown, r.start.unknown[:0:0]
-		r.start.compared = 0
+	news := !r.start.old && r.start.restored()
+	if r.start.old = r.start.old || news; r.start.old {
+		seed, r.start.unknown = r.start.unknown, nil
 	}
 	r.mu.Unlock()
-	if len(seed) == 0 {
-		return
-	}
 	for _, name := range seed {
 		// Senders may hold a policy that this store does not know, for as long as RFC 8461 allows.
 		if err := r.cfg.Store.AddForeign(ctx, name, "", time.Now()); err != nil {
 			r.cfg.Log.Error("history not seeded", "domain", name, "err", err)
 		}
+	}
+	if !news {
+		return
 	}
 	err := r.hold(ctx, fmt.Sprintf("DNS holds ids that the store does not know, of %d domains (%s, …): the store is an old copy, or "+
 		"another server writes these records; when that is settled, confirm with: stspub reload --force", len(seed), seed[0]))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -31,6 +32,12 @@ func (r *Reconciler) Reload(ctx context.Context, force bool) (ReloadReport, erro
 	r.cfg.Log.Info("reloaded", "added", report.Added, "changed", report.Changed, "removed", report.Removed, "restored", report.Restored,
 		"forced", report.Forced)
 	return report, nil
+}
+
+// Alias is the alias zone of the configuration in force, without it "", the TTL of its records, and its account.
+func (r *Reconciler) Alias() (zone string, ttl time.Duration, account dnsupdate.Account) {
+	set := r.settings.Load()
+	return set.conf.Alias.Zone, set.conf.Publish.TTL, set.accounts[set.conf.Alias.Account]
 }
 
 // SetFault keeps a fault of the service as a whole that was found elsewhere, for example at start; an empty reason

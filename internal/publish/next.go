@@ -51,7 +51,7 @@ func Next(w Want, s store.State, o Seen, now time.Time) Decision {
 		if o.Prior == nil {
 			return look(LookPrior)
 		}
-		p.s.Fresh = !o.Prior.Existed
+		p.s.Fresh = !o.Prior.Existed && !w.Announced
 	}
 	if w.Drain {
 		return p.drain()
@@ -91,6 +91,9 @@ func (p *pass) serve() *Decision {
 func (p *pass) publish() Decision {
 	p.s.Horizon, p.s.Deleted = time.Time{}, time.Time{} // it may have drained before
 	held := ""
+	if p.s.Forced != p.w.Policy {
+		p.s.Forced = ""
+	}
 	if p.s.Served != p.w.Policy {
 		stranded, d := p.strands()
 		switch {
@@ -146,6 +149,9 @@ func (p *pass) strands() (string, *Decision) {
 
 // watch is the end of the way: all is right but what only a human can mend.
 func (p *pass) watch() *Decision {
+	if p.s.Step == StepLive && p.now.Sub(p.s.Since) > p.s.OldTTL {
+		p.s.OldTTL = 0 // no cache holds what was replaced
+	}
 	if enforced(p.s.Served) {
 		if p.o.MX == nil {
 			d := look(LookMX)
@@ -173,6 +179,9 @@ func (p *pass) watch() *Decision {
 // verified id stands for what is served.
 func (p *pass) announce() *Decision {
 	var d Decision
+	if p.o.Host != nil && p.o.Host.Ours {
+		p.arrive()
+	}
 	switch {
 	case p.o.Host == nil:
 		d = look(LookHost)
@@ -194,17 +203,31 @@ func (p *pass) announce() *Decision {
 	return &d
 }
 
-// elsewhere is where a policy host that does not point here ends. Time-outs and SERVFAIL prove nothing.
+// arrive takes note that the policy host points here.
+func (p *pass) arrive() {
+	if p.s.Handover > 0 {
+		// Senders may have filed the other place's policy under our id, written or verified, and caches may still lead there.
+		p.s.Settle, p.s.Handover = later(p.s.Settle, p.now.Add(p.s.Handover)), 0
+		p.s.Dirty, p.s.Intended, p.s.Wrote = true, "", time.Time{}
+	}
+	if left := p.o.Host.TTL; left > 0 { // our own addresses changed
+		p.s.Settle = later(p.s.Settle, p.now.Add(left))
+	}
+	p.s.Away = time.Time{}
+}
+
+// elsewhere is where a policy host that does not point here ends. Time-outs and SERVFAIL prove nothing: a look that
+// proves nothing begins the week anew after which a domain counts as moved.
 func (p *pass) elsewhere() *Decision {
 	h := p.o.Host
-	if !h.Proven {
-		return p.wait(StepDNS, h.Reason, p.w.Announced, 0)
-	}
 	p.s.Handover = min(max(p.s.Handover, h.TTL), maxHandover)
-	if !p.w.Announced {
+	switch {
+	case !h.Proven:
+		p.s.Away = time.Time{}
+		return p.wait(StepDNS, h.Reason, p.w.Announced, 0)
+	case !p.w.Announced:
 		return p.wait(StepDNS, h.Reason, false, 0)
-	}
-	if p.s.Away.IsZero() {
+	case p.s.Away.IsZero():
 		p.s.Away = p.now
 	}
 	if p.away() {
@@ -215,23 +238,9 @@ func (p *pass) elsewhere() *Decision {
 
 func (p *pass) away() bool { return !p.s.Away.IsZero() && p.now.Sub(p.s.Away) >= awayAfter }
 
-// record compares the record with what it should be. The policy was seen live in this pass.
+// record compares the record with what it should be. The policy was seen live in this pass. That a CNAME stands in the way
+// is for the account to find out: name servers also make CNAMEs up, from wildcards.
 func (p *pass) record() *Decision {
-	p.s.Away = time.Time{}
-	if p.s.Handover > 0 { // the host arrived here since the last pass
-		p.s.Settle, p.s.Handover = later(p.s.Settle, p.now.Add(p.s.Handover)), 0
-		// Senders may have filed the other place's policy under our id, written or verified.
-		p.s.Dirty, p.s.Intended, p.s.Wrote = true, "", time.Time{}
-	}
-	if left := p.o.Host.TTL; left > 0 { // our own addresses changed
-		p.s.Settle = later(p.s.Settle, p.now.Add(left))
-	}
-	for _, s := range p.o.TXT.Servers {
-		if s.CNAME != "" {
-			return p.wait(StepTXT, fmt.Sprintf("%s is a CNAME to %s, and no TXT can stand beside a CNAME: remove the CNAME, or publish "+
-				"the domain as alias", p.w.Record, s.CNAME), true, 0)
-		}
-	}
 	if !p.s.Dirty && p.s.Intended == "" {
 		return p.keep()
 	}
@@ -257,8 +266,9 @@ func (p *pass) keep() *Decision {
 	case t.complete() && t.absent():
 		return p.write(current, "the record at "+p.w.Record+" is gone; it is put back")
 	case t.answered() > 0 && !t.some(current) && !t.absent():
-		p.s.Dirty = true // an id we did not put there: senders may hold any text under it, so a fresh one follows
-		return p.commit()
+		// Senders may hold any text under an id that was not put there by us, or not now.
+		p.s.Dirty = true
+		return &Decision{State: p.s, Why: fmt.Sprintf("somebody changed the record at %s to %q; a fresh id follows", p.w.Record, t.sts())}
 	case t.answered() > 0 && p.lagging():
 		return p.write(current, t.lag(current)) // the account finds it there, or puts it back
 	}
@@ -271,6 +281,11 @@ func (p *pass) rotate() *Decision {
 	if p.s.Intended != "" && t.all(intended) {
 		p.s.ID, p.s.Intended, p.s.Dirty = p.s.Intended, "", false
 		p.s.Wrote, p.s.Fresh, p.s.Settle = time.Time{}, false, time.Time{}
+		return p.commit()
+	}
+	// An old copy of the store may not know what an intended id stood for since; and ids belong to one record.
+	if p.s.Intended != "" && (p.w.Stale && len(t.foreign()) > 0 || p.s.Record != p.w.Record) {
+		p.s.Intended, p.s.Wrote = "", time.Time{}
 		return p.commit()
 	}
 	if left := p.settle(); left > 0 {
@@ -289,7 +304,7 @@ func (p *pass) rotate() *Decision {
 // settle is how much of the settle time is left. It may be skipped only where nobody can hold an older answer: no policy
 // host and no record existed when the domain came, and none was written since.
 func (p *pass) settle() time.Duration {
-	if p.s.Fresh && p.o.TXT.absent() && !p.w.Restored {
+	if p.s.Fresh && p.o.TXT.absent() && !p.w.Restored && p.s.Settle.IsZero() {
 		return 0
 	}
 	return max(p.w.Settle-p.o.Body.LiveFor, p.s.Settle.Sub(p.now), 0)
@@ -306,8 +321,7 @@ func (p *pass) intend() *Decision {
 		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q; if this server is to take over, run: "+
 			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], p.w.Name), true, 0)
 	}
-	p.s.Intended, p.s.Wrote = p.w.FreshID, time.Time{}
-	p.s.Record, p.s.Zone = p.w.Record, t.Zone
+	p.s.Record, p.s.Intended, p.s.Wrote = p.w.Record, p.w.FreshID, time.Time{}
 	return p.commit()
 }
 
@@ -320,11 +334,12 @@ func (p *pass) write(value, why string) *Decision {
 		return p.wait(StepVerify, why, p.lagging(), 0)
 	}
 	p.s.Wrote, p.s.Fresh = p.now, false
+	p.s.Zone = p.o.TXT.Zone // from now on a record of ours may stand there
 	remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value })
 	if len(remove) > 0 {
-		p.s.OldTTL = p.o.TXT.ttl()
+		p.s.OldTTL = max(p.s.OldTTL, p.o.TXT.ttl())
 	}
-	return &Decision{State: p.s, Do: DoWrite, Add: value, Remove: remove}
+	return &Decision{State: p.s, Do: DoWrite, Add: value, Remove: remove, Why: why}
 }
 
 func (p *pass) lagging() bool {
@@ -343,6 +358,9 @@ func (p *pass) drain() Decision {
 		}
 		return p.forget()
 	}
+	if p.s.Dirty {
+		p.s.Horizon = time.Time{} // while the rotation is not verified it has not begun
+	}
 	if !p.s.Horizon.IsZero() && !p.now.Before(p.s.Horizon) {
 		return p.retire()
 	}
@@ -350,11 +368,16 @@ func (p *pass) drain() Decision {
 		if p.w.HoldStart != "" {
 			return *p.wait(StepDrain, p.w.HoldStart, true, 0)
 		}
-		p.s.Horizon = time.Time{}
 		return *p.serve()
 	}
+	if p.o.TXT == nil {
+		return look(LookTXT)
+	}
+	if gone := p.o.TXT.complete() && p.o.TXT.absent(); gone && (p.s.ID == "" || p.s.Dirty) {
+		return p.outlast()
+	}
 	if d := p.announce(); d != nil {
-		if d.Wait && p.away() && p.s.Horizon.IsZero() {
+		if d.Wait && p.o.Host != nil && p.o.Host.Proven && p.away() && p.s.Horizon.IsZero() {
 			return p.retire() // released: the customer's DNS has named another place for a week
 		}
 		return *d
@@ -364,6 +387,16 @@ func (p *pass) drain() Decision {
 		return *p.commit()
 	}
 	return *p.wait(StepDrain, "mode none is published; senders may hold the last policy until "+
+		p.s.Horizon.UTC().Format(time.DateTime+" MST"), false, p.s.Horizon.Sub(p.now))
+}
+
+// outlast drains a domain whose record is gone already: no sender learns anything new, and what they hold expires.
+func (p *pass) outlast() Decision {
+	p.s.ID, p.s.Intended, p.s.Dirty, p.s.Wrote = "", "", false, time.Time{}
+	if p.s.Horizon.IsZero() {
+		p.s.Horizon = p.now.Add(max(p.w.TTL, p.s.OldTTL) + p.w.MaxAge)
+	}
+	return *p.wait(StepDrain, "the record is gone; senders may hold the last policy until "+
 		p.s.Horizon.UTC().Format(time.DateTime+" MST"), false, p.s.Horizon.Sub(p.now))
 }
 
@@ -377,15 +410,20 @@ func (p *pass) retire() Decision {
 		return *p.wait(StepDrain, p.w.HoldEnd, p.w.HoldStart != "", 0)
 	case len(t.Ours) > 0:
 		if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
-			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", false, 0)
+			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", p.overdue(), 0)
 		}
-		p.s.Wrote, p.s.OldTTL = p.now, t.ttl()
+		p.s.Wrote, p.s.OldTTL = p.now, max(p.s.OldTTL, t.ttl())
 		return Decision{State: p.s, Do: DoDelete, Remove: t.Ours}
 	case !t.complete():
-		return *p.wait(StepDrain, t.lag(""), false, 0)
+		return *p.wait(StepDrain, t.lag(""), p.overdue(), 0)
 	}
 	p.s.ID, p.s.Intended, p.s.Dirty, p.s.Wrote, p.s.Deleted = "", "", true, time.Time{}, p.now
 	return *p.commit()
+}
+
+// overdue says that a drain that could have ended a day ago has not.
+func (p *pass) overdue() bool {
+	return !p.s.Horizon.IsZero() && p.now.Sub(p.s.Horizon) > 24*time.Hour
 }
 
 func (p *pass) forget() Decision {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,7 +31,8 @@ type Outside struct {
 
 	mu      sync.Mutex // guards the fields below
 	own     place
-	believe time.Time // own is believed until then
+	looked  time.Time // when own was
+	believe time.Time // and until when it is believed
 }
 
 // Values is the part of the store that Outside needs; [store.Store] has it.
@@ -39,12 +41,31 @@ type Values interface {
 	SetValue(ctx context.Context, key string, value []byte) error
 }
 
-// place is where our own name leads.
+// place is where our own name leads, and led in the last day.
 type place struct {
-	Addrs []netip.Addr  `json:"addrs"`
-	TTL   time.Duration `json:"ttl"` // of the answer
-	// Old is until when caches may still lead to addresses that were ours before.
-	Old time.Time `json:"old"`
+	TTL  time.Duration          `json:"ttl"` // the largest of the answers
+	Seen map[netip.Addr]sighted `json:"seen"`
+}
+
+// sighted is an address of ours.
+type sighted struct {
+	Last time.Time `json:"last"` // seen in an answer
+	// Rotates says that it was missing and came back: the name answers changing parts of a larger set.
+	Rotates bool `json:"rotates"`
+}
+
+// addrs are all that are ours.
+func (p place) addrs() []netip.Addr { return slices.Collect(maps.Keys(p.Seen)) }
+
+// old is until when caches may lead to an address that was ours.
+func (p place) old(now time.Time) time.Time {
+	var old time.Time
+	for _, s := range p.Seen {
+		if !s.Rotates && s.Last.Before(now) {
+			old = later(old, s.Last.Add(min(p.TTL, maxHandover)))
+		}
+	}
+	return old
 }
 
 // keyPlace is where the last place is kept, as JSON.
@@ -80,13 +101,13 @@ func (o *Outside) Host(ctx context.Context, name policygen.Name) Host {
 	defer cancel()
 	host := name.PolicyHost()
 	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", host, o.Hostname)
-	us, err := o.ourPlace(ctx)
+	us, old, err := o.ourPlace(ctx)
 	if err != nil {
 		return Host{Reason: fmt.Sprintf("%s; our own name %s has no address: %v", waiting, o.Hostname, err)}
 	}
-	h := o.pointsTo(ctx, host, us.Addrs, waiting)
+	h := o.pointsTo(ctx, host, us.addrs(), waiting)
 	if h.Ours {
-		h.TTL = max(time.Until(us.Old), 0)
+		h.TTL = max(time.Until(old), 0)
 	}
 	return h
 }
@@ -111,7 +132,7 @@ func (o *Outside) pointsTo(ctx context.Context, host string, own []netip.Addr, w
 		return Host{Ours: true}
 	case len(found) > 0:
 		return Host{
-			Proven: complete, TTL: max(v4.MaxTTL(), v6.MaxTTL()),
+			Proven: complete, TTL: max(v4.MaxTTL(), v6.MaxTTL(), time.Second),
 			Reason: fmt.Sprintf("%s, last seen addresses %s", waiting, join(found)),
 		}
 	case !complete:
@@ -135,7 +156,7 @@ func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, own []netip
 				ours++
 				continue
 			}
-			others, ttl = "CNAME "+a.CNAME, max(ttl, a.TTL, end.TTL)
+			others, ttl = "CNAME "+a.CNAME, max(ttl, a.TTL, end.TTL, time.Second)
 		default:
 			others = "no CNAME at " + a.Server
 		}
@@ -146,45 +167,55 @@ func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, own []netip
 	return Host{Proven: v.Complete() && ours == 0, TTL: ttl, Reason: waiting + ", last seen " + others}
 }
 
-// ourPlace is believed for a minute. When the addresses change, the old ones are remembered for as long as caches may.
-func (o *Outside) ourPlace(ctx context.Context) (place, error) {
+// ourPlace is believed for a minute.
+func (o *Outside) ourPlace(ctx context.Context) (place, time.Time, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if time.Now().Before(o.believe) {
-		return o.own, nil
+	now := time.Now().UTC()
+	if now.Before(o.believe) {
+		return o.own, o.own.old(o.looked), nil
 	}
 	a, err := o.Client.Resolver.Addrs(ctx, o.Hostname)
 	if err != nil || len(a.Addrs)+len(o.Addresses) == 0 {
 		if err == nil {
 			err = errors.New("no A or AAAA record; give it one")
 		}
-		return place{}, err
+		return place{}, time.Time{}, err
 	}
-	if o.own.Addrs == nil {
+	if o.own.Seen == nil {
 		value, err := o.Values.Value(ctx, keyPlace)
 		if err == nil {
 			err = json.Unmarshal(value, &o.own)
 		}
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return place{}, fmt.Errorf("read our last addresses: %w", err)
+			return place{}, time.Time{}, fmt.Errorf("read our last addresses: %w", err)
 		}
 	}
-	now := place{Addrs: append(a.Addrs, o.Addresses...), TTL: a.TTL, Old: o.own.Old}
-	slices.SortFunc(now.Addrs, netip.Addr.Compare)
-	if o.own.Addrs != nil && !slices.Equal(now.Addrs, o.own.Addrs) {
-		now.Old = time.Now().Add(min(max(o.own.TTL, a.TTL), maxHandover))
+	next := o.own.next(append(a.Addrs, o.Addresses...), a.TTL, o.looked, now)
+	value, err := json.Marshal(next)
+	if err == nil {
+		err = o.Values.SetValue(ctx, keyPlace, value)
 	}
-	if !slices.Equal(now.Addrs, o.own.Addrs) || now.TTL > o.own.TTL {
-		value, err := json.Marshal(now)
-		if err == nil {
-			err = o.Values.SetValue(ctx, keyPlace, value)
-		}
-		if err != nil {
-			return place{}, fmt.Errorf("keep our addresses: %w", err)
+	if err != nil {
+		return place{}, time.Time{}, fmt.Errorf("keep our addresses: %w", err)
+	}
+	o.own, o.looked, o.believe = next, now, now.Add(time.Minute)
+	return next, next.old(now), nil
+}
+
+// next is the place after an answer at now; looked is when the answer before it was, zero if none in this process.
+func (p place) next(answer []netip.Addr, ttl time.Duration, looked, now time.Time) place {
+	n := place{TTL: max(ttl, p.TTL), Seen: make(map[netip.Addr]sighted)}
+	for a, s := range p.Seen {
+		if now.Sub(s.Last) < maxHandover {
+			n.Seen[a] = s
 		}
 	}
-	o.own, o.believe = now, time.Now().Add(time.Minute)
-	return now, nil
+	for _, a := range answer {
+		s, known := n.Seen[a]
+		n.Seen[a] = sighted{Last: now, Rotates: s.Rotates || known && s.Last.Before(looked)}
+	}
+	return n
 }
 
 // Body fetches from this node, then by the public name, both as a sender would.

@@ -46,27 +46,41 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 		case dec.Wait:
 			return r.rest(ctx, set, w, &d, dec)
 		case dec.Do == DoForget:
+			if w.HoldStart, w.HoldEnd = r.holds(ctx); w.HoldEnd != "" {
+				continue // since this pass began
+			}
 			return r.forget(ctx, d)
 		}
-		before := d.State
-		d.State = dec.State
-		if err := r.save(ctx, &d); err != nil {
-			return err
+		if dec.Do == DoDelete && w.HoldEnd == "" {
+			if w.HoldStart, w.HoldEnd = r.holds(ctx); w.HoldEnd != "" {
+				continue // since this pass began
+			}
 		}
-		if seen.TXT != nil && before.ID == "" && before.Intended == "" && d.State.Intended != "" && len(seen.TXT.foreign()) > 0 {
+		before := d.State
+		if seen.TXT != nil && before.ID == "" && dec.State.Intended != before.Intended && len(seen.TXT.foreign()) > 0 {
 			if err := r.noteUnknown(ctx, d.Name); err != nil {
 				return err
 			}
 		}
+		d.State = dec.State
+		if err := r.save(ctx, &d); err != nil {
+			return err
+		}
+		r.intended(d)
+		if dec.Why != "" && !before.Dirty {
+			r.open(d.Name)
+			r.tell(d.Name, StepTXT, dec.Why)
+			r.cfg.Log.Warn("record drifted", "domain", d.Name, "reason", dec.Why)
+		}
 		r.tellCommit(w, before, d.State)
-		w.Announced = w.Announced || d.State.Intended != ""
+		w.Announced, w.Stale = w.Announced || d.State.Zone != "", !r.intendedHere(d)
 		switch dec.Do {
 		case DoServe:
 			r.serve(d)
 			seen.Body = nil
 		case DoWrite, DoDelete:
 			if err := r.write(ctx, set, d, seen.TXT.Zone, dec); err != nil {
-				return r.refused(ctx, set, &d, dec, err)
+				return r.refused(ctx, set, &d, dec, before.Zone == "", err)
 			}
 			seen.TXT = nil
 		}
@@ -81,16 +95,13 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 		Record: recordName(set.conf.Alias.Zone, d),
 		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
 	}
-	ids, err := r.cfg.Store.IDs(ctx, w.Record)
-	if err != nil {
-		return w, fmt.Errorf("read the ids of %s: %w", w.Record, err)
-	}
 	history, err := r.cfg.Store.History(ctx, d.Name)
 	if err != nil {
 		return w, fmt.Errorf("read the history of %s: %w", d.Name, err)
 	}
 	w.Restored = slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
-	w.Announced = len(ids) > 0 || d.State.ID != "" || w.Restored
+	w.Announced = d.State.Zone != "" || d.State.ID != "" || w.Restored
+	w.Stale = !r.intendedHere(d)
 	if !w.Drain {
 		policy, ok := set.mxsets[d.MXSet]
 		if !ok { // the domain was declared a moment ago, and the settings follow
@@ -105,10 +116,10 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	return w, nil
 }
 
-// recordName is the owner name of a domain's record. One that was written keeps its place.
+// recordName is the owner name of a domain's record. One that may have been written keeps its place.
 func recordName(aliasZone string, d store.Domain) string {
 	switch {
-	case d.State.Record != "":
+	case d.State.Zone != "":
 		return d.State.Record
 	case d.Publish == store.PublishAlias:
 		return d.Name.Label() + ".d." + d.Tenant + "." + aliasZone
@@ -152,6 +163,9 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 	case LookHost:
 		v := r.cfg.Sight.Host(ctx, w.Name)
 		seen.Host = &v
+		if !v.Ours {
+			r.liveFor(w.Name, d.State.Served, false)
+		}
 		switch {
 		case v.Ours:
 			r.cfg.Certs.Want(host)
@@ -167,6 +181,8 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 		seen.Cert = &v
 		if v.Valid {
 			r.tell(w.Name, StepCert, "certificate for "+host+" is served")
+		} else {
+			r.liveFor(w.Name, d.State.Served, false)
 		}
 	case LookBody:
 		v := r.cfg.Sight.Body(ctx, w.Name, d.State.Served)
@@ -224,6 +240,23 @@ func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.D
 	return 0
 }
 
+// intended remembers that a domain's intended id was committed by this process.
+func (r *Reconciler) intended(d store.Domain) {
+	if d.State.Intended == "" {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.track(d.Name).intended = d.State.Intended
+}
+
+func (r *Reconciler) intendedHere(d store.Domain) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tracks[d.Name]
+	return t != nil && t.intended == d.State.Intended
+}
+
 // track returns the track of a domain. r.mu is held.
 func (r *Reconciler) track(name policygen.Name) *track {
 	t := r.tracks[name]
@@ -277,7 +310,9 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 }
 
 // refused ends a pass whose write did not succeed. Whether it landed all the same is seen in the next pass.
-func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain, dec Decision, err error) error {
+//
+// first says that no write was tried before.
+func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain, dec Decision, first bool, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return err
 	}
@@ -291,12 +326,17 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 	end.After = min(rewriteAfter<<min(end.State.Failures-1, 10), writeRetryCap)
 	var failed *dnsupdate.Error
 	if errors.As(err, &failed) {
+		if failed.Op == "read" || needsHuman(failed.Kind) {
+			// Nothing was written, so whoever mends it need not wait.
+			end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
+			if first {
+				end.State.Zone = "" // nor before: the domain is free to be published in another way
+			}
+		}
 		end.State.Fault = needsHuman(failed.Kind)
 		end.After = max(end.After, failed.RetryAfter)
-		if failed.Op == "read" || end.State.Fault {
-			end.State.Wrote = time.Time{} // nothing was written, so whoever mends it and reloads need not wait
-		}
 	}
+	end.State.Fault = end.State.Fault || p.now.Sub(end.State.Since) > writeFault
 	if errors.Is(err, dnsupdate.ErrConflict) { // nothing was written; look again and decide again
 		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
 	}
@@ -346,6 +386,7 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 
 const (
 	writeRetryCap = 15 * time.Minute // between writes that fail
+	writeFault    = time.Hour        // when writes that fail become a fault
 	dnsRetryCap   = time.Hour        // what a provider's Retry-After may ask for
 )
 

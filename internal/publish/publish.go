@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	workers   = 16               // passes at the same time
+	workers   = 64               // passes at the same time; they mostly wait for answers
 	passLimit = 3 * time.Minute  // one pass, all its looks and writes together
 	lease     = 4 * time.Minute  // longer than passLimit
 	writeTime = 45 * time.Second // one write; well inside the lease
@@ -90,11 +90,14 @@ type Reconciler struct {
 	wake     chan struct{} // capacity 1
 
 	reload sync.Mutex // one Declare or Reload at a time
+	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
+	declaring sync.RWMutex
 
 	mu     sync.Mutex // guards the fields below
 	tracks map[policygen.Name]*track
 	faults map[string]string // of the service as a whole, by subject
 	start  startup
+	clock  time.Time // when the clock was last looked at
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
@@ -113,6 +116,8 @@ type track struct {
 	text string          // the policy text
 	live time.Time       // since when it is seen live without interruption; zero: it is not
 	said map[string]bool // what OnStep was told; nil: nothing is to be told
+	// intended is the intended id that this process committed; an earlier one's may come from an old copy of the store.
+	intended string
 }
 
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
@@ -176,25 +181,24 @@ func (r *Reconciler) loadSnapshot(ctx context.Context) error {
 func (r *Reconciler) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { r.watchClock(ctx); return nil })
-	work := make(chan store.Domain)
-	for range workers {
-		g.Go(func() error {
-			for d := range work {
-				r.safePass(ctx, d)
-			}
-			return nil
-		})
-	}
-	r.dispatch(ctx, work)
-	close(work)
-	_ = g.Wait()
-	return nil
+	g.Go(func() error { r.dispatch(ctx); return nil })
+	return g.Wait()
 }
 
-// dispatch claims what is due and hands it to the workers.
-func (r *Reconciler) dispatch(ctx context.Context, work chan<- store.Domain) {
+// dispatch has passes run for what is due, until ctx ends and the last one has.
+func (r *Reconciler) dispatch(ctx context.Context) {
+	var passes sync.WaitGroup
+	defer passes.Wait()
+	free := make(chan struct{}, workers)
+	begin := func(d store.Domain) {
+		passes.Go(func() {
+			defer func() { <-free }()
+			r.safePass(ctx, d)
+		})
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pause := time.Second // after an error of the store
 	for {
 		select {
 		case <-ctx.Done():
@@ -202,33 +206,46 @@ func (r *Reconciler) dispatch(ctx context.Context, work chan<- store.Domain) {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		for ctx.Err() == nil {
-			// One at a time a worker is free for, so that a lease runs only while its pass does.
-			due, err := r.cfg.Store.Claim(ctx, time.Now(), lease, 1)
-			if err != nil && ctx.Err() == nil {
-				r.fault("store", fmt.Sprintf("the store does not answer: %v; serving goes on", err))
-			}
-			if err != nil || len(due) == 0 {
-				break
-			}
+		next, err := r.claim(ctx, free, begin)
+		switch {
+		case err == nil:
 			r.fault("store", "")
-			select {
-			case work <- due[0]:
-			case <-ctx.Done():
-				_ = r.cfg.Store.Wake(context.WithoutCancel(ctx), due[0].Name, time.Now()) // a lost wake costs one lease
-			}
+			pause = time.Second
+		case ctx.Err() == nil:
+			r.fault("store", fmt.Sprintf("the store does not answer: %v; serving goes on", err))
+			next, pause = pause, min(2*pause, time.Minute)
 		}
-		timer.Reset(r.sleep(ctx))
+		timer.Reset(next)
 	}
 }
 
-// sleep is how long nothing is due.
-func (r *Reconciler) sleep(ctx context.Context) time.Duration {
-	next, err := r.cfg.Store.NextDue(ctx)
-	if err != nil {
-		return idle
+// claim begins a pass for every domain that is due, each when a worker is free, so that a lease runs only while its pass
+// does. It returns how long nothing is due then.
+func (r *Reconciler) claim(ctx context.Context, free chan struct{}, begin func(store.Domain)) (time.Duration, error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case free <- struct{}{}:
+		}
+		r.declaring.RLock()
+		due, err := r.cfg.Store.Claim(ctx, time.Now(), lease, 1)
+		r.declaring.RUnlock()
+		if err == nil && len(due) > 0 {
+			begin(due[0])
+			continue
+		}
+		<-free
+		if err != nil {
+			return 0, err
+		}
+		break
 	}
-	return min(max(time.Until(next), 10*time.Millisecond), idle)
+	next, err := r.cfg.Store.NextDue(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return idle, nil
+	}
+	return min(max(time.Until(next), 10*time.Millisecond), idle), err
 }
 
 // safePass runs one pass. A panic costs that pass, not the service.
@@ -242,9 +259,10 @@ func (r *Reconciler) safePass(ctx context.Context, d store.Domain) {
 	defer cancel()
 	err := r.pass(ctx, d)
 	switch {
-	case err == nil, ctx.Err() != nil && errors.Is(err, ctx.Err()):
-	case errors.Is(err, store.ErrStale):
-		_ = r.Wake(context.WithoutCancel(ctx), d.Name) // its lease ends anyway
+	case err == nil, errors.Is(err, context.Canceled):
+	case errors.Is(err, store.ErrStale): // whoever changed it has made it due
+	case ctx.Err() != nil:
+		r.cfg.Log.Warn("pass ran out of time", "domain", d.Name, "limit", passLimit.String())
 	default:
 		r.cfg.Log.Error("pass ended", "domain", d.Name, "err", err)
 	}

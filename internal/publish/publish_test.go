@@ -225,8 +225,11 @@ func TestDrift(t *testing.T) {
 			{"changed", []string{"v=STSv1; id=byhand;"}, true},
 			{"malformed", []string{"v=STSv1 ; id=" + s.ID}, true},
 		} {
-			w.change(func() { w.txt[record] = append(slices.Clone(c.to), "a stranger") })
+			w.change(func() { w.txt[record], w.steps = append(slices.Clone(c.to), "a stranger"), nil })
 			w.pass(7 * time.Hour)
+			if !slices.Contains(w.happened(one), publish.StepTXT) {
+				t.Errorf("%s: steps %v, want the drift said", c.name, w.happened(one))
+			}
 			now := w.status(one)
 			want := []string{"a stranger", policygen.RecordText(now.ID)}
 			if got := w.record(one); !slices.Equal(got, want) || now.Step != publish.StepLive {
@@ -403,7 +406,7 @@ func TestWritesThatFail(t *testing.T) {
 	}{
 		{"unavailable", &dnsupdate.Error{Account: "main", Kind: dnsupdate.KindUnavailable, Err: errors.New("502")}, false, 8},
 		{"rate limited", &dnsupdate.Error{Account: "main", Kind: dnsupdate.KindRateLimited, RetryAfter: 20 * time.Minute, Err: errors.New("429")}, false, 4},
-		{"credentials", &dnsupdate.Error{Account: "main", Kind: dnsupdate.KindAuth, Err: errors.New("403")}, true, 8},
+		{"credentials", &dnsupdate.Error{Account: "main", Kind: dnsupdate.KindAuth, Err: errors.New("403")}, true, 25},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, one)

@@ -36,6 +36,8 @@ type sim struct {
 	// The node's memory.
 	served string
 	live   time.Time
+	here   string    // the id that this process intended
+	away   time.Time // since when every look proved that the host is elsewhere
 
 	// The world.
 	stands   map[string]string // every id ever intended → its text
@@ -113,7 +115,8 @@ func (s *sim) wanted() Want {
 	s.serial++
 	w := Want{
 		Name: "example.org", Record: "_mta-sts.example.org", Policy: s.want, Drain: s.removed, Adopt: true,
-		Announced: len(s.ids) > 0 || s.state.ID != "" || s.unknown, Restored: s.unknown,
+		Announced: s.state.Zone != "" || s.state.ID != "" || s.unknown, Restored: s.unknown,
+		Stale:  s.state.Intended != s.here,
 		Settle: simSettle, TTL: simTTL, FreshID: fmt.Sprintf("id%d", s.serial),
 	}
 	if s.removed {
@@ -141,7 +144,14 @@ func (s *sim) look(l Look, w Want, seen *Seen) {
 	case LookHost:
 		h := Host{Ours: s.hostOurs}
 		if !h.Ours {
-			h = Host{Proven: s.dnsOK[0] && s.dnsOK[1], TTL: s.hostTTL, Reason: "elsewhere"}
+			h = Host{Proven: s.dnsOK[0] && s.dnsOK[1], TTL: max(s.hostTTL, time.Second), Reason: "elsewhere"}
+			s.live = time.Time{}
+		}
+		switch {
+		case !h.Proven:
+			s.away = time.Time{}
+		case s.away.IsZero():
+			s.away = s.now
 		}
 		seen.Host = &h
 	case LookCert:
@@ -217,6 +227,7 @@ func (s *sim) commit(w Want, dec Decision) {
 	}
 	n := dec.State
 	if n.Intended != "" && n.Intended != s.state.Intended {
+		s.here = n.Intended
 		if _, used := s.stands[n.Intended]; used {
 			s.bad("id %s is intended twice", n.Intended)
 		}
@@ -278,7 +289,7 @@ func (s *sim) mayWrite(w Want, dec Decision, seen *Seen) {
 		s.bad("write %s, which stands for another text than is served", id)
 	case s.served != s.state.Served || seen.Body == nil || !seen.Body.Live:
 		s.bad("write %s before the body is live", id)
-	case id != s.state.ID && s.now.Sub(s.live) < simSettle && !(s.fresh && s.first(id)):
+	case id != s.state.ID && s.now.Sub(s.live) < simSettle && !(s.fresh && s.first(id) && s.now.After(s.old)):
 		s.bad("write %s after %s of settle time", id, s.now.Sub(s.live))
 	}
 }
@@ -299,11 +310,11 @@ func (s *sim) mayDelete(what string) {
 	if s.hold {
 		s.bad("%s while deletions are held", what)
 	}
-	if s.state.Horizon.IsZero() && s.now.Sub(s.state.Away) >= awayAfter && !s.state.Away.IsZero() {
+	if !s.away.IsZero() && s.now.Sub(s.away) >= awayAfter {
 		return
 	}
 	for i, c := range s.senders {
-		if _, ours := s.stands[c.id]; !ours && len(s.ids) == 0 || c.text == elsewhere {
+		if _, ours := s.stands[c.id]; !ours && s.state.Zone == "" || c.text == elsewhere {
 			continue // it believed a record or a policy that somebody else wrote
 		}
 		p, _ := policygen.ParsePolicy([]byte(c.text))
@@ -343,7 +354,7 @@ func (s *sim) apply(dec Decision) {
 
 func (s *sim) crash() {
 	s.say("crash")
-	s.live = time.Time{}
+	s.live, s.here = time.Time{}, ""
 	s.served = s.state.Served // the snapshot is filled from the store
 }
 

@@ -129,8 +129,13 @@ func (w *world) start() error {
 // inBubble runs a test in a bubble, with a reconciler that runs.
 func inBubble(t *testing.T, domains []policygen.Name, f func(w *world)) {
 	t.Helper()
+	run(t, newWorld(t, domains...), f)
+}
+
+// run is inBubble for a world that is not the usual one.
+func run(t *testing.T, w *world, f func(w *world)) {
+	t.Helper()
 	t.Parallel()
-	w := newWorld(t, domains...)
 	synctest.Test(t, func(t *testing.T) {
 		w.t = t
 		if err := w.start(); err != nil {

@@ -96,7 +96,7 @@ func (s *SQLite) connect(ctx context.Context) error {
 	if _, err := s.writer.ExecContext(ctx, queryRelease); err != nil {
 		return err
 	}
-	if s.readers, err = openPool(s.path, "mode=ro", readConnections); err != nil {
+	if s.readers, err = openPool(s.path, "mode=ro&_pragma=cache_size(-512)", readConnections); err != nil {
 		return err
 	}
 	s.streams, err = openPool(s.path, "mode=ro", 0)

@@ -68,8 +68,10 @@ type State struct {
 	// Dirty says that Served is not what ID stands for, so a new id is needed. It is committed before any node may
 	// serve a changed text, and only a verified new id clears it.
 	Dirty bool
-	// Record and Zone are the owner name and zone of the TXT record, both without trailing dot, fixed at the first write.
-	Record, Zone string
+	// Record is the owner name of the TXT record that the ids are for, without trailing dot.
+	Record string
+	// Zone is the zone of Record, set before the first write and empty while there was none.
+	Zone string
 	// ID is the id last seen at every authoritative server; empty: never.
 	ID string
 	// Intended is the id committed for writing and not yet verified; empty: none. It stands for Served.

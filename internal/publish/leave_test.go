@@ -1,0 +1,130 @@
+package publish_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// A single look that proves nothing begins the week anew: a drain must not be released by time-outs.
+func TestTimeoutsReleaseNoDrain(t *testing.T) {
+	inBubble(t, []policygen.Name{one, two}, func(w *world) {
+		w.reach(one, publish.StepLive, 10*time.Minute)
+		w.change(func() {
+			w.host[one] = publish.Host{Proven: true, TTL: time.Hour, Reason: "elsewhere"}
+			w.conf.Domains = w.conf.Domains[1:]
+		})
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(6 * 24 * time.Hour)
+		for _, h := range []publish.Host{{Reason: "SERVFAIL"}, {Proven: true, Reason: "NXDOMAIN"}} {
+			w.change(func() { w.host[one] = h })
+			w.pass(3 * 24 * time.Hour)
+			if len(w.record(one)) != 1 {
+				t.Fatalf("host %+v: the record is gone, want it to stay", h)
+			}
+		}
+		w.pass(5 * 24 * time.Hour)
+		if got := w.record(one); len(got) != 0 {
+			t.Errorf("record = %q after a week of proof, want none", got)
+		}
+	})
+}
+
+// An old id that comes back in the middle of a drain keeps senders on the old policy: the horizon begins anew.
+func TestDriftBeginsTheHorizonAnew(t *testing.T) {
+	inBubble(t, []policygen.Name{one, two}, func(w *world) {
+		old := w.reach(one, publish.StepLive, 10*time.Minute).ID
+		w.change(func() { w.conf.Domains = w.conf.Domains[1:] })
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		first := w.reach(one, publish.StepDrain, 15*time.Minute).Horizon
+		w.pass(6 * 24 * time.Hour)
+		w.change(func() { w.txt[one.RecordName()] = []string{policygen.RecordText(old)} })
+		w.pass(12 * time.Hour)
+		s := w.status(one)
+		if s.Step != publish.StepDrain || s.Horizon.Sub(first) < 6*24*time.Hour {
+			t.Errorf("step %s, horizon %s later than before, want drain, and a whole max_age from now", s.Step, s.Horizon.Sub(first))
+		}
+		w.pass(3 * 24 * time.Hour)
+		if got := w.record(one); !slices.Equal(got, []string{policygen.RecordText(s.ID)}) {
+			t.Errorf("record = %q after the first horizon, want id %s", got, s.ID)
+		}
+	})
+}
+
+// A record that somebody deleted while it drains is not made anew; the horizon counts all the same.
+func TestDrainWithoutRecord(t *testing.T) {
+	inBubble(t, []policygen.Name{one, two}, func(w *world) {
+		w.reach(one, publish.StepLive, 10*time.Minute)
+		w.change(func() {
+			w.txt[one.RecordName()] = nil
+			w.conf.Domains = w.conf.Domains[1:]
+		})
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		s := w.reach(one, publish.StepDrain, 15*time.Minute)
+		if left := time.Until(s.Horizon); left < 7*24*time.Hour-15*time.Minute || w.writes() != 2 {
+			t.Errorf("%s to the horizon, %d writes; want a max_age, and those of the first ids alone", left, w.writes())
+		}
+		w.pass(8 * 24 * time.Hour)
+		if _, err := w.rec.Status(w.ctx, one); !errors.Is(err, store.ErrNotFound) || w.writes() != 2 {
+			t.Errorf("Status = %v, %d writes; want ErrNotFound, 2", err, w.writes())
+		}
+	})
+}
+
+// A domain whose record could never be written is free: to be published in another way, or to go.
+func TestRefusedFromTheStart(t *testing.T) {
+	w := newWorld(t, one, two)
+	w.applyErr = &dnsupdate.Error{Account: "main", Op: "read", Kind: dnsupdate.KindNoZone, Err: errors.New("no such zone")}
+	run(t, w, func(w *world) {
+		for _, name := range []policygen.Name{one, two} {
+			if s := w.reach(name, publish.StepTXT, 15*time.Minute); !s.Fault {
+				t.Errorf("%s: no fault at step %s (%s)", name, s.Step, s.Reason)
+			}
+		}
+		w.change(func() {
+			w.conf.Domains = []config.Domain{{Name: two, MXSet: "eu", Publish: store.PublishAlias, Account: "main"}}
+			w.applyErr = nil
+		})
+		if _, err := w.reload(false); err != nil {
+			t.Fatal(err)
+		}
+		s := w.reach(two, publish.StepDelegation, time.Hour)
+		record := two.Label() + ".d.default.a.provider.test"
+		if got := w.txt[record]; s.Record != record || !slices.Equal(got, []string{policygen.RecordText(s.ID)}) {
+			t.Errorf("record %s = %q, want id %s at %s", s.Record, got, s.ID, record)
+		}
+		if _, err := w.rec.Status(w.ctx, one); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("the removed domain: Status = %v, want ErrNotFound", err)
+		}
+	})
+}
+
+// What caches hold of another place counts for a domain for which nothing existed at first as well.
+func TestFreshDomainThatWasElsewhereSettles(t *testing.T) {
+	w := newWorld(t, one)
+	w.prior = false
+	w.host[one] = publish.Host{Proven: true, TTL: time.Hour, Reason: "elsewhere"}
+	run(t, w, func(w *world) {
+		w.reach(one, publish.StepDNS, time.Minute)
+		w.change(func() { delete(w.host, one) })
+		w.reach(one, publish.StepSettle, 20*time.Minute)
+		w.pass(50 * time.Minute)
+		if n := w.writes(); n != 0 {
+			t.Errorf("%d writes while caches lead elsewhere, want none", n)
+		}
+		w.reach(one, publish.StepLive, 20*time.Minute)
+	})
+}
