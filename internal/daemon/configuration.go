@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
 )
 
@@ -18,49 +19,72 @@ import (
 // not among them; they are read anew.
 const keyAccepted = "daemon/accepted"
 
-// load reads the configuration file. Where it is broken, the last accepted configuration is taken, and fault says why:
-// a slip of the pen and a reboot must not end the service of all domains.
-func load(ctx context.Context, o Options) (conf *config.Config, warnings []string, fault string, err error) {
-	conf, found, err := config.Load(o.ConfigPath, o.Env)
-	if err == nil {
-		return conf, texts(found), "", nil
+// open opens the store and finds the configuration to serve. That is the file's, unless it is broken or would be refused:
+// a slip of the pen and a reboot must not end the service of all domains. Then it is the last accepted one, as a whole,
+// from the listeners to the domains, and fault says why. After an error the store is closed.
+func (d *daemon) open(ctx context.Context) (fault, err error) {
+	conf, warnings, broken := config.Load(d.o.ConfigPath, d.o.Env)
+	d.warn(warnings)
+	st, err := openStore(ctx, d.o.ConfigPath, conf, broken)
+	if err != nil {
+		return nil, err
 	}
-	fault = err.Error()
-	path := config.StorePath(o.ConfigPath)
-	if _, missing := os.Stat(path); missing != nil {
-		return nil, nil, "", err // the first start
+	d.store = st
+	if broken == nil {
+		broken = publish.Refused(ctx, d.store, conf)
+		if broken == nil {
+			d.conf = conf
+			return nil, nil
+		}
+		if !errors.Is(broken, publish.ErrRefused) {
+			return nil, errors.Join(broken, d.store.Close())
+		}
 	}
-	st, openErr := store.OpenSQLite(ctx, path)
-	if openErr != nil {
-		return nil, nil, "", errors.Join(err, openErr)
+	d.conf, warnings, err = d.accepted(ctx)
+	if err != nil {
+		return nil, errors.Join(broken, err, d.store.Close())
 	}
-	d := &daemon{o: o, store: st}
-	conf, acceptedErr := d.accepted(ctx)
-	if closeErr := st.Close(); closeErr != nil {
-		return nil, nil, "", closeErr
-	}
-	if acceptedErr != nil {
-		return nil, nil, "", err
-	}
-	return conf, nil, fault, nil
+	d.warn(warnings)
+	return broken, nil
 }
 
-// reread is load for a running server.
+// openStore opens the store of a configuration, or that which a broken one names as far as can be told.
+func openStore(ctx context.Context, configPath string, conf *config.Config, broken error) (*store.SQLite, error) {
+	if broken == nil {
+		return store.OpenSQLite(ctx, conf.Store.Path)
+	}
+	path := config.StorePath(configPath)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, broken // the first start
+	}
+	st, err := store.OpenSQLite(ctx, path)
+	if err != nil {
+		return nil, errors.Join(broken, err)
+	}
+	return st, nil
+}
+
+// reread reads the file for a reload.
 func (d *daemon) reread() (*config.Config, []string, error) {
 	conf, found, err := config.Load(d.o.ConfigPath, d.o.Env)
-	return conf, texts(found), err
+	var warnings []string
+	for _, w := range found {
+		warnings = append(warnings, w.String())
+	}
+	return conf, warnings, err
 }
 
-func texts(found []config.Warning) []string {
-	var s []string
-	for _, w := range found {
-		s = append(s, w.String())
+func (d *daemon) warn(warnings []config.Warning) {
+	for _, w := range warnings {
+		d.o.Log.Warn(w.String())
 	}
-	return s
 }
 
 // accept keeps the files of a configuration that was taken.
 func (d *daemon) accept(ctx context.Context, conf *config.Config) error {
+	if len(conf.Files) == 0 {
+		return errors.New("keep the accepted configuration: it has no files")
+	}
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	err := json.NewEncoder(z).Encode(conf.Files)
@@ -73,29 +97,38 @@ func (d *daemon) accept(ctx context.Context, conf *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("keep the accepted configuration: %w", err)
 	}
-	conf.Files = nil // a million names need not stay in memory
 	return nil
 }
 
-// accepted is the last configuration that was taken.
-func (d *daemon) accepted(ctx context.Context) (*config.Config, error) {
+// accepted is the last configuration that was taken. Secrets that cannot be read are missing in it; see openAccount.
+func (d *daemon) accepted(ctx context.Context) (*config.Config, []config.Warning, error) {
 	value, err := d.store.Value(ctx, keyAccepted)
-	if err != nil {
-		return nil, fmt.Errorf("read the last accepted configuration: %w", err)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil, errors.New("no configuration was accepted before, so there is none to serve in its place")
 	}
 	files := make(map[string][]byte)
-	z, err := gzip.NewReader(bytes.NewReader(value))
 	if err == nil {
-		err = json.NewDecoder(z).Decode(&files)
+		err = unpack(value, &files)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the last accepted configuration: %w", err)
+		return nil, nil, fmt.Errorf("read the last accepted configuration: %w", err)
 	}
-	conf, _, err := config.LoadFiles(d.o.ConfigPath, d.o.Env, func(path string) ([]byte, error) {
+	conf, warnings, err := config.LoadFiles(d.o.ConfigPath, d.o.Env, func(path string) ([]byte, error) {
 		if content, ok := files[path]; ok {
 			return content, nil
 		}
 		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
 	})
-	return conf, err
+	if err != nil {
+		return nil, nil, fmt.Errorf("take the last accepted configuration: %w", err)
+	}
+	return conf, warnings, nil
+}
+
+func unpack(value []byte, files *map[string][]byte) error {
+	z, err := gzip.NewReader(bytes.NewReader(value))
+	if err != nil {
+		return err
+	}
+	return json.NewDecoder(z).Decode(files)
 }

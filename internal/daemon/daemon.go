@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,7 @@ type daemon struct {
 	issuer     *certs.ACME
 	keeper     *certs.Keeper
 	reconciler *publish.Reconciler
+	reloaded   chan struct{} // capacity 1: a reload was taken
 	registry   *prometheus.Registry
 	metrics    *dnsupdate.Metrics
 
@@ -68,38 +70,43 @@ type daemon struct {
 // Run serves until ctx ends; then it answers what was accepted, lets passes and orders end, and returns nil. An error
 // means that it did not start, or that a listener failed.
 func Run(ctx context.Context, o Options) error {
-	conf, warnings, fault, err := load(ctx, o)
-	if err != nil {
-		return err
-	}
-	for _, w := range warnings {
-		o.Log.Warn(w)
-	}
-	d := &daemon{o: o, conf: conf, registry: prometheus.NewRegistry(), metrics: dnsupdate.NewMetrics()}
 	if err := checkBuildTime(time.Now()); err != nil {
 		return err
 	}
-	st, err := store.OpenSQLite(ctx, conf.Store.Path)
+	path, err := filepath.Abs(o.ConfigPath) // accepted files are found by it, however the next start spells it
+	if err != nil {
+		return fmt.Errorf("find configuration %q: %w", o.ConfigPath, err)
+	}
+	o.ConfigPath = path
+	d := &daemon{o: o, reloaded: make(chan struct{}, 1), registry: prometheus.NewRegistry(), metrics: dnsupdate.NewMetrics()}
+	fault, err := d.open(ctx)
 	if err != nil {
 		return err
 	}
-	d.store = st
 	defer func() {
-		if err := st.Close(); err != nil {
+		if err := d.store.Close(); err != nil {
 			o.Log.Error("store not closed", "err", err)
 		}
 	}()
+	defer d.closeListeners()
+	if err := d.begin(ctx); err != nil {
+		return errors.Join(fault, err)
+	}
+	if fault != nil {
+		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault.Error())
+	}
+	return d.run(ctx)
+}
+
+// begin does everything that a start can fail of.
+func (d *daemon) begin(ctx context.Context) error {
 	if err := d.listen(ctx); err != nil {
 		return err
 	}
-	defer d.closeListeners()
 	if err := d.assemble(); err != nil {
 		return err
 	}
-	if err := d.start(ctx, fault); err != nil {
-		return err
-	}
-	return d.run(ctx)
+	return d.start(ctx)
 }
 
 // listen opens all listeners before anything has begun, so that a port that is taken changes nothing.
@@ -118,7 +125,6 @@ func (d *daemon) listen(ctx context.Context) error {
 		}
 		ln, err := httpd.Listen(ctx, l.addr)
 		if err != nil {
-			d.closeListeners()
 			return fmt.Errorf("%s: %w", l.key, err)
 		}
 		*l.to = ln
@@ -153,7 +159,7 @@ func (d *daemon) assemble() error {
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
-		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper}, Log: d.o.Log,
+		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper, d.conf.Server.Hostname}, Log: d.o.Log,
 		Sight: &publish.Outside{
 			Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
 			Node: dialable(d.secure.Addr()), Values: d.store,
@@ -171,7 +177,7 @@ func (d *daemon) assemble() error {
 		return err
 	}
 	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.store.Ping, Metrics: d.registry, Log: d.o.Log}
-	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: d.reconciler})
+	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d.reloaded}})
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, cs := range [][]prometheus.Collector{
@@ -182,29 +188,20 @@ func (d *daemon) assemble() error {
 	return nil
 }
 
-// start fills the memory. fault is why the configuration file itself was not taken; empty: it was.
-func (d *daemon) start(ctx context.Context, fault string) error {
+// start fills the memory.
+func (d *daemon) start(ctx context.Context) error {
 	if err := d.keeper.Load(ctx); err != nil {
 		return err
 	}
 	report, err := d.reconciler.Start(ctx, d.conf)
-	switch {
-	case errors.Is(err, publish.ErrRefused) && fault == "":
-		fault = err.Error()
-		if d.conf, err = d.accepted(ctx); err != nil {
-			return fmt.Errorf("%s; and no configuration was accepted before: %w", fault, err)
-		}
-		if report, err = d.reconciler.Start(ctx, d.conf); err != nil {
-			return fmt.Errorf("take the last accepted configuration: %w", err)
-		}
-	case err != nil:
+	if err != nil {
 		return err
-	}
-	if fault != "" {
-		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault)
 	}
 	d.o.Log.Info("configuration taken", "added", report.Added, "changed", report.Changed, "removed", report.Removed,
 		"restored", report.Restored, "digest", d.conf.Digest)
+	kept := *d.conf
+	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
+	d.conf = &kept
 	return nil
 }
 
@@ -240,7 +237,7 @@ func (d *daemon) reloads(ctx context.Context) {
 			return
 		case <-d.o.Reload:
 		}
-		report, err := d.reconciler.Reload(ctx, false)
+		report, err := manager{d.reconciler, d.reloaded}.Reload(ctx, false)
 		if err != nil {
 			d.o.Log.Error("configuration not taken; everything stays as it was", "err", err)
 		}
@@ -259,13 +256,9 @@ func (d *daemon) certChanged(host string) {
 	if err != nil || host != name.PolicyHost() {
 		return // the service's own certificate
 	}
-	if err := d.reconciler.Wake(context.Background(), name); err != nil {
+	if err := d.reconciler.Wake(context.Background(), name); err != nil && !errors.Is(err, store.ErrNotFound) {
 		d.o.Log.Warn("domain not woken", "domain", name, "err", err)
 	}
-}
-
-func (d *daemon) openAccount(a config.Account) (dnsupdate.Account, error) {
-	return dnsupdate.Open(a, dnsupdate.Options{Log: d.o.Log, Metrics: d.metrics, DryRun: d.o.DryRun})
 }
 
 // trust is the system's roots, and those of a file.

@@ -14,37 +14,45 @@ import (
 	"github.com/stspub/stspub/internal/dnsupdate"
 )
 
-// preflightEvery is how often stspub looks at what it stands on.
-const preflightEvery = time.Hour
+const (
+	// preflightEvery is how often stspub looks at what it stands on.
+	preflightEvery = time.Hour
+	// removeTime bounds the removal of a probe record, also while the daemon stops.
+	removeTime = 5 * time.Second
+	// probeLabel and probeText begin name and value of probe records. The name is the same every time, so that what a
+	// crash leaves behind is found and replaced; the value is not, so that what is seen is what was written.
+	probeLabel = "_stspub-probe."
+	probeText  = "stspub probes whether this zone can be written: "
+)
 
-// preflight checks what stspub stands on, at start and every hour. Each failure is a fault with a name of its own, and
-// serving goes on.
+// preflight checks what stspub stands on: at start, after every reload, and every hour. Each failure is a fault with a
+// name of its own, and serving goes on.
 func (d *daemon) preflight(ctx context.Context) {
 	tick := time.NewTicker(preflightEvery)
 	defer tick.Stop()
+	var good aliasZone // found so since the last tick
 	for {
-		for _, c := range []struct {
-			subject string
-			check   func(context.Context) error
-		}{
-			{"hostname", d.checkHostname},
-			{"caa", d.checkCAA},
-			{"alias zone", d.checkAliasZone},
-		} {
-			reason := ""
-			if err := c.check(ctx); err != nil {
-				reason = err.Error()
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			d.reconciler.SetFault(c.subject, reason)
-		}
+		d.check(ctx, "hostname", d.checkHostname)
+		d.check(ctx, "caa", d.checkCAA)
+		d.check(ctx, "alias zone", func(ctx context.Context) error { return d.checkAliasZone(ctx, &good) })
 		select {
 		case <-ctx.Done():
 			return
+		case <-d.reloaded:
 		case <-tick.C:
+			good = aliasZone{}
 		}
+	}
+}
+
+// check has one check made, and its failure shown. One that was cut off says nothing.
+func (d *daemon) check(ctx context.Context, subject string, check func(context.Context) error) {
+	reason := ""
+	if err := check(ctx); err != nil {
+		reason = err.Error()
+	}
+	if ctx.Err() == nil {
+		d.reconciler.SetFault(subject, reason)
 	}
 }
 
@@ -90,33 +98,62 @@ func (d *daemon) checkCAA(ctx context.Context) error {
 		host, strings.Join(issuers, ", "), identities[0], host, identities[0])
 }
 
-// checkAliasZone writes a record into the alias zone, sees it at every authoritative server, and removes it.
-func (d *daemon) checkAliasZone(ctx context.Context) error {
-	zone := d.conf.Alias.Zone
-	if zone == "" || d.o.DryRun {
+// aliasZone is where records of alias domains are written, and how.
+type aliasZone struct {
+	name    string
+	ttl     time.Duration
+	account dnsupdate.Account
+}
+
+// checkAliasZone probes the alias zone of the configuration in force, unless it is the one that was found good. It is
+// not written to at every reload of a control panel.
+func (d *daemon) checkAliasZone(ctx context.Context, good *aliasZone) error {
+	var zone aliasZone
+	zone.name, zone.ttl, zone.account = d.reconciler.Alias()
+	if zone.name == "" || d.o.DryRun || zone == *good {
 		return nil
 	}
-	account, err := d.openAccount(d.conf.Accounts[d.conf.Alias.Account])
-	if err != nil {
-		return err
+	err := d.probe(ctx, zone)
+	if err == nil {
+		*good = zone
 	}
-	name := "stspub-probe-" + strings.ToLower(rand.Text()[:8]) + "." + zone
+	return err
+}
+
+// probe writes a record into the alias zone, sees it at every authoritative server, and removes it.
+func (d *daemon) probe(ctx context.Context, zone aliasZone) error {
+	name := probeLabel + zone.name
 	view, err := d.observer.Observe(ctx, name, dns.TypeTXT)
 	if err != nil {
-		return fmt.Errorf("alias.zone: %s is not to be found in DNS: %w", zone, err)
+		return fmt.Errorf("alias.zone: %s is not to be found in DNS: %w", zone.name, err)
 	}
-	const value = "stspub probes whether this zone can be written"
-	probe := dnsupdate.Change{Zone: view.Zone, Name: name, TTL: d.conf.Publish.TTL, Add: value}
-	if err := account.Apply(ctx, probe); err != nil {
+	value := probeText + rand.Text()
+	change := dnsupdate.Change{Zone: view.Zone, Name: name, TTL: zone.ttl, Remove: probes(view), Add: value}
+	if err := zone.account.Apply(ctx, change); err != nil {
 		return fmt.Errorf("alias.zone: write a probe record: %w", err)
 	}
 	defer func() {
-		probe.Add, probe.Remove = "", []string{value}
-		if err := account.Apply(context.WithoutCancel(ctx), probe); err != nil {
-			d.o.Log.Warn("probe record not removed", "record", name, "err", err)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
+		defer cancel()
+		change.Remove, change.Add = []string{value}, ""
+		if err := zone.account.Apply(ctx, change); err != nil {
+			d.o.Log.Warn("probe record not removed; the next probe does it", "record", name, "err", err)
 		}
 	}()
 	return d.seen(ctx, name, value)
+}
+
+// probes are the values of probe records that earlier probes left.
+func probes(view dnsupdate.View) []string {
+	var left []string
+	for _, a := range view.Answers {
+		for _, text := range a.TXT {
+			if strings.HasPrefix(text, probeText) && !slices.Contains(left, text) {
+				left = append(left, text)
+			}
+		}
+	}
+	return left
 }
 
 // seen waits until every authoritative server answers a value.

@@ -11,11 +11,29 @@ import (
 )
 
 // certView shows certs to package publish.
-type certView struct{ keeper *certs.Keeper }
+type certView struct {
+	keeper *certs.Keeper
+	// hostname is the service's own. Its certificate stays, also where it was the policy host of a domain that left.
+	hostname string
+}
 
-func (v certView) Want(host string)                            { v.keeper.Want(host) }
-func (v certView) Unwant(host string)                          { v.keeper.Unwant(host) }
-func (v certView) Drop(ctx context.Context, host string) error { return v.keeper.Drop(ctx, host) }
+// Want has a certificate ordered and kept.
+func (v certView) Want(host string) { v.keeper.Want(host) }
+
+// Unwant stops orders.
+func (v certView) Unwant(host string) {
+	if host != v.hostname {
+		v.keeper.Unwant(host)
+	}
+}
+
+// Drop deletes certificate and key.
+func (v certView) Drop(ctx context.Context, host string) error {
+	if host == v.hostname {
+		return nil
+	}
+	return v.keeper.Drop(ctx, host)
+}
 
 // Cert puts into words how it stands with a certificate.
 func (v certView) Cert(host string) publish.Cert {
@@ -33,6 +51,25 @@ func (v certView) Cert(host string) publish.Cert {
 		c.Reason = "waiting for the certificate of " + host
 	}
 	return c
+}
+
+// manager is the reconciler for those who reload it.
+type manager struct {
+	*publish.Reconciler
+	reloaded chan<- struct{} // capacity 1
+}
+
+// Reload has what stspub stands on looked at once more when a configuration was taken: it may say otherwise what that is,
+// or be the answer to a fault.
+func (m manager) Reload(ctx context.Context, force bool) (publish.ReloadReport, error) {
+	report, err := m.Reconciler.Reload(ctx, force)
+	if err == nil {
+		select {
+		case m.reloaded <- struct{}{}:
+		default: // it will be
+		}
+	}
+	return report, err
 }
 
 func trimPolicyHost(host string) string { return strings.TrimPrefix(host, "mta-sts.") }

@@ -1,0 +1,34 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
+)
+
+// openAccount opens a DNS account. One without its secret is opened too: what is published goes on being served.
+func (d *daemon) openAccount(a config.Account) (dnsupdate.Account, error) {
+	if a.Fault != "" {
+		return &sealed{name: a.Name, provider: a.Provider, why: a.Fault}, nil
+	}
+	return dnsupdate.Open(a, dnsupdate.Options{Log: d.o.Log, Metrics: d.metrics, DryRun: d.o.DryRun})
+}
+
+// sealed is an account whose secret could not be read. Whoever wants to write is told so.
+type sealed struct{ name, provider, why string }
+
+// Name returns the account's name in the configuration.
+func (s *sealed) Name() string { return s.name }
+
+// Provider returns its provider.
+func (s *sealed) Provider() string { return s.provider }
+
+// Apply writes nothing.
+func (s *sealed) Apply(_ context.Context, c dnsupdate.Change) error {
+	return &dnsupdate.Error{
+		Account: s.name, Provider: s.provider, Op: "read", Zone: c.Zone, Name: c.Name, Kind: dnsupdate.KindAuth,
+		Err: errors.New(s.why + ", and run: stspub reload"),
+	}
+}
