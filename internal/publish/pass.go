@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -222,60 +221,9 @@ func ours(values []string, ids []store.WrittenID) []string {
 
 // liveFor keeps since when a text is seen live. The times in tracks carry the monotonic clock, so a jump of the wall clock
 // does not shorten a settle time; a restart begins it anew.
-func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := r.track(name)
-	if t.text != text {
-		t.text, t.live = text, time.Time{}
-	}
-	switch {
-	case !live:
-		t.live = time.Time{}
-	case t.live.IsZero():
-		t.live = time.Now()
-	default:
-		return time.Since(t.live)
-	}
-	return 0
-}
-
 // intended remembers that a domain's intended id was committed by this process.
-func (r *Reconciler) intended(d store.Domain) {
-	if d.State.Intended == "" {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.track(d.Name).intended = d.State.Intended
-}
-
-func (r *Reconciler) intendedHere(d store.Domain) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := r.tracks[d.Name]
-	return t != nil && t.intended == d.State.Intended
-}
-
 // track returns the track of a domain. r.mu is held.
-func (r *Reconciler) track(name policygen.Name) *track {
-	t := r.tracks[name]
-	if t == nil {
-		t = &track{}
-		r.tracks[name] = t
-	}
-	return t
-}
-
 // open has the steps of a publication told.
-func (r *Reconciler) open(name policygen.Name) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t := r.track(name); t.said == nil {
-		t.said = make(map[string]bool)
-	}
-}
-
 // serve puts a committed text before the senders.
 func (r *Reconciler) serve(d store.Domain) {
 	r.mu.Lock()
@@ -431,57 +379,5 @@ func (r *Reconciler) forget(ctx context.Context, d store.Domain) error {
 }
 
 // tellCommit tells of steps that are states rather than looks.
-func (r *Reconciler) tellCommit(w Want, before, after store.State) {
-	switch {
-	case after.ID != before.ID && after.ID != "":
-		r.tell(w.Name, StepVerify, "every authoritative server answers id "+after.ID)
-	case after.Horizon != before.Horizon && !after.Horizon.IsZero():
-		r.tell(w.Name, StepDrain, "mode none is published; the record stays until "+after.Horizon.UTC().Format(time.DateTime+" MST"))
-	}
-}
-
 // tellRest tells where a pass ended, when that is new.
-func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
-	if after.Step == StepLive && !after.Fault {
-		r.tell(name, StepLive, "all is right")
-	}
-	if after.Fault {
-		r.open(name)
-	}
-	if after.Reason != "" && (before.Step != after.Step || before.Reason != after.Reason && !before.Fault) {
-		r.tell(name, after.Step, after.Reason)
-	}
-	if after.Step == StepLive {
-		r.mu.Lock()
-		delete(r.tracks, name)
-		r.mu.Unlock()
-	}
-	level := slog.LevelDebug
-	switch {
-	case after.Fault != before.Fault || after.Step != before.Step:
-		level = slog.LevelInfo
-	case after.Reason == before.Reason:
-		return
-	}
-	if after.Fault && !before.Fault {
-		level = slog.LevelWarn
-	}
-	r.cfg.Log.Log(context.Background(), level, "domain rests", "domain", name, "step", after.Step, "reason", after.Reason, "fault", after.Fault)
-}
-
 // tell passes a step on, once in a publication.
-func (r *Reconciler) tell(name policygen.Name, step, message string) {
-	if r.cfg.OnStep == nil {
-		return
-	}
-	r.mu.Lock()
-	t := r.tracks[name]
-	news := t != nil && t.said != nil && !t.said[message]
-	if news {
-		t.said[message] = true
-	}
-	r.mu.Unlock()
-	if news {
-		r.cfg.OnStep(name, step, message)
-	}
-}

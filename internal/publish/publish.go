@@ -111,15 +111,6 @@ type settings struct {
 	mxsets   map[string]policygen.Policy
 }
 
-// track is what is remembered in memory of a publication under way.
-type track struct {
-	text string          // the policy text
-	live time.Time       // since when it is seen live without interruption; zero: it is not
-	said map[string]bool // what OnStep was told; nil: nothing is to be told
-	// intended is the intended id that this process committed; an earlier one's may come from an old copy of the store.
-	intended string
-}
-
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
 func New(cfg Config) *Reconciler {
 	return &Reconciler{

@@ -1,0 +1,123 @@
+package publish
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// track is what is remembered in memory of a publication under way.
+type track struct {
+	text string          // the policy text
+	live time.Time       // since when it is seen live without interruption; zero: it is not
+	said map[string]bool // what OnStep was told; nil: nothing is to be told
+	// intended is the intended id that this process committed; an earlier one's may come from an old copy of the store.
+	intended string
+}
+
+func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.track(name)
+	if t.text != text {
+		t.text, t.live = text, time.Time{}
+	}
+	switch {
+	case !live:
+		t.live = time.Time{}
+	case t.live.IsZero():
+		t.live = time.Now()
+	default:
+		return time.Since(t.live)
+	}
+	return 0
+}
+
+func (r *Reconciler) intended(d store.Domain) {
+	if d.State.Intended == "" {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.track(d.Name).intended = d.State.Intended
+}
+
+func (r *Reconciler) intendedHere(d store.Domain) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tracks[d.Name]
+	return t != nil && t.intended == d.State.Intended
+}
+
+func (r *Reconciler) track(name policygen.Name) *track {
+	t := r.tracks[name]
+	if t == nil {
+		t = &track{}
+		r.tracks[name] = t
+	}
+	return t
+}
+
+func (r *Reconciler) open(name policygen.Name) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.track(name); t.said == nil {
+		t.said = make(map[string]bool)
+	}
+}
+
+func (r *Reconciler) tellCommit(w Want, before, after store.State) {
+	switch {
+	case after.ID != before.ID && after.ID != "":
+		r.tell(w.Name, StepVerify, "every authoritative server answers id "+after.ID)
+	case after.Horizon != before.Horizon && !after.Horizon.IsZero():
+		r.tell(w.Name, StepDrain, "mode none is published; the record stays until "+after.Horizon.UTC().Format(time.DateTime+" MST"))
+	}
+}
+
+func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
+	if after.Step == StepLive && !after.Fault {
+		r.tell(name, StepLive, "all is right")
+	}
+	if after.Fault {
+		r.open(name)
+	}
+	if after.Reason != "" && (before.Step != after.Step || before.Reason != after.Reason && !before.Fault) {
+		r.tell(name, after.Step, after.Reason)
+	}
+	if after.Step == StepLive {
+		r.mu.Lock()
+		delete(r.tracks, name)
+		r.mu.Unlock()
+	}
+	level := slog.LevelDebug
+	switch {
+	case after.Fault != before.Fault || after.Step != before.Step:
+		level = slog.LevelInfo
+	case after.Reason == before.Reason:
+		return
+	}
+	if after.Fault && !before.Fault {
+		level = slog.LevelWarn
+	}
+	r.cfg.Log.Log(context.Background(), level, "domain rests", "domain", name, "step", after.Step, "reason", after.Reason, "fault", after.Fault)
+}
+
+func (r *Reconciler) tell(name policygen.Name, step, message string) {
+	if r.cfg.OnStep == nil {
+		return
+	}
+	r.mu.Lock()
+	t := r.tracks[name]
+	news := t != nil && t.said != nil && !t.said[message]
+	if news {
+		t.said[message] = true
+	}
+	r.mu.Unlock()
+	if news {
+		r.cfg.OnStep(name, step, message)
+	}
+}
