@@ -39,7 +39,7 @@ func (s *server) client() *httpd.Client {
 	return httpd.NewClient(config.AdminAddr(s.path))
 }
 
-// domainArg completes and normalises a domain.
+// domainArg is the domain that a command was called with, as A-label.
 func domainArg(args []string) (string, error) {
 	name, err := policygen.ParseName(args[0])
 	if err != nil {
@@ -82,19 +82,25 @@ func newDomainList(s *server) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List domains, a line each",
+		Long: `list prints a line for every domain, and first one for every fault of the service as a whole. It ends with 0 also when
+there are faults; "stspub check" is the command that judges.`,
 		Example: "  stspub domain list\n  stspub domain list --faults --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				return s.client().Domains(cmd.Context(), faults, func(d publish.Status) error { return e.Encode(d) })
-			}
 			service, err := s.client().Faults(cmd.Context())
 			if err != nil {
 				return err
 			}
+			e := json.NewEncoder(cmd.OutOrStdout())
 			for _, subject := range slices.Sorted(maps.Keys(service)) {
-				fmt.Fprintf(cmd.OutOrStdout(), "FAULT %s: %s\n", subject, service[subject])
+				if !asJSON {
+					fmt.Fprintf(cmd.OutOrStdout(), "FAULT %s: %s\n", subject, service[subject])
+				} else if err := e.Encode(map[string]string{"fault": subject, "reason": service[subject]}); err != nil {
+					return err
+				}
+			}
+			if asJSON {
+				return s.client().Domains(cmd.Context(), faults, func(d publish.Status) error { return e.Encode(d) })
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 			fmt.Fprintln(w, "DOMAIN\tMXSET\tPUBLISH\tSTEP\tSINCE\tWAITING FOR")
@@ -109,7 +115,7 @@ func newDomainList(s *server) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&faults, "faults", false, "only those that need a human")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each domain")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a line for each fault of the service, {\"fault\":…,\"reason\":…}, then one for each domain")
 	return cmd
 }
 
@@ -183,7 +189,7 @@ func writeStatus(out io.Writer, d publish.Status) error {
 	line("id", d.ID)
 	line("next id", d.Intended)
 	line("policy", d.Policy)
-	line("in DNS", strings.Join(d.Records, "\r\n"))
+	line("owner sets", strings.Join(d.Records, "\r\n"))
 	for _, h := range d.History {
 		to := "now"
 		if !h.To.IsZero() {
@@ -289,6 +295,9 @@ jump of the clock or a restored store. Look at "stspub domain list --faults" fir
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d domains added, %d changed, %d removed, %d restored\n", r.Added, r.Changed, r.Removed, r.Restored)
+			if r.Changed > 0 && !force {
+				fmt.Fprintln(cmd.OutOrStdout(), `what is held of it shows in "stspub domain list --faults", and a later "stspub reload --force" lets it through`)
+			}
 			for _, f := range r.Forced {
 				fmt.Fprintln(cmd.OutOrStdout(), "forced:", f)
 			}

@@ -63,7 +63,7 @@ func newRoot() *cobra.Command {
 certificates it obtains by itself, and changes the id in their _mta-sts TXT records whenever a policy changes: policy
 first, seen from outside, record after, seen at every name server.`,
 		Example: `  stspub dev                                  # the whole thing on this machine, nothing to configure
-  stspub serve --config /etc/stspub.toml      # the production server
+  stspub serve                                # the production server
   stspub check example.org                    # what a sender sees`,
 		SilenceUsage:  true,
 		SilenceErrors: true,

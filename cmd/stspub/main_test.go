@@ -124,7 +124,7 @@ func TestCommandsWithoutServer(t *testing.T) {
 	const running = `is "stspub serve" running, and is this the [server] admin of its configuration?`
 	for _, c := range []struct{ args, doing string }{
 		{"domain list", "show faults: "},
-		{"domain list --json", "list domains: "},
+		{"domain list --json", "show faults: "},
 		{"domain show a.example", "show domain: "},
 		{"domain adopt a.example", "adopt domain: "},
 		{"records a.example", "show domain: "},
@@ -188,7 +188,7 @@ func TestConfigCheck(t *testing.T) {
 	).Replace(goodConfig))
 
 	out, stderr, code := stspub(t, "config", "check", good)
-	if want := good + " is good: 1 domains, 1 MX sets, 1 accounts\n"; code != 0 || out != want || stderr != "" {
+	if want := good + " is good: domains 1, MX sets 1, accounts 1\n"; code != 0 || out != want || stderr != "" {
 		t.Errorf("config check of a good one: exit code %d, %q, %q, want 0, %q", code, out, stderr, want)
 	}
 	out, stderr, code = stspub(t, "config", "check", bad)
@@ -207,7 +207,7 @@ FILE:19: domain.account: "other" has no table [account.NAME]; there are: main
 	missing := filepath.Join(dir, "nowhere.toml")
 	for _, args := range [][]string{{"config", "check", missing}, {"serve", "--config", missing}} {
 		_, stderr, code := stspub(t, args...)
-		want := "read configuration: stat " + missing + ": no such file or directory\n"
+		want := "read configuration " + missing + ": no such file or directory\n"
 		if code != 1 || strings.TrimPrefix(stderr, "stspub: ") != want {
 			t.Errorf("stspub %v: exit code %d, %q, want 1, %q", args, code, stderr, want)
 		}

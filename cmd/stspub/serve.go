@@ -26,9 +26,12 @@ func newServe() *cobra.Command {
 		Short: "Run the server",
 		Long: `serve publishes the policies of all configured domains until it is told to stop (SIGTERM or Ctrl-C); it then
 answers what it accepted, and ends. SIGHUP, or "stspub reload", has it read its configuration again: a broken one changes
-nothing.`,
+nothing.
+
+With --dry-run every DNS write is refused where it would leave, and logged. All else is done: policies are served, certificates
+ordered, the store written. So give it a store and ports of its own.`,
 		Example: `  stspub serve --config /etc/stspub/stspub.toml
-  stspub serve --config new.toml --dry-run     # writes nothing to DNS, and says what it would write`,
+  stspub serve --config trial.toml --dry-run     # with a store and ports of its own`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			hangup := make(chan os.Signal, 1)
@@ -72,13 +75,13 @@ every mistake with its place. The exit code is 1 if there is one.`,
 				return writeFound(cmd.OutOrStdout(), warnings, err)
 			}
 			for _, w := range warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), w)
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			if err != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), err)
 				return errFault
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d domains, %d MX sets, %d accounts\n",
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: domains %d, MX sets %d, accounts %d\n",
 				path, len(conf.Domains), len(conf.MXSets), len(conf.Accounts))
 			return nil
 		},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io/fs"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -51,7 +52,10 @@ type loader struct {
 func (l *loader) load(path string) (*Config, []Warning, error) {
 	raw, err := l.readFile(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read configuration: %w", err)
+		if at, ok := errors.AsType[*fs.PathError](err); ok {
+			err = at.Err // the path once is enough
+		}
+		return nil, nil, fmt.Errorf("read configuration %s: %w", path, err)
 	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {

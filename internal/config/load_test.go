@@ -216,7 +216,7 @@ func TestSecretFileThatOthersCanRead(t *testing.T) {
 func TestMissingFileIsAnErrorOfTheSystem(t *testing.T) {
 	t.Parallel()
 	_, _, err := Load("/nowhere/stspub.toml", noEnv)
-	if !errors.Is(err, os.ErrNotExist) || err.Error() != "read configuration: stat /nowhere/stspub.toml: no such file or directory" {
+	if !errors.Is(err, os.ErrNotExist) || err.Error() != "read configuration /nowhere/stspub.toml: no such file or directory" {
 		t.Errorf("Load = %v", err)
 	}
 }

@@ -70,7 +70,7 @@ type daemon struct {
 // Run serves until ctx ends; then it answers what was accepted, lets passes and orders end, and returns nil. An error
 // means that it did not start, or that a listener failed.
 func Run(ctx context.Context, o Options) error {
-	if err := checkBuildTime(time.Now()); err != nil {
+	if err := checkClock(time.Now()); err != nil {
 		return err
 	}
 	path, err := filepath.Abs(o.ConfigPath) // accepted files are found by it, however the next start spells it
@@ -220,7 +220,7 @@ func (d *daemon) run(ctx context.Context) error {
 	workers.Go(func() error { return d.reconciler.Run(working) })
 	workers.Go(func() error { d.preflight(working); return nil })
 	workers.Go(func() error { d.reloads(working); return nil })
-	d.o.Log.Info("serving", "https", d.secure.Addr().String(), "version", d.o.Version)
+	d.o.Log.Info("serving", "dry_run", d.o.DryRun, "https", d.secure.Addr().String(), "version", d.o.Version)
 	if d.o.OnReady != nil {
 		d.o.OnReady()
 	}
@@ -292,7 +292,7 @@ func dialable(a net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
-func checkBuildTime(now time.Time) error {
+func checkClock(now time.Time) error {
 	// RFC 8461 lives on time: certificates, max_age, horizons. A clock before this year is not set at all.
 	if now.Year() < 2026 {
 		return fmt.Errorf("the clock says %s; set it before starting", now.Format(time.RFC3339))

@@ -120,6 +120,8 @@ func TestAdoption(t *testing.T) {
 		if s.Reason != want || !s.Fault {
 			t.Errorf("reason %q, fault %t, want %q as a fault", s.Reason, s.Fault, want)
 		}
+		w.crash()
+		w.start()
 		now := time.Now()
 		w.await(zoned, "looked at again", func(s publish.Status) bool { return s.Due.After(now.Add(4 * time.Second)) })
 		if got := w.txt("_mta-sts." + zoned); len(got) != 1 || got[0] != `"`+foreign+`"` {

@@ -164,6 +164,11 @@ func TestHeldChange(t *testing.T) {
 	if s.Reason != want || !s.Fault || s.Policy != old || s.ID != shopID {
 		t.Errorf("id %s, policy %q, fault %t, reason %q; want the old ones, and as a fault %q", s.ID, s.Policy, s.Fault, s.Reason, want)
 	}
+	w.crash()
+	w.start()
+	if again := w.step(shop, publish.StepMX); again.Policy != old || again.ID != shopID {
+		t.Errorf("after a crash: id %s, policy %q, want the old ones", again.ID, again.Policy)
+	}
 	if body, err := fetch(w.sender(shop), shop); err != nil || body != old {
 		t.Errorf("served is %q, %v, want the old policy", body, err)
 	}

@@ -74,8 +74,16 @@ func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, e
 	return s, nil
 }
 
-// Adopt lets a domain replace somebody else's record.
+// Adopt lets a domain replace somebody else's record. It is refused unless the domain waits for it: a permission given in
+// advance might meet another record than the operator has seen.
 func (r *Reconciler) Adopt(ctx context.Context, name policygen.Name) error {
+	d, err := r.cfg.Store.Domain(ctx, name)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if d.State.Step != StepAdopt {
+		return fmt.Errorf("%w: %s is at step %s, where there is nothing to adopt", ErrRefused, name, d.State.Step)
+	}
 	return r.update(ctx, name, func(d *store.Domain) { d.Adopt = true })
 }
 
@@ -121,6 +129,9 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 	default:
 		lines = append(lines, fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.RecordName(), record))
 	}
+	if !d.Removed.IsZero() {
+		lines = append([]string{"; the domain is leaving: keep these until it is gone from `stspub domain list`"}, lines...)
+	}
 	return lines
 }
 
@@ -149,15 +160,15 @@ func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name) error
 }
 
 // countSteps counts the domains by step, at most once a minute.
-func (r *Reconciler) countSteps() map[string]int {
+func (r *Reconciler) countSteps() (steps map[string]int, faulty int) {
 	r.counting.Lock()
 	defer r.counting.Unlock()
 	if r.steps != nil && time.Since(r.counted) < time.Minute {
-		return r.steps
+		return r.steps, r.faulty
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
-	steps := make(map[string]int)
+	steps = make(map[string]int)
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
 		switch {
 		case !d.Removed.IsZero():
@@ -168,14 +179,14 @@ func (r *Reconciler) countSteps() map[string]int {
 			steps[d.State.Step]++
 		}
 		if d.State.Fault {
-			steps["fault"]++
+			faulty++
 		}
 		return nil
 	})
 	if err == nil {
-		r.steps, r.counted = steps, time.Now()
+		r.steps, r.faulty, r.counted = steps, faulty, time.Now()
 	}
-	return r.steps
+	return r.steps, r.faulty
 }
 
 // Collectors returns the metrics: records by step, and faults of the service as a whole.
@@ -186,7 +197,11 @@ func (r *Reconciler) Collectors() []prometheus.Collector {
 type collector Reconciler
 
 func stepsDesc() *prometheus.Desc {
-	return prometheus.NewDesc("stspub_records", "Records by the step that they are in, and those with a fault.", []string{"step"}, nil)
+	return prometheus.NewDesc("stspub_records", "Records by the step that they are in.", []string{"step"}, nil)
+}
+
+func faultyDesc() *prometheus.Desc {
+	return prometheus.NewDesc("stspub_records_faulty", "Records with a fault, which needs a human.", nil, nil)
 }
 
 func faultsDesc() *prometheus.Desc {
@@ -196,13 +211,15 @@ func faultsDesc() *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- stepsDesc()
+	ch <- faultyDesc()
 	ch <- faultsDesc()
 }
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	r := (*Reconciler)(c)
-	steps := r.countSteps()
+	steps, faulty := r.countSteps()
+	ch <- prometheus.MustNewConstMetric(faultyDesc(), prometheus.GaugeValue, float64(faulty))
 	for _, step := range slices.Sorted(maps.Keys(steps)) {
 		ch <- prometheus.MustNewConstMetric(stepsDesc(), prometheus.GaugeValue, float64(steps[step]), step)
 	}

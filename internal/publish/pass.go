@@ -253,7 +253,11 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 	if dec.Do == DoWrite {
 		r.tell(d.Name, StepTXT, fmt.Sprintf("wrote %s TXT %q at account %s", record, dec.Add, d.Account))
 	}
-	r.cfg.Log.Info("wrote record", "domain", d.Name, "record", record, "add", dec.Add, "remove", dec.Remove)
+	message := "wrote record"
+	if dec.Do == DoDelete {
+		message = "deleted record"
+	}
+	r.cfg.Log.Info(message, "domain", d.Name, "record", record, "add", dec.Add, "remove", dec.Remove)
 	return nil
 }
 

@@ -101,6 +101,7 @@ type Reconciler struct {
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
+	faulty   int
 	counted  time.Time
 }
 

@@ -31,6 +31,10 @@ func TestFirstPublicationAndChange(t *testing.T) {
 		if got := w.record(one); !slices.Equal(got, []string{policygen.RecordText(first.ID)}) {
 			t.Errorf("record = %q, want id %s", got, first.ID)
 		}
+		const nothing = "refused: one.test is at step live, where there is nothing to adopt"
+		if err := w.rec.Adopt(w.ctx, one); !errors.Is(err, publish.ErrRefused) || err.Error() != nothing {
+			t.Errorf("Adopt = %v, want %s", err, nothing)
+		}
 
 		w.change(func() { w.conf.MXSets["eu"] = mxset(policygen.Enforce, "mx2.provider.test"); w.steps = nil })
 		if _, err := w.reload(false); err != nil {

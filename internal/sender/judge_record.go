@@ -89,7 +89,7 @@ func (j *judgement) judgeText(owner, txt string) string {
 func (j *judgement) judgeNeighbours(owner string, strangers, ours int) {
 	if strangers > 0 && ours > 0 {
 		j.say(Warning, "record-neighbour", sectionRecord, owner,
-			fmt.Sprintf("%s that %s no STSv1: two senders in use then see no policy", count(strangers, "TXT record"), are(strangers)),
+			fmt.Sprintf("%s that %s no STSv1: some senders then see no policy", count(strangers, "TXT record"), are(strangers)),
 			"Remove what does not belong at this name; a wildcard TXT counts as well.")
 	}
 }
