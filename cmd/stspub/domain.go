@@ -80,8 +80,8 @@ func newDomain() *cobra.Command {
 func newDomainList(s *server) *cobra.Command {
 	var faults, asJSON bool
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List domains, a line each",
+		Use:   "list",
+		Short: "List domains, a line each",
 		Long: `list prints a line for every domain, and first one for every fault of the service as a whole. It ends with 0 also when
 there are faults; "stspub check" is the command that judges.`,
 		Example: "  stspub domain list\n  stspub domain list --faults --json",
@@ -296,7 +296,7 @@ jump of the clock or a restored store. Look at "stspub domain list --faults" fir
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d domains added, %d changed, %d removed, %d restored\n", r.Added, r.Changed, r.Removed, r.Restored)
 			if r.Changed > 0 && !force {
-				fmt.Fprintln(cmd.OutOrStdout(), `what is held of it shows in "stspub domain list --faults", and a later "stspub reload --force" lets it through`)
+				fmt.Fprintln(cmd.ErrOrStderr(), `hint: what is held of it shows in "stspub domain list --faults", and a later "stspub reload --force" lets it through`)
 			}
 			for _, f := range r.Forced {
 				fmt.Fprintln(cmd.OutOrStdout(), "forced:", f)

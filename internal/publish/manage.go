@@ -74,14 +74,14 @@ func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, e
 	return s, nil
 }
 
-// Adopt lets a domain replace somebody else's record. It is refused unless the domain waits for it: a permission given in
-// advance might meet another record than the operator has seen.
+// Adopt lets a domain replace somebody else's record. It is refused for a domain that is published from here, or
+// leaves: a permission that stays might meet another record than the operator has seen.
 func (r *Reconciler) Adopt(ctx context.Context, name policygen.Name) error {
 	d, err := r.cfg.Store.Domain(ctx, name)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	if d.State.Step != StepAdopt {
+	if d.State.ID != "" || !d.Removed.IsZero() {
 		return fmt.Errorf("%w: %s is at step %s, where there is nothing to adopt", ErrRefused, name, d.State.Step)
 	}
 	return r.update(ctx, name, func(d *store.Domain) { d.Adopt = true })
