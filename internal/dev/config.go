@@ -97,9 +97,10 @@ func (d *dev) writeConfig() error {
 		return fmt.Errorf("read stspub.toml: %w", err)
 	default:
 		text = []byte(refresh(string(text), map[string]string{
-			"directory": `"` + d.ca.DirectoryURL + `"`, "smtp_port": smtpPort, "https_port": httpsPort,
-			"https": `"` + d.o.HTTPS + `"`, "http": `"` + d.o.HTTP + `"`, "resolvers": `["` + d.dns.Addr + `"]`,
-			"stub": `{ "." = ["` + d.dns.Addr + `"] }`, "server": `"` + d.dns.Addr + `"`,
+			"server.https": `"` + d.o.HTTPS + `"`, "server.http": `"` + d.o.HTTP + `"`,
+			"acme.lab.directory": `"` + d.ca.DirectoryURL + `"`, "account.lab.server": `"` + d.dns.Addr + `"`,
+			"dns.resolvers": `["` + d.dns.Addr + `"]`, "dns.stub": `{ "." = ["` + d.dns.Addr + `"] }`,
+			"check.https_port": httpsPort, "check.smtp_port": smtpPort,
 		}))
 	}
 	if err := os.WriteFile(path, text, 0o600); err != nil {
@@ -108,14 +109,44 @@ func (d *dev) writeConfig() error {
 	return nil
 }
 
-// refresh replaces the values of keys that this package wrote, and leaves every other line as it is.
+// refresh replaces the values of keys, each given as TABLE.KEY, and leaves all else as it is: other lines, and the
+// comment behind a value. A value that goes on in the next line was not written by this package, and stays.
 func refresh(text string, values map[string]string) string {
 	lines := strings.Split(text, "\n")
+	table := ""
 	for i, line := range lines {
-		key, _, found := strings.Cut(line, " = ")
-		if value, ours := values[key]; found && ours {
-			lines[i] = key + " = " + value
+		if header, ok := strings.CutPrefix(strings.TrimSpace(line), "["); ok {
+			name, _, _ := strings.Cut(header, "]")
+			table = strings.TrimSpace(name) + "."
+			continue
+		}
+		key, old, found := strings.Cut(line, "=")
+		value, ours := values[table+strings.TrimSpace(key)]
+		if !found || !ours {
+			continue
+		}
+		end := valueEnd(old)
+		if strings.Count(old[:end], "[") == strings.Count(old[:end], "]") {
+			lines[i] = key + "= " + value + old[end:]
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// valueEnd is where the blanks and the comment behind a value begin.
+func valueEnd(line string) int {
+	quote := rune(0)
+	for i, c := range line {
+		switch {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'':
+			quote = c
+		case c == '#':
+			return len(strings.TrimRight(line[:i], " \t"))
+		}
+	}
+	return len(strings.TrimRight(line, " \t\r"))
 }
