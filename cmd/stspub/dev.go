@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -28,6 +31,9 @@ is an ordinary one: edit it, send SIGHUP, and watch the change go out: policy, s
   stspub dev --dir lab     # keeps its files there; a second run goes on with them`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if err := listenFlags(cmd, o); err != nil {
+				return err
+			}
 			var remove func() error
 			if o.Dir, remove, err = devDir(o.Dir); err != nil {
 				return err
@@ -40,6 +46,7 @@ is an ordinary one: edit it, send SIGHUP, and watch the change go out: policy, s
 			hangup := make(chan os.Signal, 1)
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
+			signal.Ignore(syscall.SIGPIPE) // writing fails then, which ends the run, and the directory is removed
 			o.Version, o.Command, o.Out, o.Reload = version(), called(), cmd.OutOrStdout(), hangup
 			o.Log = slog.New(slog.DiscardHandler)
 			if verbose {
@@ -62,6 +69,27 @@ is an ordinary one: edit it, send SIGHUP, and watch the change go out: policy, s
 	f.StringVar(&o.DNS, "dns", "127.0.0.1:8053", "listen `ADDR:PORT` of the DNS server")
 	f.BoolVarP(&verbose, "verbose", "v", false, "print the server's log on standard error")
 	return cmd
+}
+
+// listenFlags checks the addresses. Only the DNS server can be asked which port it was given.
+func listenFlags(cmd *cobra.Command, o dev.Options) error {
+	for _, f := range []struct {
+		flag, addr string
+		anyPort    bool
+	}{{"--https", o.HTTPS, false}, {"--http", o.HTTP, false}, {"--dns", o.DNS, true}} {
+		host, port, err := net.SplitHostPort(f.addr)
+		if err == nil && host != "" {
+			_, err = netip.ParseAddr(host)
+		}
+		n, portErr := strconv.ParseUint(port, 10, 16)
+		switch {
+		case err != nil || portErr != nil:
+			return usageError{fmt.Errorf(`%s: %q is no address to listen at; write ADDR:PORT as in %q`, f.flag, f.addr, cmd.Flag(f.flag[2:]).DefValue)}
+		case n == 0 && !f.anyPort:
+			return usageError{fmt.Errorf("%s: %q has port 0; choose a port from 1 to 65535", f.flag, f.addr)}
+		}
+	}
+	return nil
 }
 
 // devDir makes the directory, and says how to remove it if it is a temporary one.

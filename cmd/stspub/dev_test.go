@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -44,10 +45,10 @@ type devRun struct {
 }
 
 // startDev starts it on free ports. Another program may take one before it does; then it starts anew.
-func startDev(t *testing.T) *devRun {
+func startDev(t *testing.T, dir string) *devRun {
 	t.Helper()
 	for range 5 {
-		d := &devRun{dir: t.TempDir(), screen: &screen{}, done: make(chan struct{})}
+		d := &devRun{dir: dir, screen: &screen{}, done: make(chan struct{})}
 		d.cmd = child(t, "dev", "--dir", d.dir, "--https", freeAddr(t), "--http", freeAddr(t), "--dns", "127.0.0.1:0")
 		d.cmd.Stdout, d.cmd.Stderr = d.screen, d.screen
 		if err := d.cmd.Start(); err != nil {
@@ -132,7 +133,7 @@ func (d *devRun) steps(from int, domain string) []string {
 
 // TestDev is the first quarter of an hour of somebody who has just found stspub.
 func TestDev(t *testing.T) {
-	d := startDev(t)
+	d := startDev(t, t.TempDir())
 	way := map[string]string{
 		"one.test":   "serve dns cert body settle txt verify live",
 		"two.test":   "serve dns cert body settle txt verify delegation (customer) live",
@@ -149,8 +150,23 @@ func TestDev(t *testing.T) {
 	if n, out := d.paste(t, `\S+ domain list .*`); n != 1 || strings.Count(out, " live ") != 3 {
 		t.Errorf("%d lines with domain list were printed, want 1; they say\n%s", n, out)
 	}
+	if n, out := d.paste(t, `\S+ reload .*`); n != 1 {
+		t.Errorf("%d lines with reload were printed, want 1; they say\n%s", n, out)
+	}
 	d.change(t)
 	d.mistake(t)
+	d.interrupt(t)
+	for _, name := range []string{"ca.pem", "stspub.toml", "stspub.db"} {
+		if _, err := os.Stat(filepath.Join(d.dir, name)); err != nil {
+			t.Errorf("%v; want it left in --dir", err)
+		}
+	}
+	again(t, d.dir)
+}
+
+// interrupt is Ctrl-C.
+func (d *devRun) interrupt(t *testing.T) {
+	t.Helper()
 	if err := d.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -158,9 +174,102 @@ func TestDev(t *testing.T) {
 	if code := d.cmd.ProcessState.ExitCode(); code != 0 || !strings.HasSuffix(d.screen.since(0), "\nended\n") {
 		t.Errorf("Ctrl-C: exit code %d, want 0 and \"ended\"; printed:\n%s", code, d.screen.since(0))
 	}
-	for _, name := range []string{"ca.pem", "stspub.toml", "stspub.db"} {
-		if _, err := os.Stat(filepath.Join(d.dir, name)); err != nil {
-			t.Errorf("%v; want it left in --dir", err)
+}
+
+// again is a second run with the same files. One domain is new, and one is held: its MX set leaves out its MX.
+func again(t *testing.T, dir string) {
+	t.Helper()
+	path := filepath.Join(dir, "stspub.toml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const held, mistaken = "name = \"three.test\"\nmxset = \"main\"", `mode = "enforced"`
+	if !strings.Contains(string(text), held) || !strings.Contains(string(text), mistaken) {
+		t.Fatalf("stspub.toml lacks %q or %q:\n%s", held, mistaken, text)
+	}
+	write(t, path, strings.NewReplacer(held, "name = \"three.test\"\nmxset = \"other\"", mistaken, `mode = "enforce"`).Replace(string(text))+`
+[[domain]]
+name = "four.test"
+mxset = "main"
+publish = "zone"
+account = "lab"
+
+[mxset.other]
+mx = ["mx2.provider.test"]
+mode = "enforce"
+max_age = "1w"
+`)
+	for run := range 2 { // what is held as before has nothing new to tell
+		d := startDev(t, dir)
+		n, out := d.paste(t, `\S+ check .*`)
+		if n != 3 || !strings.Contains(out, "four.test: ") || strings.Contains(out, "three.test: ") {
+			t.Errorf("run %d: %d lines with check were printed, want those of one.test, two.test and four.test; they say\n%s", run, n, out)
+		}
+		if _, out := d.paste(t, `\S+ domain list .*`); strings.Count(out, " live ") != 3 || strings.Count(out, " mx ") != 1 {
+			t.Errorf("run %d: domain list says\n%s", run, out)
+		}
+		d.interrupt(t)
+	}
+}
+
+// TestDevUnseen closes what it prints to, as a terminal does that is closed.
+func TestDevUnseen(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := t.TempDir()
+	cmd := child(t, "dev", "--https", freeAddr(t), "--http", freeAddr(t), "--dns", "127.0.0.1:0")
+	stderr := &screen{}
+	cmd.Stdout, cmd.Stderr = w, stderr
+	cmd.Env = append(cmd.Environ(), "TMPDIR="+tmp)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	_, readErr := r.Read(make([]byte, 1))
+	if err := errors.Join(readErr, w.Close(), r.Close()); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // its exit code is looked at
+	if code := cmd.ProcessState.ExitCode(); !late.Stop() || code != 1 || !strings.Contains(stderr.since(0), "print steps: ") {
+		t.Errorf("exit code %d, want 1 within a minute; standard error:\n%s", code, stderr.since(0))
+	}
+	left, err := os.ReadDir(tmp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestDevAddresses(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	taken := ln.Addr().String()
+	for _, tt := range []struct {
+		flag, addr string
+		code       int
+		want       string
+	}{
+		{"--dns", "foo", 2, `--dns: "foo" is no address to listen at; write ADDR:PORT as in "127.0.0.1:8053"`},
+		{"--dns", "localhost:53", 2, `--dns: "localhost:53" is no address`},
+		{"--https", "127.0.0.1:x", 2, `--https: "127.0.0.1:x" is no address`},
+		{"--http", "127.0.0.1:65536", 2, `--http: "127.0.0.1:65536" is no address`},
+		{"--https", "127.0.0.1:0", 2, `--https: "127.0.0.1:0" has port 0; choose a port from 1 to 65535`},
+		{"--http", "127.0.0.1:0", 2, `--http: "127.0.0.1:0" has port 0`},
+		{"--https", taken, 1, "address already in use; choose another address with --https ADDR:PORT"},
+		{"--http", taken, 1, "address already in use; choose another address with --http ADDR:PORT"},
+		{"--dns", taken, 1, "address already in use; choose another address with --dns ADDR:PORT"},
+	} {
+		addrs := map[string]string{"--https": freeAddr(t), "--http": freeAddr(t), "--dns": "127.0.0.1:0"}
+		addrs[tt.flag] = tt.addr
+		cmd := child(t, "dev", "--https", addrs["--https"], "--http", addrs["--http"], "--dns", addrs["--dns"])
+		out, _ := cmd.CombinedOutput() // its exit code is looked at
+		if code := cmd.ProcessState.ExitCode(); code != tt.code || !strings.Contains(string(out), "stspub: "+tt.flag+": ") || !strings.Contains(string(out), tt.want) {
+			t.Errorf("dev %s %s: exit code %d, want %d and %q; printed:\n%s", tt.flag, tt.addr, code, tt.code, tt.want, out)
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +23,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/daemon"
+	"github.com/stspub/stspub/internal/httpd"
 	"github.com/stspub/stspub/internal/lab"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
@@ -55,18 +57,19 @@ type dev struct {
 	ca    *lab.CA
 	mx    *lab.MX
 	begun time.Time
+	end   context.CancelFunc
 
-	mu      sync.Mutex // guards the fields below, and Out
-	live    map[policygen.Name]string
-	ready   bool
-	domains []policygen.Name
+	mu     sync.Mutex // guards the fields below, and Out
+	unseen error      // of writing to Out: nobody is left to be shown anything
+	zones  map[string]bool
+	wanted map[policygen.Name]bool // the domains of the configuration file
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends, or until writing to Out fails, which is how a closed terminal shows: that is an error.
 func Run(ctx context.Context, o Options) error {
-	d := &dev{o: o, begun: time.Now(), live: make(map[policygen.Name]string), domains: []policygen.Name{"one.test", "two.test", "three.test"}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	d := &dev{o: o, begun: time.Now(), end: cancel, zones: make(map[string]bool)}
 	d.say("", "stspub dev: everything happens on this machine; files are in %s", o.Dir)
 	if err := d.startLab(ctx); err != nil {
 		return err
@@ -74,24 +77,35 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.writeFiles(); err != nil {
 		return err
 	}
+	conf, err := d.takeDomains()
+	if err != nil {
+		return err
+	}
 	if err := d.dropCertificates(ctx); err != nil {
 		return err
 	}
-	return daemon.Run(ctx, daemon.Options{
+	var watch sync.WaitGroup
+	err = daemon.Run(ctx, daemon.Options{
 		ConfigPath: d.path("stspub.toml"), Env: os.Getenv, Version: o.Version, Log: o.Log, Reload: o.Reload,
 		OnStep: d.onStep, OnReload: d.onReload,
+		OnReady: func() { watch.Go(func() { d.watch(ctx, httpd.NewClient(conf.Server.Admin)) }) },
 	})
+	cancel()
+	watch.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return errors.Join(err, d.unseen)
 }
 
 func (d *dev) path(name string) string { return filepath.Join(d.o.Dir, name) }
 
 // startLab starts the small internet: its zones say what a provider and its customers would have set.
 func (d *dev) startLab(ctx context.Context) error {
-	httpPort, err := port(d.o.HTTP)
+	httpPort, err := free(ctx, "--http", d.o.HTTP)
 	if err != nil {
 		return err
 	}
-	tlsPort, err := port(d.o.HTTPS)
+	tlsPort, err := free(ctx, "--https", d.o.HTTPS)
 	if err != nil {
 		return err
 	}
@@ -99,15 +113,14 @@ func (d *dev) startLab(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	customer := "@ MX 10 " + mailHost + ".\nmta-sts CNAME " + hostname + ".\n_smtp._tls TXT \"v=TLSRPTv1; rua=mailto:tls@provider.test\"\n"
 	zones := []lab.Zone{{Name: "provider.test", Text: "mta-sts A 127.0.0.1\nmx1 A 127.0.0.1\nmx2 A 127.0.0.1\n"}, {Name: aliasZone}}
-	for _, name := range d.domains {
-		zones = append(zones, lab.Zone{Name: string(name), Text: customer})
+	for _, zone := range zones {
+		d.zones[zone.Name] = true
 	}
 	if d.dns, err = lab.StartDNS(ctx, lab.DNSOptions{Addr: d.o.DNS, Zones: zones, Keys: map[string]string{"stspub.": key}}); err != nil {
-		return fmt.Errorf("--dns: %w", err)
+		return atFlag("--dns", err)
 	}
-	d.say("", "DNS server at %s for provider.test, %s, one.test, two.test and three.test", d.dns.Addr, aliasZone)
+	d.say("", "DNS server at %s for provider.test, %s and the domains", d.dns.Addr, aliasZone)
 	if d.ca, err = lab.StartCA(ctx, lab.CAOptions{DNS: d.dns.Addr, HTTPPort: httpPort, TLSPort: tlsPort, Log: d.o.Log}); err != nil {
 		return err
 	}
@@ -119,12 +132,24 @@ func (d *dev) startLab(ctx context.Context) error {
 	return nil
 }
 
-func port(addr string) (int, error) {
-	a, err := net.ResolveTCPAddr("tcp", addr)
+// free returns the port of an address that the daemon is to listen at. It tries that before anything has begun: the
+// daemon would name a key of a file that the user has not seen yet.
+func free(ctx context.Context, flag, addr string) (int, error) {
+	ln, err := httpd.Listen(ctx, addr)
 	if err != nil {
-		return 0, fmt.Errorf("listen address %q: %w", addr, err)
+		return 0, atFlag(flag, err)
+	}
+	defer ln.Close()
+	a, err := net.ResolveTCPAddr("tcp", ln.Addr().String())
+	if err != nil {
+		return 0, atFlag(flag, err)
 	}
 	return a.Port, nil
+}
+
+// atFlag says how to listen elsewhere.
+func atFlag(flag string, err error) error {
+	return fmt.Errorf("%s: %w; choose another address with %s ADDR:PORT", flag, err, flag)
 }
 
 // tsigKey makes the key for DNS updates, or takes the one of an earlier run.
@@ -147,6 +172,7 @@ func (d *dev) tsigKey() (string, error) {
 }
 
 // dropCertificates forgets those of an earlier run: the authority is new at every start, so nobody would believe them.
+// DNS is new as well, so every domain is to be looked at.
 func (d *dev) dropCertificates(ctx context.Context) error {
 	path := d.path("stspub.db")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -164,7 +190,7 @@ func (d *dev) dropCertificates(ctx context.Context) error {
 	for _, name := range names {
 		err = errors.Join(err, st.DeleteCertificate(ctx, name))
 	}
-	return errors.Join(err, st.Close())
+	return errors.Join(err, st.Wake(ctx, "", time.Now()), st.Close())
 }
 
 // writeFiles writes what to trust, and the configuration if there is none yet.
@@ -176,14 +202,36 @@ func (d *dev) writeFiles() error {
 	return d.writeConfig()
 }
 
-// onStep prints a step, plays the customer, and says ready when every domain is live.
+// takeDomains reads the configuration, and has DNS hold what the customers of its domains would have set.
+func (d *dev) takeDomains() (*config.Config, error) {
+	conf, _, err := config.Load(d.path("stspub.toml"), os.Getenv) // the daemon tells the warnings
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wanted = make(map[policygen.Name]bool)
+	for _, domain := range conf.Domains {
+		name := string(domain.Name)
+		d.wanted[domain.Name] = true
+		if d.zones[name] {
+			continue
+		}
+		err := d.dns.AddZone(lab.Zone{Name: name, Text: "@ MX 10 " + mailHost + ".\nmta-sts CNAME " + hostname +
+			".\n_smtp._tls TXT \"v=TLSRPTv1; rua=mailto:tls@provider.test\"\n"})
+		if err != nil {
+			return nil, fmt.Errorf("set DNS of %s: %w", name, err)
+		}
+		d.zones[name] = true
+	}
+	return conf, nil
+}
+
+// onStep prints a step, and plays the customer.
 func (d *dev) onStep(name policygen.Name, step, message string) {
 	d.say(string(name), "%-10s  %s", step, message)
-	switch step {
-	case publish.StepDelegation:
+	if step == publish.StepDelegation {
 		d.beCustomer(name)
-	case publish.StepLive:
-		d.isLive(name)
 	}
 }
 
@@ -200,18 +248,6 @@ func (d *dev) beCustomer(name policygen.Name) {
 	d.say(string(name), "%-10s  sets %s CNAME %s", "(customer)", name.RecordName(), target)
 }
 
-func (d *dev) isLive(name policygen.Name) {
-	d.mu.Lock()
-	d.live[name] = ""
-	all := !d.ready && len(d.live) >= len(d.domains)
-	d.ready = d.ready || all
-	names := slices.Sorted(maps.Keys(d.live))
-	d.mu.Unlock()
-	if all {
-		d.sayReady(names)
-	}
-}
-
 func (d *dev) sayReady(names []policygen.Name) {
 	_, httpsPort, _ := net.SplitHostPort(d.o.HTTPS)
 	_, mxPort, _ := net.SplitHostPort(d.mx.Addr)
@@ -226,34 +262,51 @@ func (d *dev) sayReady(names []policygen.Name) {
 			d.o.Command, name, d.dns.Addr, d.path("ca.pem"), httpsPort, mxPort)
 	}
 	fmt.Fprintf(&b, "  %s domain list --config %s\n", d.o.Command, d.path("stspub.toml"))
+	fmt.Fprintf(&b, "  %s reload --config %s   # --force lets through what is held\n", d.o.Command, d.path("stspub.toml"))
 	fmt.Fprintf(&b, "\nSee a change: in %s add %q to mx, or take the # away there, then: kill -HUP %d\n",
 		d.path("stspub.toml"), secondMX, os.Getpid())
 	b.WriteString("Ctrl-C ends it.\n\nready\n")
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	fmt.Fprint(d.o.Out, b.String())
+	d.print(b.String())
 }
 
+// host is the address to connect to of one to listen at.
 func host(addr string) string {
 	h, _, _ := net.SplitHostPort(addr)
+	if ip, err := netip.ParseAddr(h); err != nil || ip.IsUnspecified() {
+		return "127.0.0.1"
+	}
 	return h
 }
 
 func (d *dev) onReload(r publish.ReloadReport, err error) {
+	for _, w := range r.Warnings {
+		d.say("", "warning: %s", w)
+	}
 	if err != nil {
 		d.say("", "the configuration is not taken, and everything stays as it was:\n%v", err)
 		return
 	}
 	d.say("", "configuration taken: %d domains added, %d changed, %d removed, %d restored", r.Added, r.Changed, r.Removed, r.Restored)
+	if _, err := d.takeDomains(); err != nil {
+		d.say("", "new domains have no DNS: %v", err)
+	}
 }
 
 // say prints one line, with the time since the start.
 func (d *dev) say(name, format string, args ...any) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	message := fmt.Sprintf(format, args...)
 	if name != "" {
 		message = fmt.Sprintf("%-12s %s", name, message)
 	}
-	fmt.Fprintf(d.o.Out, "%6.1fs  %s\n", time.Since(d.begun).Seconds(), message)
+	d.print(fmt.Sprintf("%6.1fs  %s\n", time.Since(d.begun).Seconds(), message))
+}
+
+// print ends the run when nobody reads any more: a terminal that closes sends SIGHUP, which is a reload here.
+func (d *dev) print(text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := io.WriteString(d.o.Out, text); err != nil && d.unseen == nil {
+		d.unseen = fmt.Errorf("print steps: %w", err)
+		d.end()
+	}
 }
