@@ -277,15 +277,16 @@ func (p *pass) keep() *Decision {
 
 // rotate brings a fresh id to the record.
 func (p *pass) rotate() *Decision {
+	// An id that an earlier process intended may have stood for another text since, if the store is an old copy; and ids
+	// belong to one record.
+	if p.s.Intended != "" && (p.w.Stale || p.s.Record != p.w.Record) {
+		p.s.Intended, p.s.Wrote = "", time.Time{}
+		return p.commit()
+	}
 	t, intended := p.o.TXT, policygen.RecordText(p.s.Intended)
 	if p.s.Intended != "" && t.all(intended) {
 		p.s.ID, p.s.Intended, p.s.Dirty = p.s.Intended, "", false
 		p.s.Wrote, p.s.Fresh, p.s.Settle = time.Time{}, false, time.Time{}
-		return p.commit()
-	}
-	// An old copy of the store may not know what an intended id stood for since; and ids belong to one record.
-	if p.s.Intended != "" && (p.w.Stale && len(t.foreign()) > 0 || p.s.Record != p.w.Record) {
-		p.s.Intended, p.s.Wrote = "", time.Time{}
 		return p.commit()
 	}
 	if left := p.settle(); left > 0 {

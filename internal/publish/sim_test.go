@@ -140,7 +140,7 @@ func (s *sim) wanted() Want {
 func (s *sim) look(l Look, w Want, seen *Seen) {
 	switch l {
 	case LookPrior:
-		seen.Prior = &Prior{Existed: len(s.servers[0])+len(s.servers[1]) > 0 || !s.fresh}
+		seen.Prior = &Prior{Existed: len(s.servers[0])+len(s.servers[1]) > 0 || !s.fresh || !s.hostOurs}
 	case LookHost:
 		h := Host{Ours: s.hostOurs}
 		if !h.Ours {
@@ -289,7 +289,7 @@ func (s *sim) mayWrite(w Want, dec Decision, seen *Seen) {
 		s.bad("write %s, which stands for another text than is served", id)
 	case s.served != s.state.Served || seen.Body == nil || !seen.Body.Live:
 		s.bad("write %s before the body is live", id)
-	case id != s.state.ID && s.now.Sub(s.live) < simSettle && !(s.fresh && s.first(id) && s.now.After(s.old)):
+	case id != s.state.ID && s.now.Sub(s.live) < simSettle && !(s.fresh && s.first(id) && !s.now.Before(s.old)):
 		s.bad("write %s after %s of settle time", id, s.now.Sub(s.live))
 	}
 }
@@ -554,6 +554,8 @@ func TestNextUnderFaults(t *testing.T) {
 func FuzzNext(f *testing.F) {
 	f.Add(uint64(1), []byte{20, 0, 20, 1, 20, 2, 21, 22, 23})
 	f.Add(uint64(7), []byte{20, 16, 0, 20, 20, 17, 20, 18, 3, 19, 19, 19})
+	f.Add(uint64(10), []byte("0X00A"))
+	f.Add(uint64(30), []byte("7"))
 	f.Fuzz(func(t *testing.T, seed uint64, events []byte) {
 		newSim(t, seed).run(events[:min(len(events), 400)])
 	})
