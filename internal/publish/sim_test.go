@@ -423,6 +423,7 @@ func (s *sim) event(n int) {
 		}
 	case 7:
 		s.hostOurs, s.hostTTL = false, time.Duration(s.rnd.IntN(3))*time.Hour
+		s.backups = nil // neither an older copy of the store nor anything in DNS would tell that the host was elsewhere
 		s.say("host elsewhere")
 	case 8, 9:
 		if !s.hostOurs {
