@@ -374,8 +374,13 @@ func (p *pass) drain() Decision {
 	if p.o.TXT == nil {
 		return look(LookTXT)
 	}
-	if gone := p.o.TXT.complete() && p.o.TXT.absent(); gone && (p.s.ID == "" || p.s.Dirty) {
+	waits := p.s.ID == "" && !p.s.Dirty // its record was seen to be gone
+	if gone := p.o.TXT.absent() && (waits || p.o.TXT.complete()); gone && (p.s.ID == "" || p.s.Dirty) {
 		return p.outlast()
+	}
+	if waits { // it is back
+		p.s.Dirty = true
+		return *p.commit()
 	}
 	if d := p.announce(); d != nil {
 		if d.Wait && p.o.Host != nil && p.o.Host.Proven && p.away() && p.s.Horizon.IsZero() {

@@ -557,6 +557,7 @@ func FuzzNext(f *testing.F) {
 	f.Add(uint64(7), []byte{20, 16, 0, 20, 20, 17, 20, 18, 3, 19, 19, 19})
 	f.Add(uint64(10), []byte("0X00A"))
 	f.Add(uint64(30), []byte("7"))
+	f.Add(uint64(164), []byte("00c8$C"))
 	f.Fuzz(func(t *testing.T, seed uint64, events []byte) {
 		newSim(t, seed).run(events[:min(len(events), 400)])
 	})
