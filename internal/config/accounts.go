@@ -143,6 +143,9 @@ func (l *loader) keyAlgorithm(key string, t text) string {
 // aliasPrefix stands before the alias zone in the owner names of tenant "default", after a label of labelOctets.
 const aliasPrefix = ".d.default."
 
+// sharedPrefix likewise, after a label of labelOctets and the name of an MX set.
+const sharedPrefix = ".s.default."
+
 // alias reads [alias].
 func (l *loader) alias() {
 	t := l.doc.Alias
@@ -154,6 +157,9 @@ func (l *loader) alias() {
 	} else {
 		zone := l.aLabel("alias.zone", t.Zone)
 		owner := len(zone.Label()) + len(aliasPrefix) + len(zone)
+		for name := range l.doc.MXSets { // as for publish = "shared"
+			owner = max(owner, len(zone.Label())+1+len(name)+len(sharedPrefix)+len(zone))
+		}
 		if owner > maxNameOctets {
 			l.problem(t.Zone.line, "alias.zone", "%q is too long; records below it would have names of %d octets, and %d is the most",
 				t.Zone.v, owner, maxNameOctets)

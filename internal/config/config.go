@@ -112,13 +112,15 @@ type Check struct {
 type MXSet struct {
 	Name   string
 	Policy policygen.Policy
+	// Rollout is how long a domain is in mode testing before it gets Policy.Mode enforce; zero: not at all. At most a year.
+	Rollout time.Duration
 }
 
 // Domain is a [[domain]] table, or a name from the domains or domains_file of an MX set.
 type Domain struct {
 	Name    policygen.Name
 	MXSet   string
-	Publish string // "zone" or "alias"
-	Account string // the account that holds the record: for alias that of [alias]
+	Publish string // "zone", "alias", "shared" or "manual"
+	Account string // the account that holds the record: for alias and shared that of [alias], for manual none
 	Adopt   bool
 }

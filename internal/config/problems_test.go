@@ -357,7 +357,7 @@ stspub.toml:17: alias.account: missing; write the account that holds the zone, a
 		},
 		{
 			"alias zone too long", "", "[alias]\naccount = 'main'\nzone = '" + longZone + "'\n",
-			`stspub.toml:19: alias.zone: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaa.example.com" is too long; records below it would have names of 254 octets, and 253 is the most`,
+			`stspub.toml:19: alias.zone: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaa.example.com" is too long; records below it would have names of 257 octets, and 253 is the most`,
 		},
 		{
 			"alias zone in U-labels", "", "[alias]\naccount = 'main'\nzone = 'bücher.example'\n",
@@ -370,7 +370,7 @@ stspub.toml:17: alias.account: missing; write the account that holds the zone, a
 	}
 }
 
-// longZone has 217 octets, one too many below aliasPrefix and the label of a domain.
+// longZone has 217 octets, four too many below sharedPrefix, the name of the MX set and the label of a domain.
 const longZone = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa." +
 	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa." +
 	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa." +
@@ -540,7 +540,7 @@ func listEdits() []edit {
 	return []edit{
 		{
 			"list without a way", maxAge, "max_age = '2w'\ndomains = ['example.com']",
-			`stspub.toml:8: mxset.eu.publish: missing; its listed domains need publish = "zone" or publish = "alias"`,
+			`stspub.toml:8: mxset.eu.publish: missing; its listed domains need publish = "zone", "alias", "shared" or "manual"`,
 		},
 		{
 			"list without an account", maxAge, "max_age = '2w'\npublish = 'zone'\ndomains = ['example.com']",
@@ -603,8 +603,12 @@ stspub.toml:16: domain.name: "example.org" is declared twice, first in wrong:3; 
 			`stspub.toml:12: mxset.eu.account: "other" has no table [account.NAME]; there are: main`,
 		},
 		{
-			"way of an MX set to come", maxAge, "max_age = '2w'\npublish = 'shared'",
-			`stspub.toml:12: mxset.eu.publish: "shared" is not available yet; write "zone" or "alias"`,
+			"shared without an alias zone", maxAge, "max_age = '2w'\npublish = 'shared'",
+			`stspub.toml:12: mxset.eu.publish: "shared" needs a table [alias] with zone and account`,
+		},
+		{
+			"roll-out of a mode that has none", `mode = "enforce"`, "mode = 'testing'\nrollout = '2w'",
+			`stspub.toml:11: mxset.eu.rollout: is the way to mode enforce, and mode is "testing"; leave one out`,
 		},
 	}
 }
@@ -639,19 +643,19 @@ func domainEdits() []edit {
 		},
 		{
 			"no way", `publish = "zone"`, ``,
-			`stspub.toml:12: domain.publish: missing; write publish = "zone" or publish = "alias", here or in the MX set`,
+			`stspub.toml:12: domain.publish: missing; write publish = "zone", "alias", "shared" or "manual", here or in the MX set`,
 		},
 		{
 			"unknown way", `publish = "zone"`, `publish = "cname"`,
-			`stspub.toml:15: domain.publish: "cname" is no way to publish; write "zone" or "alias"`,
+			`stspub.toml:15: domain.publish: "cname" is no way to publish; write "zone", "alias", "shared" or "manual"`,
 		},
 		{
-			"shared", `publish = "zone"`, `publish = "shared"`,
-			`stspub.toml:15: domain.publish: "shared" is not available yet; write "zone" or "alias"`,
+			"shared without an alias zone", "publish = \"zone\"\naccount = \"main\"", "publish = 'shared'",
+			`stspub.toml:15: domain.publish: "shared" needs a table [alias] with zone and account`,
 		},
 		{
-			"manual", `publish = "zone"`, `publish = "manual"`,
-			`stspub.toml:15: domain.publish: "manual" is not available yet; write "zone" or "alias"`,
+			"manual with an account", `publish = "zone"`, `publish = "manual"`,
+			`stspub.toml:16: domain.account: publish = "manual" writes nothing, so it has no account; leave it out`,
 		},
 		{
 			"no account", `account = "main"`, ``,
@@ -685,7 +689,7 @@ stspub.toml:3: mxset.eu.max_age: missing; write max_age = "2w", or "1d" to begin
 stspub.toml:4: mxset.eu.mode: is an integer, want a string: mode = "value"
 stspub.toml:7: mxset.eu.mx: "-": has the label "-"; a label neither begins nor ends with a hyphen
 stspub.toml:9: domain.mxset: missing; write the name of an MX set, mxset = "eu"
-stspub.toml:9: domain.publish: missing; write publish = "zone" or publish = "alias", here or in the MX set
+stspub.toml:9: domain.publish: missing; write publish = "zone", "alias", "shared" or "manual", here or in the MX set
 stspub.toml:12: store.url: is an integer, want a string: url = "value"
 stspub.toml:14: domain.name: is an integer, want a string: name = "value"
 stspub.toml:15: domain.mxset: "us" has no table [mxset.NAME]; there are: eu

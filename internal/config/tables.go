@@ -93,6 +93,7 @@ type mxsetTable struct {
 	MX          list `toml:"mx"`
 	Mode        text `toml:"mode"`
 	MaxAge      span `toml:"max_age"`
+	Rollout     span `toml:"rollout"`
 	Domains     list `toml:"domains"`
 	DomainsFile text `toml:"domains_file"`
 	Publish     text `toml:"publish"`

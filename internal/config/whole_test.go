@@ -281,11 +281,11 @@ func caPEM(t *testing.T) string {
 
 func TestLongestAliasZone(t *testing.T) {
 	t.Parallel()
-	cfg, _, problems := load(t, edit{new: "[alias]\naccount = 'main'\nzone = '" + longZone[1:] + "'\n"})
+	cfg, _, problems := load(t, edit{new: "[alias]\naccount = 'main'\nzone = '" + longZone[4:] + "'\n"})
 	if problems != "" {
 		t.Fatal(problems)
 	}
-	owner := policygen.Name("example.org").Label() + aliasPrefix + cfg.Alias.Zone
+	owner := policygen.Name("example.org").Label() + ".eu" + sharedPrefix + cfg.Alias.Zone
 	if len(owner) != maxNameOctets {
 		t.Errorf("an owner name below the longest zone has %d octets, want %d", len(owner), maxNameOctets)
 	}
