@@ -119,10 +119,16 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 		lines[0] = "; " + hostname + ". is this server's own name: its A and AAAA records stay"
 	}
 	record := recordName(aliasZone, d)
+	ready := d.State.ID != "" // the customer may set his CNAME
+	if d.Publish == store.PublishShared {
+		ready = d.State.Zone != "" && (d.State.ID != "" || d.State.Detached.IsZero())
+	}
 	switch {
-	case d.Publish != store.PublishAlias:
+	case d.Publish == store.PublishManual:
+		lines = append(lines, manualLine(d, record))
+	case d.Publish == store.PublishZone:
 		lines = append(lines, fmt.Sprintf("; %s. TXT is written by stspub, once the policy is live", record))
-	case d.State.ID == "":
+	case !ready:
 		lines = append(lines,
 			"; not yet: the next line only when `stspub domain show "+string(d.Name)+"` is at step delegation",
 			fmt.Sprintf("; %s. 300 IN CNAME %s.", d.Name.RecordName(), record))
@@ -133,6 +139,18 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 		lines = append([]string{"; the domain is leaving: keep these until it is gone from `stspub domain list`"}, lines...)
 	}
 	return lines
+}
+
+// manualLine is the TXT that the customer writes, or why there is none to write now.
+func manualLine(d store.Domain, record string) string {
+	id := d.State.Intended
+	if id == "" && !d.State.Dirty {
+		id = d.State.ID
+	}
+	if id == "" {
+		return fmt.Sprintf("; %s. TXT: not yet; its id is made once the policy is live", record)
+	}
+	return fmt.Sprintf("%s. 300 IN TXT %q", record, policygen.RecordText(id))
 }
 
 // noteForeign keeps the policy that somebody else serves for a domain before it is taken over: senders hold it for its

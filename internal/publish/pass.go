@@ -72,10 +72,17 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 			r.cfg.Log.Warn("record drifted", "domain", d.Name, "reason", dec.Why)
 		}
 		r.tellCommit(w, before, d.State)
+		if w.Wildcard && d.State.ID != before.ID {
+			if err := r.wakeDetached(ctx, d); err != nil {
+				return err
+			}
+		}
 		w.Announced, w.Stale = w.Announced || d.State.Zone != "", !r.intendedHere(d)
 		switch dec.Do {
 		case DoServe:
-			r.serve(d)
+			if err := r.serve(ctx, d); err != nil {
+				return err
+			}
 			seen.Body = nil
 		case DoWrite, DoDelete:
 			if err := r.write(ctx, set, d, seen.TXT.Zone, dec); err != nil {
@@ -91,6 +98,7 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (Want, error) {
 	w := Want{
 		Name: d.Name, Drain: !d.Removed.IsZero(), Adopt: d.Adopt, Alias: d.Publish == store.PublishAlias,
+		Manual: d.Publish == store.PublishManual, Wildcard: d.Publish == store.PublishWildcard,
 		Record: recordName(set.conf.Alias.Zone, d),
 		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
 	}
@@ -101,12 +109,17 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	w.Restored = slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
 	w.Announced = d.State.Zone != "" || d.State.ID != "" || w.Restored
 	w.Stale = !r.intendedHere(d)
+	if w.Wildcard || d.Publish == store.PublishShared {
+		if err := r.wantShared(ctx, set, d, &w); err != nil {
+			return w, err
+		}
+	}
 	if !w.Drain {
-		policy, ok := set.mxsets[d.MXSet]
+		policy, rollout, ok := set.policy(d)
 		if !ok { // the domain was declared a moment ago, and the settings follow
 			return w, fmt.Errorf("publish %s: MX set %q is not known: %w", d.Name, d.MXSet, store.ErrStale)
 		}
-		w.Policy = policy.Text()
+		w.Policy, w.Rollout = policy.Text(), rollout
 		return w, nil
 	}
 	w.Policy = drainPolicy(d)
@@ -122,6 +135,10 @@ func recordName(aliasZone string, d store.Domain) string {
 		return d.State.Record
 	case d.Publish == store.PublishAlias:
 		return d.Name.Label() + ".d." + d.Tenant + "." + aliasZone
+	case d.Publish == store.PublishShared:
+		return d.Name.Label() + "." + d.MXSet + ".s." + d.Tenant + "." + aliasZone
+	case d.Publish == store.PublishWildcard:
+		return string(d.Name)
 	}
 	return d.Name.RecordName()
 }
@@ -154,6 +171,9 @@ func largestMaxAge(history []store.Served) time.Duration {
 
 // look fills the part of seen that a decision asked for.
 func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, seen *Seen) error {
+	if w.Wildcard && l != LookTXT {
+		return r.lookShared(ctx, l, w, d, seen)
+	}
 	host := w.Name.PolicyHost()
 	switch l {
 	case LookPrior:
@@ -196,12 +216,20 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 		if err != nil {
 			return fmt.Errorf("read the ids of %s: %w", w.Record, err)
 		}
+		if w.Shared != nil && !w.Wildcard {
+			if err := r.splitShared(ctx, d, &v); err != nil {
+				return err
+			}
+		}
 		v.Ours = ours(v.sts(), ids)
 		seen.TXT = &v
 		r.compared(ctx, d, &v)
 	case LookMX:
 		v := r.cfg.Sight.MX(ctx, w.Name, w.Policy)
 		seen.MX = &v
+	case LookReady:
+		v := r.cfg.Sight.Ready(ctx, w.Name, promoted(w.Policy))
+		seen.Ready = &v
 	case LookDelegation:
 		v := r.cfg.Sight.Delegation(ctx, w.Name, w.Record)
 		seen.Delegation = &v
@@ -225,14 +253,19 @@ func ours(values []string, ids []store.WrittenID) []string {
 // track returns the track of a domain. r.mu is held.
 // open has the steps of a publication told.
 // serve puts a committed text before the senders.
-func (r *Reconciler) serve(d store.Domain) {
+func (r *Reconciler) serve(ctx context.Context, d store.Domain) error {
 	r.mu.Lock()
 	t := r.track(d.Name)
 	t.live, t.said = time.Time{}, make(map[string]bool)
 	r.mu.Unlock()
-	r.cfg.Snapshot.Set(d.Name, d.State.Served)
+	if d.Publish != store.PublishWildcard {
+		r.cfg.Snapshot.Set(d.Name, d.State.Served)
+	} else if err := r.serveShared(ctx, d); err != nil {
+		return err
+	}
 	r.tell(d.Name, "serve", "the new policy is served; no sender is told yet")
 	r.cfg.Log.Info("serving a new policy", "domain", d.Name)
+	return nil
 }
 
 // write does what was decided at the account that holds the record.
@@ -309,8 +342,12 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	before := d.State
 	d.State = dec.State
 	every := set.conf.Check.Every
+	if d.Publish == store.PublishWildcard {
+		every = min(every, sharedEvery)
+	}
 	after := dec.After
 	switch {
+	case d.State.Step == StepLive && after > 0: // it is promoted
 	case d.State.Step == StepLive && !d.State.Dirty, d.State.Step == StepAway:
 		d.State.Failures = 0
 		after = time.Duration(float64(every) * (0.9 + 0.2*rand.Float64())) // spread
@@ -340,6 +377,7 @@ const (
 	writeRetryCap = 15 * time.Minute // between writes that fail
 	writeFault    = time.Hour        // when writes that fail become a fault
 	dnsRetryCap   = time.Hour        // what a provider's Retry-After may ask for
+	sharedEvery   = time.Hour        // the longest between two looks at a shared record
 )
 
 // pause grows from a second, so that what is quick is seen quickly, to what a step is worth asking for.

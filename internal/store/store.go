@@ -104,7 +104,8 @@ type State struct {
 	// Forced is the policy text that an operator forced although it strands mail.
 	Forced string
 
-	// Detached is since when a domain of a shared record has a record of its own, an alias record; zero: it is attached.
+	// Detached says since when a domain of a shared record has a record of its own, an alias record: it is when that was
+	// decided, or when its newest id was verified. Zero: it is attached.
 	Detached time.Time
 	// Staged is since when the domain is live in mode testing while its roll-out lasts; zero: it is not.
 	Staged time.Time
