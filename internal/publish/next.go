@@ -50,6 +50,7 @@ const (
 //   - delete before the horizon, or what was never written from here.
 func Next(w Want, s store.State, o Seen, now time.Time) Decision {
 	p := pass{w: w, s: s, o: o, now: now}
+	p.s.Findings = nil // what is still wrong is found again
 	if s.Step == "" && s.Served == "" {
 		if o.Prior == nil {
 			return look(LookPrior)
@@ -81,6 +82,9 @@ func (p *pass) wait(step, reason string, fault bool, after time.Duration) *Decis
 		p.s.Step, p.s.Since, p.s.Failures = step, p.now, 0
 	}
 	p.s.Reason, p.s.Fault = reason, fault
+	if fault && len(p.s.Findings) == 0 {
+		p.find(step, reason)
+	}
 	return &Decision{State: p.s, Wait: true, After: after}
 }
 
@@ -182,21 +186,27 @@ func (p *pass) watch() *Decision {
 			return &d
 		}
 		if len(p.o.MX.Uncovered) > 0 {
-			return p.wait(StepLive, fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
-				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name), true, 0)
+			p.find("mx-uncovered", fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
+				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name))
 		}
 	}
 	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
-		return p.wait(StepLive, fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
-			int(c.NotAfter.Sub(p.now).Hours()/24), c.Problem), true, 0)
+		p.find("renewal", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
+			int(c.NotAfter.Sub(p.now).Hours()/24), c.Problem))
 	}
-	for _, s := range p.o.TXT.Servers {
-		if s.Others > 0 {
-			return p.wait(StepLive, fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
-				"remove it", p.s.Record), true, 0)
-		}
+	if slices.ContainsFunc(p.o.TXT.Servers, func(s Server) bool { return s.Others > 0 }) {
+		p.find("stranger", fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
+			"remove it", p.w.Record))
+	}
+	if len(p.s.Findings) > 0 {
+		return p.wait(StepLive, p.s.Findings[0].Text, true, 0)
 	}
 	return p.wait(StepLive, "", false, 0)
+}
+
+// find notes something that a human has to mend.
+func (p *pass) find(code, text string) {
+	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Fault: true, Since: p.now, Text: text})
 }
 
 // announce brings State.Served before the senders: dns, cert, body, settle, txt, verify. It returns nil when a

@@ -11,6 +11,9 @@ func (p *pass) drain() Decision {
 	if p.w.Wildcard {
 		return p.drainShared()
 	}
+	if p.s.Expelled && p.w.Announced && p.s.Deleted.IsZero() {
+		return p.retire()
+	}
 	if p.shares() && p.s.Detached.IsZero() && p.s.Served != "" {
 		if p.s.Zone == "" && p.o.Delegation == nil {
 			return look(LookDelegation)
@@ -115,7 +118,6 @@ func (p *pass) forget() Decision {
 	}
 	return Decision{State: p.s, Do: DoForget}
 }
-
 
 // drainShared ends a shared record when it answers for nobody any more: who leaves has a record of its own by then.
 func (p *pass) drainShared() Decision {

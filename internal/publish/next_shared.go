@@ -154,7 +154,8 @@ func (p *pass) stage() *Decision {
 		d := look(LookReady)
 		return &d
 	case !p.o.Ready.Clean:
-		return p.wait(StepLive, "the promotion to mode enforce is held: "+p.o.Ready.Reason, true, 0)
+		p.find("promotion", "the promotion to mode enforce is held: "+p.o.Ready.Reason)
+		return nil
 	}
 	p.s.Promoted = p.now
 	return &Decision{State: p.s, Wait: true, After: time.Second}

@@ -29,6 +29,7 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 	if d.State.Dirty || d.State.Served == "" {
 		r.open(d.Name)
 	}
+	found := d.State.Findings
 	var seen Seen
 	for range maxDecisions {
 		now := time.Now()
@@ -55,6 +56,7 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 				continue // since this pass began
 			}
 		}
+		dec.State.Findings = found // until this pass rests
 		before := d.State
 		if seen.TXT != nil && before.ID == "" && dec.State.Intended != before.Intended && len(seen.TXT.foreign()) > 0 {
 			if err := r.noteUnknown(ctx, d.Name); err != nil {
@@ -325,7 +327,35 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 	if errors.Is(err, dnsupdate.ErrConflict) { // nothing was written; look again and decide again
 		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
 	}
+	if end.State.Findings = nil; end.State.Fault {
+		end.State.Findings = []store.Finding{{Code: step, Fault: true, Since: p.now, Text: end.State.Reason}}
+	}
+	if d.State.Expelled && end.State.Fault {
+		r.cfg.Log.Warn("a record is left behind", "domain", d.Name, "record", d.State.Record, "err", err)
+		return r.forget(ctx, *d)
+	}
 	return r.rest(ctx, set, Want{Name: d.Name}, d, end)
+}
+
+// found keeps since when something is wrong, and says once in the log that it is, and that it is not any more.
+func (r *Reconciler) found(name policygen.Name, before, now []store.Finding) []store.Finding {
+	has := func(all []store.Finding, code string) int {
+		return slices.IndexFunc(all, func(f store.Finding) bool { return f.Code == code })
+	}
+	for i := range now {
+		f := &now[i]
+		if j := has(before, f.Code); j >= 0 {
+			f.Since = before[j].Since
+			continue
+		}
+		r.cfg.Log.Warn("found", "domain", name, "code", f.Code, "text", f.Text)
+	}
+	for _, f := range before {
+		if has(now, f.Code) < 0 {
+			r.cfg.Log.Info("gone", "domain", name, "code", f.Code, "since", f.Since)
+		}
+	}
+	return now
 }
 
 // needsHuman tells what only a human can mend from what passes.
@@ -341,6 +371,7 @@ func needsHuman(k dnsupdate.Kind) bool {
 func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.Domain, dec Decision) error {
 	before := d.State
 	d.State = dec.State
+	d.State.Findings = r.found(d.Name, before.Findings, dec.State.Findings)
 	every := set.conf.Check.Every
 	if d.Publish == store.PublishWildcard {
 		every = min(every, sharedEvery)

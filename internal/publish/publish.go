@@ -103,6 +103,7 @@ type Reconciler struct {
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
+	codes    map[string]int
 	faulty   int
 	counted  time.Time
 }

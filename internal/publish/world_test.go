@@ -348,3 +348,8 @@ func (w *world) faults() []string {
 	}
 	return all
 }
+
+// broken is the error of an account that only a human can mend.
+func broken() error {
+	return &dnsupdate.Error{Account: "main", Op: "write", Kind: dnsupdate.KindAuth, Err: errors.New("no such token")}
+}

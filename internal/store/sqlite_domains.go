@@ -14,7 +14,7 @@ import (
 // domainColumns are what scanDomain reads, in its order.
 const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, added, removed, due, version,
 	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, old_ttl, horizon, deleted, away,
-	forced, detached, staged, promoted, pinned, findings, step, reason, since, fault, failures, checked`
+	forced, detached, staged, promoted, pinned, expelled, findings, step, reason, since, fault, failures, checked`
 
 func scanDomain(r row) (Domain, error) {
 	var d Domain
@@ -25,7 +25,7 @@ func scanDomain(r row) (Domain, error) {
 		stamp{&d.Added}, stamp{&d.Removed}, stamp{&d.Due}, &d.Version,
 		&st.Served, &st.Dirty, &st.Record, &st.Zone, &st.ID, &st.Intended, stamp{&st.Wrote}, &st.Fresh,
 		stamp{&st.Settle}, &handover, &oldTTL, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
-		stamp{&st.Detached}, stamp{&st.Staged}, stamp{&st.Promoted}, &st.Pinned, &findings,
+		stamp{&st.Detached}, stamp{&st.Staged}, stamp{&st.Promoted}, &st.Pinned, &st.Expelled, &findings,
 		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked})
 	st.Handover = time.Duration(handover) * time.Microsecond
 	st.OldTTL = time.Duration(oldTTL) * time.Microsecond
@@ -228,13 +228,13 @@ func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
 			adopt = ?, due = ?, claimed = ?, woken = ?, version = ?,
 			served = ?, dirty = ?, record = ?, zone = ?, id = ?, intended = ?, wrote = ?, fresh = ?,
 			settle = ?, handover = ?, old_ttl = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
-			detached = ?, staged = ?, promoted = ?, pinned = ?, findings = ?,
+			detached = ?, staged = ?, promoted = ?, pinned = ?, expelled = ?, findings = ?,
 			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?
 		WHERE name = ?`,
 		d.Adopt, p.due, p.claimed, p.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
-		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, findings,
+		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
 		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
 		d.Name)
 	return err

@@ -111,6 +111,8 @@ type State struct {
 	Staged time.Time
 	// Promoted is when the roll-out ended and the mode of the MX set began; zero: it did not.
 	Promoted time.Time
+	// Expelled says that an operator ends the drain now, whatever senders still hold.
+	Expelled bool
 	// Pinned says that an operator took the domain back to mode testing, until he promotes it.
 	Pinned bool
 

@@ -53,6 +53,7 @@ CREATE TABLE domains (
 	staged         INTEGER NOT NULL DEFAULT 0,
 	promoted       INTEGER NOT NULL DEFAULT 0,
 	pinned         INTEGER NOT NULL DEFAULT 0,
+	expelled       INTEGER NOT NULL DEFAULT 0,
 	findings       TEXT NOT NULL DEFAULT '', -- JSON array; '': none
 	step           TEXT NOT NULL DEFAULT '',
 	reason         TEXT NOT NULL DEFAULT '',
