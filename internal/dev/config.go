@@ -68,7 +68,7 @@ account = "lab"
 [[domain]]
 name = "two.test"
 mxset = "main"
-publish = "alias"
+publish = "shared"
 
 [[domain]]
 name = "three.test"

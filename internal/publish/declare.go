@@ -100,26 +100,26 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 		next.accounts[name] = account
 	}
 	for name, m := range conf.MXSets {
-		d.MXSets = append(d.MXSets, store.MXSet{Tenant: tenant, Name: name, Policy: m.Policy})
+		d.MXSets = append(d.MXSets, store.MXSet{Tenant: Tenant, Name: name, Policy: m.Policy})
 	}
 	shared := make(map[string]bool)
 	for _, c := range conf.Domains {
 		if c.Publish == store.PublishShared && !shared[c.MXSet] {
 			shared[c.MXSet] = true
 			d.Domains = append(d.Domains, store.Domain{
-				Name: policygen.Name(sharedName(tenant, c.MXSet, conf.Alias.Zone)), Tenant: tenant, MXSet: c.MXSet,
+				Name: policygen.Name(sharedName(Tenant, c.MXSet, conf.Alias.Zone)), Tenant: Tenant, MXSet: c.MXSet,
 				Publish: store.PublishWildcard, Account: c.Account, Owner: store.OwnerFile,
 			})
 		}
 		d.Domains = append(d.Domains, store.Domain{
-			Name: c.Name, Tenant: tenant, MXSet: c.MXSet, Publish: c.Publish, Account: c.Account, Owner: store.OwnerFile, Adopt: c.Adopt,
+			Name: c.Name, Tenant: Tenant, MXSet: c.MXSet, Publish: c.Publish, Account: c.Account, Owner: store.OwnerFile, Adopt: c.Adopt,
 		})
 	}
 	return d, next, errors.Join(errs...)
 }
 
-// tenant is the only one, for now.
-const tenant = "default"
+// Tenant is the only one, for now.
+const Tenant = "default"
 
 // massRemoval is how many removals at once are taken for a mistake: more than ten, and more than one in a hundred.
 func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) }

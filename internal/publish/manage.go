@@ -93,7 +93,7 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 		Step: d.State.Step, Reason: d.State.Reason, Fault: d.State.Fault, Since: d.State.Since,
 		Due: d.Due, Checked: d.State.Checked, Draining: !d.Removed.IsZero(), Horizon: d.State.Horizon,
 		Findings: d.State.Findings, Detached: d.State.Detached, Stage: stageOf(set, d),
-		Policy: d.State.Served, ID: d.State.ID, Intended: d.State.Intended, Record: recordName(set.conf.Alias.Zone, d),
+		Policy: d.State.Served, ID: d.State.ID, Intended: d.State.Intended, Record: RecordName(set.conf.Alias.Zone, d),
 	}
 	if u := d.Name.Unicode(); u != string(d.Name) {
 		s.Unicode = u
@@ -165,7 +165,7 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 	if d.Name.PolicyHost() == hostname {
 		lines[0] = "; " + hostname + ". is this server's own name: its A and AAAA records stay"
 	}
-	record := recordName(aliasZone, d)
+	record := RecordName(aliasZone, d)
 	ready := d.State.ID != "" // the customer may set his CNAME
 	if d.Publish == store.PublishShared {
 		ready = d.State.Zone != "" && (d.State.ID != "" || d.State.Detached.IsZero())

@@ -101,7 +101,7 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	w := Want{
 		Name: d.Name, Drain: !d.Removed.IsZero(), Adopt: d.Adopt, Alias: d.Publish == store.PublishAlias,
 		Manual: d.Publish == store.PublishManual, Wildcard: d.Publish == store.PublishWildcard,
-		Record: recordName(set.conf.Alias.Zone, d),
+		Record: RecordName(set.conf.Alias.Zone, d),
 		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
 	}
 	history, err := r.cfg.Store.History(ctx, d.Name)
@@ -130,8 +130,8 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	return w, nil
 }
 
-// recordName is the owner name of a domain's record. One that may have been written keeps its place.
-func recordName(aliasZone string, d store.Domain) string {
+// RecordName is the owner name of a domain's record. One that may have been written keeps its place.
+func RecordName(aliasZone string, d store.Domain) string {
 	switch {
 	case d.State.Zone != "":
 		return d.State.Record
@@ -278,7 +278,7 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
-	record := recordName(set.conf.Alias.Zone, d)
+	record := RecordName(set.conf.Alias.Zone, d)
 	err := account.Apply(ctx, dnsupdate.Change{
 		Zone: zone, Name: record, TTL: set.conf.Publish.TTL, Remove: dec.Remove, Add: dec.Add,
 	})

@@ -86,7 +86,7 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 
 // splitShared tells what the shared record makes up at a name from what stands there.
 func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT) error {
-	_, parent, _ := strings.Cut(recordName(r.settings.Load().conf.Alias.Zone, d), ".")
+	_, parent, _ := strings.Cut(RecordName(r.settings.Load().conf.Alias.Zone, d), ".")
 	ids, err := r.cfg.Store.IDs(ctx, "*."+parent)
 	if err != nil {
 		return fmt.Errorf("read the ids of the shared record: %w", err)
@@ -117,6 +117,9 @@ func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d store.Dom
 		v, err = r.sample(ctx, d)
 		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
 		seen.Body = &v
+		if v.Live {
+			r.tell(w.Name, StepBody, "the policy is live at its domains, as far as a sample of them shows")
+		}
 	default:
 		err = fmt.Errorf("look %d is not for a shared record; this is a bug", l)
 	}
@@ -235,7 +238,7 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 	}
 	for _, name := range apart {
 		err := r.update(ctx, name, func(d *store.Domain) {
-			p := pass{w: Want{Record: recordName(r.settings.Load().conf.Alias.Zone, *d)}, s: d.State, now: time.Now()}
+			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d)}, s: d.State, now: time.Now()}
 			d.State = p.detach("").State
 		})
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
