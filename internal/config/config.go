@@ -102,7 +102,7 @@ type Publish struct {
 
 // Check is the [check] table: how stspub looks at itself from outside.
 type Check struct {
-	Every     time.Duration // how often a live domain is checked; default 1h, 1s..168h
+	Every     time.Duration // how often a live domain is checked, a shared record hourly at least; default 24h, 1s..168h
 	HTTPSPort int           // where senders reach policy hosts; 443 but in laboratories
 	SMTPPort  int           // where MX are reached; 25 but in laboratories
 	CAFile    string        // trust beside the system's, PEM; for laboratories

@@ -28,7 +28,7 @@ func (l *loader) timing() {
 		l.problem(p.TTL.line, "publish.ttl", "%q has a fraction of a second; write whole seconds", p.TTL.text)
 	}
 	l.cfg.Check = Check{
-		Every:     l.duration("check.every", c.Every, time.Hour, time.Second, 7*day, `"1s" to "168h"`),
+		Every:     l.duration("check.every", c.Every, day, time.Second, 7*day, `"1s" to "168h"`),
 		HTTPSPort: l.port("check.https_port", c.HTTPSPort, 443),
 		SMTPPort:  l.port("check.smtp_port", c.SMTPPort, 25),
 		CAFile:    l.caFile("check.ca_file", c.CAFile),

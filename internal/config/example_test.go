@@ -58,7 +58,7 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 			APIURL: "https://api.cloudflare.com/client/v4",
 		}},
 		Publish: Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute},
-		Check:   Check{Every: time.Hour, HTTPSPort: 443, SMTPPort: 25},
+		Check:   Check{Every: 24 * time.Hour, HTTPSPort: 443, SMTPPort: 25},
 		MXSets:  map[string]MXSet{"eu": set},
 		Domains: []Domain{{Name: "example.org", MXSet: "eu", Publish: "zone", Account: "main"}},
 		Digest:  got.Digest,

@@ -373,8 +373,8 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	d.State = dec.State
 	d.State.Findings = r.found(d.Name, before.Findings, dec.State.Findings)
 	every := set.conf.Check.Every
-	if d.Publish == store.PublishWildcard {
-		every = min(every, sharedEvery)
+	if d.Publish == store.PublishWildcard || time.Since(dec.State.Since) < closely {
+		every = min(every, hourly)
 	}
 	after := dec.After
 	switch {
@@ -408,7 +408,8 @@ const (
 	writeRetryCap = 15 * time.Minute // between writes that fail
 	writeFault    = time.Hour        // when writes that fail become a fault
 	dnsRetryCap   = time.Hour        // what a provider's Retry-After may ask for
-	sharedEvery   = time.Hour        // the longest between two looks at a shared record
+	closely       = 24 * time.Hour   // how long after a change a domain is looked at as often as a shared record
+	hourly        = time.Hour        // which is so often
 )
 
 // pause grows from a second, so that what is quick is seen quickly, to what a step is worth asking for.
