@@ -54,10 +54,20 @@ type Change struct {
 //
 // Errors are of type [*Error]. After one of kind [KindUnavailable] it is not known whether the change was made, or will
 // still be. Apply takes 30 seconds at most, however the provider behaves.
+//
+// Where a provider takes several changes of one zone in one request, calls that wait at the same moment share one. A
+// request that fails as a whole leaves each of its changes with an error of its own.
 type Account interface {
 	Name() string     // as in the configuration
-	Provider() string // "cloudflare", "rfc2136"
+	Provider() string // "cloudflare", "powerdns", "rfc2136"
+	Rate() Rate
 	Apply(ctx context.Context, c Change) error
+}
+
+// Rate is how fast an account may write when it has much to do. Network and provider may be slower.
+type Rate struct {
+	Changes float64 // a second, at most
+	Batch   int     // changes of one zone that go into one write; 1: each is a write of its own
 }
 
 // Options are common to all accounts. The zero value is good.

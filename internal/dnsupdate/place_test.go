@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
@@ -89,7 +90,7 @@ func (p *place) open(t *testing.T, o dnsupdate.Options) dnsupdate.Account {
 }
 
 // observe asks the place's server as publication does.
-func (p *place) observe(t *testing.T, name string) dnsupdate.View {
+func (p *place) observe(t testing.TB, name string) dnsupdate.View {
 	t.Helper()
 	o := &dnsupdate.Observer{Resolver: &sender.Resolver{Stub: map[string][]string{".": {p.addr}}}}
 	v, err := o.Observe(t.Context(), name, dns.TypeTXT)
@@ -103,7 +104,7 @@ func (p *place) observe(t *testing.T, name string) dnsupdate.View {
 }
 
 // data returns the TXT records at a name as the server answers them, byte for byte, in zone-file format, sorted.
-func (p *place) data(t *testing.T, name string) []string {
+func (p *place) data(t testing.TB, name string) []string {
 	t.Helper()
 	out := []string{}
 	for _, rr := range p.observe(t, name).Answers[0].RRs {
@@ -113,7 +114,7 @@ func (p *place) data(t *testing.T, name string) []string {
 	return out
 }
 
-func (p *place) wantData(t *testing.T, name string, want ...string) {
+func (p *place) wantData(t testing.TB, name string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
 	if diff := cmp.Diff(append([]string{}, want...), p.data(t, name)); diff != "" {
@@ -161,4 +162,26 @@ func says(t *testing.T, err error, want string) {
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("message (-want +got):\n%s", diff)
 	}
+}
+
+// metrics returns counters, and how often histograms counted, by name and labels.
+func metrics(t testing.TB, m *dnsupdate.Metrics) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m.Collectors()...)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]float64)
+	for _, f := range families {
+		for _, metric := range f.GetMetric() {
+			key := f.GetName()
+			for _, l := range metric.GetLabel() {
+				key += " " + l.GetName() + "=" + l.GetValue()
+			}
+			values[key] = metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	return values
 }
