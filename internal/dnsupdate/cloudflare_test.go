@@ -19,8 +19,6 @@ const (
 	prefixCF = `TXT "_mta-sts.example.org" in zone "example.org" by account "main" (cloudflare): `
 )
 
-const html502 = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>cloudflare</body></html>"
-
 // refusal is one way of the API to say no.
 type refusal struct {
 	fault labtest.CloudflareFault

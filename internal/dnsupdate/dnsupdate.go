@@ -17,9 +17,9 @@
 //   - strangers: everything else (site verifications, SPF). They are never touched, byte for byte.
 //
 // What an account can hold to depends on its provider. RFC 2136 has prerequisites: the server compares and swaps by
-// itself, and two writers anywhere cannot harm each other. Cloudflare's API has none: there the account looks, writes and
-// looks again, with one writer per name in the process; that no other process writes at the same time is the caller's
-// part (leases in the store).
+// itself, and two writers anywhere cannot harm each other. The APIs of Cloudflare and PowerDNS have none: there the account
+// looks before it writes, with one writer per name in the process; that no other process writes at the same time is the
+// caller's part (leases in the store).
 package dnsupdate
 
 import (
@@ -66,7 +66,7 @@ type Account interface {
 
 // Rate is how fast an account may write when it has much to do. Network and provider may be slower.
 type Rate struct {
-	Changes float64 // a second, at most
+	Changes float64 // a second, at most; 0: none at all
 	Batch   int     // changes of one zone that go into one write; 1: each is a write of its own
 }
 
@@ -91,6 +91,8 @@ func Open(a config.Account, o Options) (Account, error) {
 		g.backend, err = newRFC2136(a, g)
 	case "cloudflare":
 		g.backend, err = newCloudflare(a, g, o.HTTP)
+	case "powerdns":
+		g.backend, err = newPowerDNS(a, g, o.HTTP)
 	default:
 		err = fmt.Errorf("unknown provider %q", a.Provider)
 	}

@@ -1,6 +1,7 @@
 package dnsupdate_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"slices"
@@ -26,7 +27,10 @@ type place struct {
 	config config.Account
 	addr   string // of its DNS server
 	set    func(t testing.TB, name, typ string, values ...string)
-	writes func() int // attempts to write that reached the provider; nil: not known
+	writes func() int              // attempts to write that reached the provider; nil: not known
+	wire   *wire                   // what HTTP goes over; nil: it is no HTTP API
+	spoil  func(a *config.Account) // makes the credentials those of nobody
+	swaps  bool                    // the provider compares and swaps: two processes may write at once
 }
 
 const zoneText = `
@@ -40,14 +44,32 @@ func places() map[string]func(t *testing.T) *place {
 	server := func(start func(testing.TB, ...lab.Zone) *labtest.DNSServer) func(t *testing.T) *place {
 		return func(t *testing.T) *place {
 			s := start(t, lab.Zone{Name: zone, Text: zoneText})
-			return &place{config: s.Account("main"), addr: s.Addr, set: s.Set}
+			return dnsPlace(s)
 		}
 	}
 	return map[string]func(t *testing.T) *place{
-		"BIND":       server(labtest.StartBIND),
-		"Knot":       server(labtest.StartKnot),
-		"PowerDNS":   server(labtest.StartPowerDNS),
+		"BIND":     server(labtest.StartBIND),
+		"Knot":     server(labtest.StartKnot),
+		"PowerDNS": server(labtest.StartPowerDNS),
+		"PowerDNS API": func(t *testing.T) *place {
+			s := labtest.StartPowerDNS(t, lab.Zone{Name: zone, Text: zoneText})
+			return apiPlace(s)
+		},
 		"Cloudflare": func(t *testing.T) *place { _, p := cloudflarePlace(t); return p },
+	}
+}
+
+func dnsPlace(s *labtest.DNSServer) *place {
+	return &place{config: s.Account("main"), addr: s.Addr, set: s.Set, swaps: true, spoil: func(a *config.Account) {
+		a.Key = config.Secret(base64.StdEncoding.EncodeToString([]byte("another secret of another server")))
+	}}
+}
+
+func apiPlace(s *labtest.DNSServer) *place {
+	w := &wire{}
+	return &place{
+		config: s.APIAccount("main"), addr: s.Addr, set: s.Set, wire: w, writes: w.count,
+		spoil: func(a *config.Account) { a.APIKey = "expired-expired-expired" },
 	}
 }
 
@@ -63,7 +85,10 @@ func cloudflarePlace(t *testing.T) (*labtest.Cloudflare, *place) {
 			c.Put(name, typ, v)
 		}
 	}
-	return c, &place{config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes}
+	return c, &place{
+		config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes, wire: &wire{},
+		spoil: func(a *config.Account) { a.APIToken = "expired-expired-expired-expired-expired-" },
+	}
 }
 
 // everywhere runs a test on all places at once.
@@ -81,6 +106,9 @@ func (p *place) open(t *testing.T, o dnsupdate.Options) dnsupdate.Account {
 	t.Helper()
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	if o.HTTP == nil && p.wire != nil {
+		o.HTTP = p.wire
 	}
 	a, err := dnsupdate.Open(p.config, o)
 	if err != nil {
@@ -145,7 +173,7 @@ func (p *place) fails(t *testing.T, err error, kind dnsupdate.Kind) *dnsupdate.E
 	if !ok || e.Kind != kind {
 		t.Fatalf("error = %v, want kind %s", err, kind)
 	}
-	for _, secret := range []config.Secret{p.config.APIToken, p.config.Key} {
+	for _, secret := range []config.Secret{p.config.APIToken, p.config.APIKey, p.config.Key} {
 		if secret != "" && strings.Contains(err.Error(), string(secret)) {
 			t.Errorf("error shows a secret: %v", err)
 		}

@@ -21,7 +21,7 @@ const (
 	// updateTries is how often a compare-and-swap is begun anew because the record set changed in between.
 	updateTries = 4
 	// updateChanges go into one update: enough to make its cost that of the records, and far from filling it.
-	updateChanges = 200
+	updateChanges = 300
 	// maxUpdate is the size of an update, in octets, that leaves room for the signature; 65535 is the end.
 	maxUpdate = 60_000
 )
@@ -33,9 +33,9 @@ var errSwapped = errors.New("the record changed while it was written")
 // compare-and-swap: "this is the whole record set" (Section 2.4.2) or "there is none" (2.4.3), then delete and add.
 type rfc2136 struct {
 	guard     *guard
-	server    string            // "ADDR:PORT"
-	key       string            // canonical name; empty: unsigned
-	algorithm string            // canonical name
+	server    string // "ADDR:PORT"
+	key       string // canonical name; empty: unsigned
+	algorithm string // canonical name
 	secret    string // base64
 }
 
