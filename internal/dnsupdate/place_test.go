@@ -30,7 +30,7 @@ type place struct {
 	writes func() int              // attempts to write that reached the provider; nil: not known
 	wire   *wire                   // what HTTP goes over; nil: it is no HTTP API
 	spoil  func(a *config.Account) // makes the credentials those of nobody
-	swaps  bool                    // the provider compares and swaps: two processes may write at once
+	alone  bool                    // the provider cannot compare and swap: only one process may write a name
 }
 
 const zoneText = `
@@ -60,7 +60,7 @@ func places() map[string]func(t *testing.T) *place {
 }
 
 func dnsPlace(s *labtest.DNSServer) *place {
-	return &place{config: s.Account("main"), addr: s.Addr, set: s.Set, swaps: true, spoil: func(a *config.Account) {
+	return &place{config: s.Account("main"), addr: s.Addr, set: s.Set, spoil: func(a *config.Account) {
 		a.Key = config.Secret(base64.StdEncoding.EncodeToString([]byte("another secret of another server")))
 	}}
 }
@@ -68,7 +68,7 @@ func dnsPlace(s *labtest.DNSServer) *place {
 func apiPlace(s *labtest.DNSServer) *place {
 	w := &wire{}
 	return &place{
-		config: s.APIAccount("main"), addr: s.Addr, set: s.Set, wire: w, writes: w.count,
+		config: s.APIAccount("main"), addr: s.Addr, set: s.Set, wire: w, writes: w.count, alone: true,
 		spoil: func(a *config.Account) { a.APIKey = "expired-expired-expired" },
 	}
 }
@@ -86,7 +86,7 @@ func cloudflarePlace(t *testing.T) (*labtest.Cloudflare, *place) {
 		}
 	}
 	return c, &place{
-		config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes, wire: &wire{},
+		config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes, alone: true, wire: &wire{},
 		spoil: func(a *config.Account) { a.APIToken = "expired-expired-expired-expired-expired-" },
 	}
 }
