@@ -114,18 +114,19 @@ func (b *batches) attempt(ctx context.Context, cs []Change) (errs []error) {
 }
 
 // next takes the calls of the next batch, first come, first served; nil: nobody waits. The batch ends with the first
-// deadline in it, so whoever would hardly live through it is sent away and does not spoil it for the others.
+// deadline in it, so whoever would hardly live through it is sent away and does not spoil it for the others, if any.
 func (b *batches) next(zone string, took time.Duration) ([]*call, context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := b.waiting[zone]
+	alone := len(all) == 1
 	deadline := time.Now().Add(callTimeout)
 	var calls []*call
 	for len(all) > 0 && len(calls) < b.size {
 		k := all[0]
 		all = all[1:]
 		until, ok := k.ctx.Deadline()
-		if ok && time.Until(until) < took {
+		if ok && !alone && time.Until(until) < took {
 			k.err = limited(took*time.Duration(1+len(all)/b.size), errors.New("too many changes are waiting"))
 			close(k.done)
 			continue

@@ -105,6 +105,11 @@ func (p *powerDNS) applyAll(ctx context.Context, cs []Change) []error {
 	readers.SetLimit(powerDNSReaders)
 	for i, c := range cs {
 		readers.Go(func() error {
+			defer func() {
+				if err := p.guard.survived(recover(), c.Zone); err != nil {
+					errs[i] = err
+				}
+			}()
 			sets[i], errs[i] = p.look(ctx, c)
 			return nil
 		})

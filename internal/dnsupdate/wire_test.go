@@ -1,6 +1,7 @@
 package dnsupdate_test
 
 import (
+	"encoding/binary"
 	"io"
 	"net"
 	"net/http"
@@ -35,6 +36,13 @@ func (w *wire) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.writes
+}
+
+// order has troubles befall the requests to come, in place of those that have not yet.
+func (w *wire) order(troubles ...trouble) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.troubles = troubles
 }
 
 // RoundTrip lets a request pass, or not.
@@ -82,14 +90,12 @@ func (p *place) behind(t *testing.T, tr trouble) dnsupdate.Account {
 	t.Helper()
 	q := *p
 	if q.wire != nil {
-		q.wire.mu.Lock()
-		q.wire.troubles = []trouble{tr}
-		q.wire.mu.Unlock()
+		q.wire.order(tr)
 		return q.open(t, dnsupdate.Options{})
 	}
 	var over atomic.Bool
 	q.config.Server = startMeddler(t, q.config.Server, func(m message) bool {
-		if tr.write && !m.writes || over.Swap(true) {
+		if tr.write && m.updates == 0 || over.Swap(true) {
 			return true
 		}
 		if tr.silent {
@@ -104,12 +110,14 @@ func (p *place) behind(t *testing.T, tr trouble) dnsupdate.Account {
 type meddler struct {
 	addr     string
 	messages atomic.Int64
+	before   func(m message) // called before a message is passed on; nil: not
 }
 
 // message is one on its way to a server.
 type message struct {
-	n      int64 // from 1
-	writes bool  // it is an update that changes something
+	n       int64 // from 1
+	updates int   // records that it adds or deletes
+	wire    []byte
 }
 
 // startMeddler calls meddle for each message before the server's answer is passed on; false cuts the connection in place
@@ -147,12 +155,15 @@ func (m *meddler) relay(client net.Conn, server string, meddle func(m message) b
 		if err != nil {
 			return
 		}
+		msg := message{m.messages.Add(1), int(binary.BigEndian.Uint16(question[8:])), question} // NSCOUNT
+		if m.before != nil {
+			m.before(msg)
+		}
 		if _, err = to.Write(question); err != nil {
 			return
 		}
 		answer, err := to.ReadMsgHeader(nil)
-		updates := question[8] != 0 || question[9] != 0 // NSCOUNT
-		if err != nil || !meddle(message{m.messages.Add(1), updates}) {
+		if err != nil || !meddle(msg) {
 			return
 		}
 		if _, err := from.Write(answer); err != nil {
