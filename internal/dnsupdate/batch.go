@@ -8,6 +8,14 @@ import (
 	"time"
 )
 
+const (
+	// batchTime is how long a batch may take, by what the one before took for each change. PowerDNS takes an update of one
+	// record in a large zone for tens of milliseconds, and a hundred of them would not be answered in time.
+	batchTime = 3 * time.Second
+	// minBatch fits in however slow the provider is: its slowness may be that of the network.
+	minBatch = 10
+)
+
 // batches is the backend of a provider that takes several changes of one zone in one request. A call that finds its zone
 // idle goes out at once, alone. The calls that come while a request is under way wait for its end, and then go together.
 // So nobody waits for company, and the requests grow with the load.
@@ -82,9 +90,10 @@ func (b *batches) leave(k *call) error {
 
 // run makes the changes of a zone, batch after batch, until nobody waits.
 func (b *batches) run(zone string) {
+	size := 1
 	var took time.Duration // by the last batch
 	for {
-		calls, ctx := b.next(zone, took)
+		calls, ctx := b.next(zone, size, took)
 		if calls == nil {
 			return
 		}
@@ -95,6 +104,10 @@ func (b *batches) run(zone string) {
 		start := time.Now()
 		errs := b.attempt(ctx, changes)
 		took = time.Since(start)
+		size = b.size
+		if took > 0 {
+			size = min(size, max(minBatch, int(batchTime*time.Duration(len(calls))/took)))
+		}
 		calls[0].batch.cancel()
 		for i, k := range calls {
 			k.err = errs[i]
@@ -115,19 +128,19 @@ func (b *batches) attempt(ctx context.Context, cs []Change) (errs []error) {
 
 // next takes the calls of the next batch, first come, first served; nil: nobody waits. The batch ends with the first
 // deadline in it, so whoever would hardly live through it is sent away and does not spoil it for the others, if any.
-func (b *batches) next(zone string, took time.Duration) ([]*call, context.Context) {
+func (b *batches) next(zone string, size int, took time.Duration) ([]*call, context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := b.waiting[zone]
 	alone := len(all) == 1
 	deadline := time.Now().Add(callTimeout)
 	var calls []*call
-	for len(all) > 0 && len(calls) < b.size {
+	for len(all) > 0 && len(calls) < size {
 		k := all[0]
 		all = all[1:]
 		until, ok := k.ctx.Deadline()
 		if ok && !alone && time.Until(until) < took {
-			k.err = limited(took*time.Duration(1+len(all)/b.size), errors.New("too many changes are waiting"))
+			k.err = limited(took*time.Duration(1+len(all)/size), errors.New("too many changes are waiting"))
 			close(k.done)
 			continue
 		}

@@ -29,7 +29,8 @@ func TestPowerDNSMessages(t *testing.T) {
 	}{
 		"401": {trouble{status: 401, body: "Unauthorized"}, 1, dnsupdate.KindAuth, 0, "the API says HTTP 401 Unauthorized" + compare},
 		"404": {
-			trouble{status: 404, body: "Not Found"}, 1, dnsupdate.KindNoZone, 0,
+			trouble{status: 404, body: "Not Found"},
+			1, dnsupdate.KindNoZone, 0,
 			"the API says HTTP 404 Not Found; add the zone to the server, and compare server and server_id",
 		},
 		"422": {
@@ -39,18 +40,21 @@ func TestPowerDNSMessages(t *testing.T) {
 				"; delete the CNAME, or publish the domain as alias",
 		},
 		"422 else": {
-			trouble{status: 422, body: `{"error": "Record too long"}`}, 1, dnsupdate.KindRefused, 0,
+			trouble{status: 422, body: `{"error": "Record too long"}`},
+			1, dnsupdate.KindRefused, 0,
 			`the API says HTTP 422 Unprocessable Entity, "Record too long"`,
 		},
 		"429 without Retry-After": {
 			trouble{status: 429}, 1, dnsupdate.KindRateLimited, time.Minute, "the API says HTTP 429 Too Many Requests; asking again in 1m0s",
 		},
 		"500 for good": {
-			trouble{status: 500, body: `{"error": "database is locked"}`}, 4, dnsupdate.KindUnavailable, 0,
+			trouble{status: 500, body: `{"error": "database is locked"}`},
+			4, dnsupdate.KindUnavailable, 0,
 			`the API says HTTP 500 Internal Server Error, "database is locked"; trying again later`,
 		},
 		"503": {
-			trouble{status: 503, after: "30"}, 1, dnsupdate.KindUnavailable, 30 * time.Second,
+			trouble{status: 503, after: "30"},
+			1, dnsupdate.KindUnavailable, 30 * time.Second,
 			"the API says HTTP 503 Service Unavailable; trying again later",
 		},
 		"moved": {trouble{status: 301}, 1, dnsupdate.KindRefused, 0, "the API says HTTP 301 Moved Permanently"},
