@@ -73,7 +73,9 @@ func (b *batches) apply(ctx context.Context, c Change) error {
 func (b *batches) leave(k *call) error {
 	b.mu.Lock()
 	if k.batch == nil {
-		b.waiting[k.change.Zone] = slices.DeleteFunc(b.waiting[k.change.Zone], func(other *call) bool { return other == k })
+		if calls, busy := b.waiting[k.change.Zone]; busy { // it may have been sent away in this moment, as the last one
+			b.waiting[k.change.Zone] = slices.DeleteFunc(calls, func(other *call) bool { return other == k })
+		}
 		b.mu.Unlock()
 		return k.ctx.Err()
 	}

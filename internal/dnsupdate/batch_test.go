@@ -25,7 +25,7 @@ import (
 // slowAPI is PowerDNS's API without a network and without records: a look takes no time, a write as long as it is told.
 type slowAPI struct {
 	takes time.Duration
-	each  time.Duration // longer for each change beside the first
+	each  time.Duration                                  // longer for each change beside the first
 	patch func(names []string) (status int, body string) // nil: takes everything
 
 	mu      sync.Mutex // guards the fields below
@@ -199,6 +199,24 @@ func TestLeave(t *testing.T) {
 		}
 		if got := fmt.Sprint(api.patches); strings.Contains(got, "early") {
 			t.Errorf("writes = %v, want none of early", got)
+		}
+	})
+}
+
+// TestLeaveLate has callers give up in the instant in which they are sent away. The zone must not wait for them for ever.
+func TestLeaveLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		api := &slowAPI{takes: 8 * time.Second}
+		a := api.open(t)
+		for range 20 {
+			first := crowd(t.Context(), a, 1)
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			crowd(ctx, a, 4)()
+			cancel()
+			first()
+			apply(t, a, change("after."+zone, sts("now")))
 		}
 	})
 }
