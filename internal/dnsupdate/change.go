@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-
-	"github.com/stspub/stspub/internal/policygen"
 )
 
 const (
@@ -55,8 +53,8 @@ func (c Change) plan(found []string) (plan, error) {
 			p.add = false // it is there; further ones are not wanted
 		case adds && text == c.Add, slices.Contains(c.Remove, text):
 			p.remove = append(p.remove, i)
-		case adds && policygen.IsSTSv1(text):
-			return plan{}, &fault{op: opRead, kind: KindConflict, err: fmt.Errorf("the STSv1 record %q is there, too", text)}
+		case adds && c.rival(text):
+			return plan{}, &fault{op: opRead, kind: KindConflict, err: fmt.Errorf("the %s record %q is there, too", c.version(), text)}
 		}
 	}
 	return p, nil
