@@ -121,4 +121,5 @@ type Domain struct {
 	Publish string // "zone" or "alias"
 	Account string // the account that holds the record: for alias that of [alias]
 	Adopt   bool
+	TLSRPT  string // content of the TLSRPT record at _smtp._tls.<domain>; empty: none
 }

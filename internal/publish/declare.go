@@ -108,6 +108,7 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 	for _, c := range conf.Domains {
 		d.Domains = append(d.Domains, store.Domain{
 			Name: c.Name, Tenant: tenant, MXSet: c.MXSet, Publish: c.Publish, Account: c.Account, Owner: store.OwnerFile, Adopt: c.Adopt,
+			TLSRPT: c.TLSRPT,
 		})
 	}
 	return d, next, errors.Join(errs...)
