@@ -314,10 +314,15 @@ func (o *Outside) Foreign(ctx context.Context, name policygen.Name) string {
 
 // Delegation asks the authoritative servers of the customer's zone for the CNAME, and follows a longer chain.
 func (o *Outside) Delegation(ctx context.Context, name policygen.Name, record string) Delegation {
+	return o.delegation(ctx, name.RecordName(), record, policygen.IsSTSv1)
+}
+
+// delegation is about a name of the customer's at which a TXT of a kind is to be found by a CNAME.
+func (o *Outside) delegation(ctx context.Context, owner, record string, kind func(string) bool) Delegation {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", name.RecordName(), record)
-	v, err := o.Observer.Observe(ctx, name.RecordName(), dns.TypeTXT)
+	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", owner, record)
+	v, err := o.Observer.Observe(ctx, owner, dns.TypeTXT)
 	if err != nil {
 		return Delegation{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
 	}
@@ -330,8 +335,9 @@ func (o *Outside) Delegation(ctx context.Context, name policygen.Name, record st
 		case a.CNAME != "" && o.leadsTo(ctx, a.CNAME, record):
 		case a.CNAME != "":
 			return Delegation{Reason: waiting + ", last seen CNAME " + a.CNAME}
-		case len(a.STS()) > 0:
-			return Delegation{Reason: fmt.Sprintf("%s, last seen a TXT record %q there: replace it by the CNAME", waiting, a.STS()[0])}
+		case slices.ContainsFunc(a.TXT, kind):
+			there := a.TXT[slices.IndexFunc(a.TXT, kind)]
+			return Delegation{Reason: fmt.Sprintf("%s, last seen a TXT record %q there: replace it by the CNAME", waiting, there)}
 		default:
 			return Delegation{Reason: waiting + ", last seen " + emptiness(v)}
 		}

@@ -48,6 +48,9 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 			if w.HoldStart, w.HoldEnd = r.holds(ctx); w.HoldEnd != "" {
 				continue // since this pass began
 			}
+			if d.State.Report.Text != "" {
+				return r.rest(ctx, set, w, &d, reportFirst(d, now))
+			}
 			return r.forget(ctx, d)
 		}
 		if dec.Do == DoDelete && w.HoldEnd == "" {
@@ -326,6 +329,13 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	}
 	if left := time.Until(d.State.Horizon); w.Drain && left > 0 {
 		after = min(after, left)
+	}
+	report, err := r.keepReport(ctx, set, d)
+	if err != nil {
+		return err
+	}
+	if report > 0 {
+		after = min(after, report)
 	}
 	d.Due = time.Now().Add(after)
 	if err := r.save(ctx, d); err != nil {

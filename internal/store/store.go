@@ -33,6 +33,9 @@ var (
 const (
 	PublishZone  = "zone"  // we write _mta-sts.<domain> in the domain's own zone
 	PublishAlias = "alias" // the customer's _mta-sts is a CNAME to a record of ours
+	// PublishShared: the customer's _mta-sts is a CNAME to a name below the shared record of the MX set.
+	PublishShared = "shared"
+	PublishManual = "manual" // the customer writes the TXT
 )
 
 // Who declared a domain.

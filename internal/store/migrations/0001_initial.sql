@@ -26,7 +26,7 @@ CREATE TABLE domains (
 	owner          TEXT NOT NULL,
 	adopt          INTEGER NOT NULL,
 	declared_adopt INTEGER NOT NULL, -- adopt as its owner declared it; adopt itself is also written by Save
-	tlsrpt         TEXT NOT NULL, -- content of the TLSRPT record; '': none is wanted
+	tlsrpt         TEXT NOT NULL DEFAULT '', -- content of the TLSRPT record; '': none is wanted
 	added          INTEGER NOT NULL,
 	removed        INTEGER NOT NULL DEFAULT 0,
 
