@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -109,8 +110,8 @@ func reportPause(failures int) time.Duration {
 // write asks for the record to be written, at most once in rewriteAfter: name servers lag behind.
 func (p *reportPass) write() reportDecision {
 	p.s.Verified = time.Time{}
-	if p.recent() {
-		return p.wait(p.t.lag(p.w.Text))
+	if p.recent() { // an account that refused it has said why
+		return p.wait(cmp.Or(p.s.Problem, p.t.lag(p.w.Text)))
 	}
 	p.s.Zone, p.s.Wrote = p.t.Zone, p.now
 	p.s.Text = withValue(p.s.Text, p.w.Text)
@@ -119,7 +120,7 @@ func (p *reportPass) write() reportDecision {
 	return reportDecision{
 		State: p.s, Write: true, Add: p.w.Text,
 		Remove: slices.DeleteFunc(slices.Clone(p.t.Ours), func(v string) bool { return v == p.w.Text }),
-		After:  reportPause(p.s.Failures),
+		After:  pause(StepVerify, p.s.Failures),
 	}
 }
 
@@ -156,7 +157,7 @@ func (p *reportPass) leave() reportDecision {
 		p.s.Wrote, p.s.Verified = p.now, time.Time{}
 		p.s.Problem = "the TLSRPT record at " + p.s.Record + " is deleted; not every name server says so yet"
 		p.s.Failures++
-		return reportDecision{State: p.s, Write: true, Remove: p.t.Ours, After: reportPause(p.s.Failures)}
+		return reportDecision{State: p.s, Write: true, Remove: p.t.Ours, After: pause(StepVerify, p.s.Failures)}
 	case len(p.t.Ours) > 0, !p.t.complete():
 		return p.wait("the TLSRPT record is to be deleted; " + p.t.lag(""))
 	case p.recent(): // a write may still land

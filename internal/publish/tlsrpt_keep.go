@@ -123,10 +123,11 @@ func (r *Reconciler) writeReport(ctx context.Context, set *settings, d store.Dom
 	return nil
 }
 
-// reportRefused keeps why a write did not succeed, and says when to look again.
+// reportRefused keeps why a write did not succeed, and says when to look again. Whether it landed all the same is seen
+// then.
 func reportRefused(s *store.Report, before store.Report, err error) time.Duration {
 	s.Problem = err.Error()
-	after := max(reportPause(s.Failures), 10*time.Second)
+	after := min(rewriteAfter<<min(s.Failures-1, 10), writeRetryCap)
 	var failed *dnsupdate.Error
 	if !errors.As(err, &failed) {
 		return 0
@@ -135,8 +136,9 @@ func reportRefused(s *store.Report, before store.Report, err error) time.Duratio
 		// Nothing was written: whoever mends it need not wait, and if nothing was before, the domain is free to be published
 		// in another way.
 		s.Wrote, s.Text, s.Zone = before.Wrote, before.Text, before.Zone
+		after = reportPause(s.Failures)
 	}
-	if needsHuman(failed.Kind) {
+	if needsHuman(failed.Kind) || s.Failures > 20 {
 		return 0
 	}
 	return min(max(after, failed.RetryAfter), dnsRetryCap)
