@@ -29,6 +29,8 @@ type Outside struct {
 	Node      string       // "ADDR:PORT" of this node's own listener
 	Values    Values       // remembers our addresses over restarts
 
+	probes probes
+
 	mu      sync.Mutex // guards the fields below
 	own     place
 	looked  time.Time // when own was
@@ -272,9 +274,18 @@ func (o *Outside) MX(ctx context.Context, name policygen.Name, text string) MX {
 	if err != nil {
 		return MX{Reason: err.Error()}
 	}
-	a, err := o.Client.Resolver.Lookup(ctx, string(name), dns.TypeMX)
+	hosts, err := o.mxHosts(ctx, name)
 	if err != nil {
 		return MX{Reason: err.Error()}
+	}
+	return MX{Known: true, Uncovered: slices.DeleteFunc(hosts, p.Covers)}
+}
+
+// mxHosts are the hosts that take the domain's mail, sorted, each once.
+func (o *Outside) mxHosts(ctx context.Context, name policygen.Name) ([]string, error) {
+	a, err := o.Client.Resolver.Lookup(ctx, string(name), dns.TypeMX)
+	if err != nil {
+		return nil, err
 	}
 	hosts := []string{}
 	for _, rr := range a.RRs {
@@ -286,7 +297,7 @@ func (o *Outside) MX(ctx context.Context, name policygen.Name, text string) MX {
 		hosts = o.implicitMX(ctx, name)
 	}
 	slices.Sort(hosts)
-	return MX{Known: true, Uncovered: slices.DeleteFunc(slices.Compact(hosts), p.Covers)}
+	return slices.Compact(hosts), nil
 }
 
 // implicitMX is the domain itself, if it has an address; one without takes no mail.

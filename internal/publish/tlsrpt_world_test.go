@@ -176,6 +176,9 @@ func TestReportFindings(t *testing.T) {
 func TestReportOfADomainThatLeaves(t *testing.T) {
 	w := newWorld(t, one, two)
 	w.wantsReport(rpt)
+	eu := w.conf.MXSets["eu"]
+	eu.Policy.MaxAge = 86400 // to be done sooner
+	w.conf.MXSets["eu"] = eu
 	w.host[two] = publish.Host{Proven: true, Reason: "elsewhere"}
 	run(t, w, func(w *world) {
 		w.reach(one, publish.StepLive, 10*time.Minute)
