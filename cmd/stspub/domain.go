@@ -189,6 +189,9 @@ func writeStatus(out io.Writer, d publish.Status) error {
 	line("id", d.ID)
 	line("next id", d.Intended)
 	line("policy", d.Policy)
+	if r := d.TLSRPT; r != nil {
+		line("tlsrpt", reportState(*r))
+	}
 	line("owner sets", strings.Join(d.Records, "\r\n"))
 	for _, h := range d.History {
 		to := "now"
@@ -198,6 +201,21 @@ func writeStatus(out io.Writer, d publish.Status) error {
 		line("served "+h.From.UTC().Format(time.DateTime)+" to "+to, summary(h))
 	}
 	return w.Flush()
+}
+
+// reportState is the TLSRPT record as it is wanted, and how it stands with it.
+func reportState(r publish.TLSRPT) string {
+	s := r.Text
+	if s == "" {
+		s = r.Record + " is to go"
+	}
+	if !r.Verified.IsZero() {
+		s += "\r\nseen at every name server " + since(r.Verified) + " ago"
+	}
+	if r.Problem != "" {
+		s += "\r\n" + r.Problem
+	}
+	return s
 }
 
 // summary is a policy of the history in a few words.
