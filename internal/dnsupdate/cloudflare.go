@@ -17,7 +17,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/stspub/stspub/internal/config"
-	"github.com/stspub/stspub/internal/policygen"
 )
 
 const (
@@ -149,7 +148,7 @@ func (a *cloudflareAccount) write(ctx context.Context, c Change, zone cfZone, fo
 		remove = append(remove, found[i])
 	}
 	if p.add && len(remove) > 0 {
-		at := max(0, slices.IndexFunc(remove, func(r cfRecord) bool { return policygen.IsSTSv1(r.text()) }))
+		at := max(0, slices.IndexFunc(remove, func(r cfRecord) bool { return c.rival(r.text()) }))
 		patch = remove[at : at+1 : at+1]
 		remove = slices.Concat(remove[:at], remove[at+1:])
 	}
@@ -192,7 +191,7 @@ func (a *cloudflareAccount) confirm(ctx context.Context, c Change, zone cfZone, 
 	}
 	if created {
 		// Two that create at once both see two records now. The younger one goes again, by whoever made it.
-		if ours, late := found.late(c.Add); late {
+		if ours, late := found.late(c); late {
 			if err := a.delete(ctx, zone, ours); err != nil {
 				return err
 			}
@@ -240,15 +239,15 @@ func (rs cfRecords) texts() []string {
 	return out
 }
 
-// late returns the record with a value, and whether another STSv1 record is older.
-func (rs cfRecords) late(value string) (ours cfRecord, late bool) {
-	sts := slices.DeleteFunc(slices.Clone(rs), func(r cfRecord) bool { return !policygen.IsSTSv1(r.text()) })
-	slices.SortFunc(sts, func(x, y cfRecord) int {
+// late returns the record that a change added, and whether a rival of it is older.
+func (rs cfRecords) late(c Change) (ours cfRecord, late bool) {
+	rivals := slices.DeleteFunc(slices.Clone(rs), func(r cfRecord) bool { return !c.rival(r.text()) })
+	slices.SortFunc(rivals, func(x, y cfRecord) int {
 		return cmp.Or(cmp.Compare(x.CreatedOn, y.CreatedOn), cmp.Compare(x.ID, y.ID))
 	})
-	i := slices.IndexFunc(sts, func(r cfRecord) bool { return r.text() == value })
+	i := slices.IndexFunc(rivals, func(r cfRecord) bool { return r.text() == c.Add })
 	if i < 0 {
 		return cfRecord{}, false
 	}
-	return sts[i], i > 0
+	return rivals[i], i > 0
 }

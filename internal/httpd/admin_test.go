@@ -85,7 +85,9 @@ func (m *fakeManager) Promote(ctx context.Context, name policygen.Name, testing 
 	return m.act(ctx, "promote", name)
 }
 
-func (m *fakeManager) Expel(ctx context.Context, name policygen.Name) error { return m.act(ctx, "expel", name) }
+func (m *fakeManager) Expel(ctx context.Context, name policygen.Name) error {
+	return m.act(ctx, "expel", name)
+}
 
 func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {
 	if _, err := m.Status(ctx, name); err != nil {

@@ -49,6 +49,9 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 			if w.HoldStart, w.HoldEnd = r.holds(ctx); w.HoldEnd != "" {
 				continue // since this pass began
 			}
+			if d.State.Report.Text != "" && !d.State.Expelled {
+				return r.rest(ctx, set, w, &d, reportFirst(d, now))
+			}
 			return r.forget(ctx, d)
 		}
 		if dec.Do == DoDelete && w.HoldEnd == "" {
@@ -395,7 +398,6 @@ func needsHuman(k dnsupdate.Kind) bool {
 func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.Domain, dec Decision) error {
 	before := d.State
 	d.State = dec.State
-	d.State.Findings = r.found(d.Name, before.Findings, dec.State.Findings)
 	every := set.conf.Check.Every
 	if d.Publish == store.PublishWildcard || time.Since(dec.State.Since) < closely {
 		every = min(every, hourly)
@@ -419,6 +421,17 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	if left := time.Until(d.State.Horizon); w.Drain && left > 0 {
 		after = min(after, left)
 	}
+	report, err := r.keepReport(ctx, set, d)
+	if err != nil {
+		return err
+	}
+	if report > 0 {
+		after = min(after, report)
+	}
+	if problem := d.State.Report.Problem; problem != "" {
+		d.State.Findings = append(d.State.Findings, store.Finding{Code: "tlsrpt", Since: time.Now(), Text: problem})
+	}
+	d.State.Findings = r.found(d.Name, before.Findings, d.State.Findings)
 	d.Due = time.Now().Add(after)
 	if err := r.save(ctx, d); err != nil {
 		return err

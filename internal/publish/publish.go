@@ -53,6 +53,10 @@ type Sight interface {
 	Foreign(ctx context.Context, name policygen.Name) string
 	// Delegation says whether the domain's _mta-sts is a CNAME to the record.
 	Delegation(ctx context.Context, name policygen.Name, record string) Delegation
+	// Report asks every authoritative server for a TLSRPT record: Server.STS of the answer holds TLSRPTv1 values.
+	Report(ctx context.Context, record string) TXT
+	// ReportDelegation says whether the domain's _smtp._tls is a CNAME to the record.
+	ReportDelegation(ctx context.Context, name policygen.Name, record string) Delegation
 }
 
 // Certs is what the reconciler asks of package certs.
