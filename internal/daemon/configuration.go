@@ -67,11 +67,31 @@ func openStore(ctx context.Context, configPath string, conf *config.Config, brok
 // reread reads the file for a reload.
 func (d *daemon) reread() (*config.Config, []string, error) {
 	conf, found, err := config.Load(d.o.ConfigPath, d.o.Env)
-	var warnings []string
+	return conf, asText(found), err
+}
+
+// fromFiles reads a configuration from the content of its files.
+func (d *daemon) fromFiles(path string, files map[string][]byte) (*config.Config, []string, error) {
+	conf, found, err := config.LoadFiles(path, d.o.Env, among(files))
+	return conf, asText(found), err
+}
+
+func asText(found []config.Warning) []string {
+	var texts []string
 	for _, w := range found {
-		warnings = append(warnings, w.String())
+		texts = append(texts, w.String())
 	}
-	return conf, warnings, err
+	return texts
+}
+
+// among reads from content by path.
+func among(files map[string][]byte) func(path string) ([]byte, error) {
+	return func(path string) ([]byte, error) {
+		if content, ok := files[path]; ok {
+			return content, nil
+		}
+		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+	}
 }
 
 func (d *daemon) warn(warnings []config.Warning) {
@@ -113,12 +133,7 @@ func (d *daemon) accepted(ctx context.Context) (*config.Config, []config.Warning
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the last accepted configuration: %w", err)
 	}
-	conf, warnings, err := config.LoadFiles(d.o.ConfigPath, d.o.Env, func(path string) ([]byte, error) {
-		if content, ok := files[path]; ok {
-			return content, nil
-		}
-		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
-	})
+	conf, warnings, err := config.LoadFiles(d.o.ConfigPath, d.o.Env, among(files))
 	if err != nil {
 		return nil, nil, fmt.Errorf("take the last accepted configuration: %w", err)
 	}

@@ -40,6 +40,8 @@ type world struct {
 	cert       map[string]publish.Cert         // default: valid
 	txt        map[string][]string
 	uncovered  []string
+	unknownMX  string // why MX cannot be looked up
+	mxLooks    []policygen.Name
 	delegation map[policygen.Name]bool
 	foreign    string
 	ttl        time.Duration // of the records seen
@@ -175,8 +177,19 @@ func (w *world) reach(name policygen.Name, step string, within time.Duration) pu
 	return s
 }
 
-func (w *world) reload(force bool) (publish.ReloadReport, error) {
-	return w.rec.Reload(w.ctx, force)
+func (w *world) reload(hash string) (publish.ReloadReport, error) { return w.rec.Reload(w.ctx, hash) }
+
+// plan says what a reload would do.
+func (w *world) plan() publish.Plan {
+	w.t.Helper()
+	w.mu.Lock()
+	conf := w.conf
+	w.mu.Unlock()
+	p, err := w.rec.Plan(w.ctx, conf, nil)
+	if err != nil {
+		w.t.Fatalf("Plan: %v", err)
+	}
+	return p
 }
 
 func (w *world) change(f func()) {
@@ -244,9 +257,13 @@ func (w *world) TXT(_ context.Context, record string) publish.TXT {
 	return publish.TXT{Zone: "test", Servers: []publish.Server{s}}
 }
 
-func (w *world) MX(context.Context, policygen.Name, string) publish.MX {
+func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.mxLooks = append(w.mxLooks, name)
+	if w.unknownMX != "" {
+		return publish.MX{Reason: w.unknownMX}
+	}
 	return publish.MX{Known: true, Uncovered: slices.Clone(w.uncovered)}
 }
 
