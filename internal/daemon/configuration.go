@@ -67,21 +67,15 @@ func openStore(ctx context.Context, configPath string, conf *config.Config, brok
 // reread reads the file for a reload.
 func (d *daemon) reread() (*config.Config, []string, error) {
 	conf, found, err := config.Load(d.o.ConfigPath, d.o.Env)
-	return conf, asText(found), err
+	return conf, lines(found), err
 }
 
-// fromFiles reads a configuration from the content of its files.
-func (d *daemon) fromFiles(path string, files map[string][]byte) (*config.Config, []string, error) {
-	conf, found, err := config.LoadFiles(path, d.o.Env, among(files))
-	return conf, asText(found), err
-}
-
-func asText(found []config.Warning) []string {
-	var texts []string
+func lines(found []config.Warning) []string {
+	var all []string
 	for _, w := range found {
-		texts = append(texts, w.String())
+		all = append(all, w.String())
 	}
-	return texts
+	return all
 }
 
 // among reads from content by path.

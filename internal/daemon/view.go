@@ -59,23 +59,6 @@ type manager struct {
 	d *daemon
 }
 
-// Plan says what a configuration would change: that of files, by path, of which the one at path is the first, or without
-// files that which a reload would read.
-func (m manager) Plan(
-	ctx context.Context, path string, files map[string][]byte, progress func(done, total int),
-) (publish.Plan, error) {
-	conf, warnings, err := m.d.reread()
-	if files != nil {
-		conf, warnings, err = m.d.fromFiles(path, files)
-	}
-	if err != nil {
-		return publish.Plan{}, fmt.Errorf("%w: %w", publish.ErrRefused, err)
-	}
-	p, err := m.Reconciler.Plan(ctx, conf, progress)
-	p.Warnings = append(warnings, p.Warnings...)
-	return p, err
-}
-
 // Reload has what stspub stands on looked at once more when a configuration was taken: it may say otherwise what that is,
 // or be the answer to a fault.
 func (m manager) Reload(ctx context.Context, hash string) (publish.ReloadReport, error) {

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,7 +25,10 @@ func (r *Reconciler) Reload(ctx context.Context, hash string) (ReloadReport, err
 	}
 	report, err := r.Declare(ctx, conf, hash)
 	report.Warnings = append(warnings, report.Warnings...)
-	if err != nil {
+	switch {
+	case errors.Is(err, errOtherPlan): // that is no fault of the configuration
+		return report, err
+	case err != nil:
 		r.fault("configuration", err.Error())
 		return report, err
 	}

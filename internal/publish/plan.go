@@ -105,9 +105,15 @@ type PlanReason struct {
 
 const (
 	someNames = 10  // domains named where there are many
-	mxLooks   = 64  // look-ups of MX at the same time; they wait for answers
-	mxGiveUp  = 100 // look-ups without an answer in a row after which the rest is not tried
+	mxLooks   = 128 // look-ups of MX at the same time; they wait for answers
+	mxGiveUp  = 128 // look-ups without an answer in a row after which the rest is not tried
 )
+
+// mxTime bounds one look-up. Many domains of a hoster may be dead, and a reload waits for them all.
+const mxTime = 5 * time.Second
+
+// errOtherPlan is wrapped where a hash is not that of what would be done.
+var errOtherPlan = errors.New("not the hash of what would be done now")
 
 // Plan says what [Reconciler.Reload] would do with a configuration. Progress, if not nil, is told about once a second
 // how many of the domains whose MX are looked up are done.
@@ -140,6 +146,7 @@ func (r *Reconciler) plan(ctx context.Context, conf *config.Config, next *settin
 		}
 	}
 	p.judge()
+	p.Warnings = restartNeeded(set.conf, conf)
 	return *p, nil
 }
 
@@ -162,7 +169,9 @@ func (r *Reconciler) strand(ctx context.Context, asks []ask, p *Plan, progress f
 		g.Go(func() error {
 			found[i] = MX{Reason: fmt.Sprintf("not tried, after %d that could not be looked up", mxGiveUp)}
 			if failed.Load() < mxGiveUp {
-				found[i] = r.cfg.Sight.MX(ctx, a.name, a.text)
+				look, cancel := context.WithTimeout(ctx, mxTime)
+				defer cancel()
+				found[i] = r.cfg.Sight.MX(look, a.name, a.text)
 			}
 			if found[i].Known {
 				failed.Store(0)
@@ -233,7 +242,7 @@ func (p *Plan) allows(hash string) error {
 	case len(p.errs) > 0:
 		return fmt.Errorf("%w: %w", ErrRefused, errors.Join(p.errs...))
 	case hash != "" && hash != p.Hash:
-		return fmt.Errorf("%w: %q is not the hash of what would be done now; nothing is changed; look at it: stspub plan", ErrRefused, hash)
+		return fmt.Errorf("%w: %q is %w; nothing is changed; look at it: stspub plan", ErrRefused, hash, errOtherPlan)
 	case hash == "" && len(p.Refused) > 0:
 		return fmt.Errorf("%w: %s; nothing is changed; look at stspub plan, and if it is meant, run: stspub reload --force %s",
 			ErrRefused, strings.Join(p.Refused, "; "), p.Hash)

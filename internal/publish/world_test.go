@@ -41,6 +41,7 @@ type world struct {
 	txt        map[string][]string
 	uncovered  []string
 	unknownMX  string // why MX cannot be looked up
+	mxTakes    time.Duration // a look-up of MX
 	mxLooks    []policygen.Name
 	delegation map[policygen.Name]bool
 	foreign    string
@@ -258,6 +259,10 @@ func (w *world) TXT(_ context.Context, record string) publish.TXT {
 }
 
 func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
+	w.mu.Lock()
+	takes := w.mxTakes
+	w.mu.Unlock()
+	time.Sleep(takes) // in the bubble
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mxLooks = append(w.mxLooks, name)
