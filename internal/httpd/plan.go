@@ -73,7 +73,8 @@ func (a *admin) plan(w http.ResponseWriter, r *http.Request) error {
 }
 
 // Plan returns what a configuration would change: with nil files that which the server reads at a reload, else that of
-// the files, by path, with the configuration file at path. Progress is told now and then of how many look-ups are done.
+// the files, by path, with the configuration file at path. Progress, if not nil, is told now and then of how
+// many look-ups are done.
 func (c *Client) Plan(
 	ctx context.Context, path string, files map[string][]byte, progress func(done, total int),
 ) (publish.Plan, error) {
@@ -99,6 +100,8 @@ func (c *Client) Plan(
 		case l.Plan != nil:
 			return *l.Plan, nil
 		}
-		progress(l.Done, l.Total)
+		if progress != nil {
+			progress(l.Done, l.Total)
+		}
 	}
 }

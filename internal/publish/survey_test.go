@@ -194,8 +194,10 @@ func TestSurvey(t *testing.T) {
 				live("d.test", policyA), live("wild.test", policyA, way(publishWildcard)),
 			},
 			want: []config.Domain{
-				{Name: "a.test", MXSet: "eu", Publish: publishShared, Account: "main"}, {Name: "b.test", MXSet: "eu", Publish: publishShared, Account: "main"},
-				{Name: "c.test", MXSet: "eu", Publish: publishManual, Account: "main"}, {Name: "d.test", MXSet: "eu", Publish: store.PublishZone, Account: "main"},
+				{Name: "a.test", MXSet: "eu", Publish: publishShared, Account: "main"},
+				{Name: "b.test", MXSet: "eu", Publish: publishShared, Account: "main"},
+				{Name: "c.test", MXSet: "eu", Publish: publishManual, Account: "main"},
+				{Name: "d.test", MXSet: "eu", Publish: store.PublishZone, Account: "main"},
 			},
 			lines: []string{
 				"MX set eu: mx +b.mx.test", "changed: 4 domains: a.test, b.test, c.test, d.test", "new ids: 4 domains", "account main: 2 DNS writes (test)",

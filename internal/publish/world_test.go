@@ -40,7 +40,7 @@ type world struct {
 	cert       map[string]publish.Cert         // default: valid
 	txt        map[string][]string
 	uncovered  []string
-	unknownMX  string // why MX cannot be looked up
+	unknownMX  string        // why MX cannot be looked up
 	mxTakes    time.Duration // a look-up of MX
 	mxLooks    []policygen.Name
 	delegation map[policygen.Name]bool
