@@ -3,7 +3,6 @@ package publish_test
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -82,43 +81,6 @@ func TestReloadLooksUpWhatItMust(t *testing.T) {
 				t.Errorf("%s: %v", c.name, err)
 			}
 			w.pass(20 * time.Minute)
-		}
-	})
-}
-
-// While DNS is down a change of MX is not waited for domain by domain.
-func TestPlanGivesUp(t *testing.T) {
-	var names []policygen.Name
-	for i := range 600 {
-		names = append(names, policygen.Name(fmt.Sprintf("d%03d.test", i)))
-	}
-	inBubble(t, names, func(w *world) {
-		w.pass(time.Hour)
-		w.change(func() {
-			w.conf.MXSets["eu"] = mxset(policygen.Enforce, "mx2.provider.test")
-			w.unknownMX, w.mxTakes = "SERVFAIL", 2*time.Second
-		})
-		w.looked()
-		told := make(map[int]int)
-		begun := time.Now()
-		p, err := w.rec.Plan(w.ctx, w.conf, func(done, total int) { told[done] = total })
-		if err != nil || len(p.Unknown) != 600 || len(p.Refused) > 0 {
-			t.Fatalf("Plan = %v, %d unknown, refused %q", err, len(p.Unknown), p.Refused)
-		}
-		if n, took := len(w.looked()), time.Since(begun); n >= 300 || took > 10*time.Second {
-			t.Errorf("%d of 600 look-ups in %s, want it to give up", n, took)
-		}
-		if last := p.Unknown[599]; last.Reason != "not tried, after 128 that could not be looked up" {
-			t.Errorf("the last one: %+v", last)
-		}
-		if len(told) == 0 || slices.ContainsFunc(slices.Collect(maps.Values(told)), func(total int) bool { return total != 600 }) {
-			t.Errorf("progress: %v", told)
-		}
-		w.change(func() { w.unknownMX = "" })
-		told = make(map[int]int)
-		p, err = w.rec.Plan(w.ctx, w.conf, func(done, total int) { told[done] = total })
-		if err != nil || len(p.Unknown) != 0 || len(w.looked()) != 600 || len(told) < 3 {
-			t.Errorf("Plan with DNS = %v, %d unknown; progress %v", err, len(p.Unknown), told)
 		}
 	})
 }

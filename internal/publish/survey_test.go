@@ -1,9 +1,14 @@
 package publish
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -327,4 +332,69 @@ func TestHash(t *testing.T) {
 	})]; got != "nothing" {
 		t.Errorf("estimates and unknown domains change the hash")
 	}
+}
+
+// slowDNS is a [Sight] that looks up nothing but MX, each in two seconds.
+type slowDNS struct {
+	Sight
+	down  bool
+	looks atomic.Int32
+}
+
+func (s *slowDNS) MX(ctx context.Context, name policygen.Name, _ string) MX {
+	s.looks.Add(1)
+	select {
+	case <-ctx.Done():
+	case <-time.After(2 * time.Second):
+	}
+	switch {
+	case s.down:
+		return MX{Reason: "SERVFAIL"}
+	case strings.HasSuffix(string(name), "7.test"):
+		return MX{Known: true, Uncovered: []string{"mx.test"}}
+	}
+	return MX{Known: true}
+}
+
+// While DNS is down a change of MX is not waited for domain by domain.
+func TestStrandGivesUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var asks []ask
+		for i := range 600 {
+			asks = append(asks, ask{name: policygen.Name(fmt.Sprintf("d%03d.test", i))})
+		}
+		dns := &slowDNS{down: true}
+		r := &Reconciler{cfg: Config{Sight: dns}}
+		var p Plan
+		var told []int
+		progress := func(done, total int) {
+			told = append(told, done)
+			if total != 600 {
+				t.Errorf("%d of %d are done, want of 600", done, total)
+			}
+		}
+		begun := time.Now()
+		if err := r.strand(t.Context(), asks, &p, progress); err != nil || len(p.Unknown) != 600 || len(p.Stranded) > 0 {
+			t.Errorf("without DNS: %v, %d unknown, %d stranded; want all unknown", err, len(p.Unknown), len(p.Stranded))
+		}
+		if n, took := dns.looks.Load(), time.Since(begun); n >= 2*mxGiveUp || took > 4*time.Second {
+			t.Errorf("%d of 600 look-ups in %s, want it to give up", n, took)
+		}
+		if last := p.Unknown[599]; last != (PlanReason{"d599.test", "not tried, after 128 that could not be looked up"}) {
+			t.Errorf("the last one: %+v", last)
+		}
+		dns.down, p, told = false, Plan{}, nil
+		if err := r.strand(t.Context(), asks, &p, progress); err != nil || len(p.Unknown) > 0 || len(p.Stranded) != 60 || p.Stranded[1].Name != "d017.test" {
+			t.Errorf("with DNS: %v, %d unknown, stranded %v; want every tenth", err, len(p.Unknown), p.Stranded)
+		}
+		if len(told) < 3 || !slices.IsSorted(told) {
+			t.Errorf("told of progress %v, want it every other second", told)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := r.strand(ctx, asks, &p, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("when nobody waits any more: %v", err)
+		}
+	})
 }

@@ -40,8 +40,7 @@ type world struct {
 	cert       map[string]publish.Cert         // default: valid
 	txt        map[string][]string
 	uncovered  []string
-	unknownMX  string        // why MX cannot be looked up
-	mxTakes    time.Duration // a look-up of MX
+	unknownMX  string // why MX cannot be looked up
 	mxLooks    []policygen.Name
 	delegation map[policygen.Name]bool
 	foreign    string
@@ -259,10 +258,6 @@ func (w *world) TXT(_ context.Context, record string) publish.TXT {
 }
 
 func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
-	w.mu.Lock()
-	takes := w.mxTakes
-	w.mu.Unlock()
-	time.Sleep(takes) // in the bubble
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mxLooks = append(w.mxLooks, name)
