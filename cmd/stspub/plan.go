@@ -86,6 +86,9 @@ func writePlan(out, errs io.Writer, p publish.Plan) error {
 	for _, w := range p.Warnings {
 		fmt.Fprintln(errs, "warning:", w)
 	}
+	if len(p.Lines()) == 0 {
+		fmt.Fprintln(out, "nothing changes")
+	}
 	if err := p.WriteText(out); err != nil {
 		return err
 	}

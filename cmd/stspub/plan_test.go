@@ -139,7 +139,7 @@ func TestPlan(t *testing.T) {
 			bigPlanText + "REFUSED: senders would refuse the mail of 12 domains\nif it is meant, run: stspub reload --force " + planHash + "\n",
 			progress + "warning: new.toml:3: odd\n", 1,
 		},
-		{"nothing", publish.Plan{Hash: planHash}, "nothing  this is what is in force\nto do it, run: stspub reload\n", progress, 0},
+		{"nothing", publish.Plan{Hash: planHash}, "nothing changes\nto do it, run: stspub reload\n", progress, 0},
 		{
 			"held before", held, "held  shop.test: held\nto do it, run: stspub reload\nto let through what is held as well, run: stspub reload --force " + planHash + "\n",
 			progress, 0,

@@ -11,7 +11,8 @@ import (
 	"github.com/stspub/stspub/internal/policygen"
 )
 
-// WriteText prints the plan for people. What comes of it, Refused and Hash, is left to the caller.
+// WriteText prints the plan for people: nothing where nothing changes and nothing is held. What comes of it, Refused and
+// Hash, is left to the caller.
 func (p *Plan) WriteText(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for _, line := range p.lines() {
@@ -76,9 +77,6 @@ func (p *Plan) lines() [][2]string {
 	more(add, "held", len(p.Held))
 	for _, advice := range p.Advice {
 		add("advice", "%s", advice)
-	}
-	if len(all) == 0 {
-		add("nothing", "this is what is in force")
 	}
 	return all
 }
