@@ -98,8 +98,6 @@ type TXT struct {
 	Ours    []string // those STSv1 values seen whose id was ever intended here
 	// Shared are the values that the shared record makes up at this name. They are not in Servers.
 	Shared []string
-	// Bare says that a server answers neither an STSv1 record nor the shared one, but another TXT: a tombstone.
-	Bare bool
 }
 
 // Server is the answer of one authoritative server.
@@ -109,6 +107,7 @@ type Server struct {
 	CNAME  string   // the name is a CNAME to this
 	STS    []string // TXT values that begin with v=STSv1
 	Others int      // other TXT at the name
+	Bare   bool     // other TXT stand where the shared record would answer: a tombstone
 	TTL    time.Duration
 }
 

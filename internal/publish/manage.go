@@ -173,7 +173,7 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 	record := RecordName(aliasZone, d)
 	ready := d.State.ID != "" // the customer may set his CNAME
 	if d.Publish == store.PublishShared {
-		ready = d.State.Zone != "" && (d.State.ID != "" || d.State.Detached.IsZero())
+		ready = d.State.Zone != "" && (d.State.ID != "" || d.State.Detached.IsZero() || d.State.Step == StepAttach)
 	}
 	switch {
 	case d.Publish == store.PublishManual:

@@ -100,6 +100,9 @@ func (p *pass) publish() Decision {
 	if p.shares() && p.s.Detached.IsZero() {
 		return p.attached()
 	}
+	if p.s.Served != "" && p.s.ID == "" && p.s.Step != StepAttach {
+		p.s.Dirty = true // its record was seen to be gone while it drained, or went and the shared one did not take over
+	}
 	held := ""
 	if p.s.Forced != p.w.Policy {
 		p.s.Forced = ""
@@ -286,8 +289,11 @@ func (p *pass) away() bool { return !p.s.Away.IsZero() && p.now.Sub(p.s.Away) >=
 // record compares the record with what it should be. The policy was seen live in this pass. That a CNAME stands in the way
 // is for the account to find out: name servers also make CNAMEs up, from wildcards.
 func (p *pass) record() *Decision {
-	if p.s.Step == StepAttach && p.attachable() {
-		return p.attach()
+	if p.s.Step == StepAttach {
+		if p.attachable() {
+			return p.attach()
+		}
+		p.s.Dirty = true
 	}
 	if !p.s.Dirty && p.s.Intended == "" {
 		return p.keep()

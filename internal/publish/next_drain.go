@@ -92,8 +92,8 @@ func (p *pass) retire() Decision {
 		return *p.wait(StepDrain, p.w.HoldEnd, p.w.HoldStart != "", 0)
 	case p.w.Manual && len(t.Ours) > 0:
 		return *p.wait(StepDrain, fmt.Sprintf("waiting for you to delete: %s. TXT %q", p.w.Record, t.Ours[0]), p.overdue(), 0)
-	case p.shares() && p.w.Shared.ID != "" && (len(t.Ours) > 0 || len(t.Shared) > 0):
-		return *p.entomb()
+	case p.shares() && !t.entombed() && len(t.foreign()) == 0:
+		return *p.entomb() // also where the shared record is not answered now: it may be later
 	case len(t.Ours) > 0:
 		if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
 			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", p.overdue(), 0)

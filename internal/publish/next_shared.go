@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
 )
 
 // Tombstone is the TXT that stands where a domain's own record ended and the shared one would answer in its place. It is
@@ -18,6 +20,9 @@ const gatherFor = 24 * time.Hour
 // others detaches it: from then on it has a record of its own, as if it were an alias one.
 func (p *pass) attached() Decision {
 	sh := p.w.Shared
+	if p.s.Zone == "" && p.s.Served != sh.Text {
+		p.s.Served = "" // it moved here from another MX set before anybody was sent to that one's record
+	}
 	if p.s.Served == "" {
 		stranded, d := p.strands()
 		switch {
@@ -36,7 +41,7 @@ func (p *pass) attached() Decision {
 	switch {
 	case !sh.Home:
 		return *p.detach("its CNAME leads to that of another MX set")
-	case p.w.Policy != sh.Next:
+	case p.w.Policy != sh.Next, p.s.Served != sh.Text: // it may have been of another MX set while this one's changed
 		return *p.detach("its policy is another than that of the MX set")
 	}
 	if d := p.hosted(); d != nil {
@@ -49,7 +54,7 @@ func (p *pass) attached() Decision {
 	switch own := t.sts(); {
 	case len(own) > 0:
 		return *p.detach(fmt.Sprintf("a record of its own stands at %s: %q", p.w.Record, own))
-	case t.Bare:
+	case t.bare():
 		return *p.detach("another TXT stands at " + p.w.Record + ", where the shared record does not answer then")
 	case sh.Clean && t.answered() > 0 && len(t.Shared) == 0:
 		return *p.wait(StepVerify, "no name server answers the shared record at "+p.w.Record, true, 0)
@@ -105,16 +110,21 @@ func (p *pass) attachable() bool {
 		sh.Text == p.s.Served && sh.Next == sh.Text && p.w.Policy == sh.Text && sh.Made.After(p.s.Detached)
 }
 
-// attach takes a domain's own record away, so that the shared one answers.
+// attach takes a domain's own record away, so that the shared one answers. Its id ends with it: should the shared one not
+// take over, a fresh one follows.
 func (p *pass) attach() *Decision {
 	t := p.o.TXT
-	if t.complete() && t.absent() && !t.Bare && len(t.Shared) > 0 {
-		p.s.Detached, p.s.ID, p.s.Wrote = time.Time{}, "", time.Time{}
+	switch {
+	case t.complete() && t.absent() && !t.bare() && len(t.Shared) > 0:
+		p.s.Detached, p.s.Wrote = time.Time{}, time.Time{}
+		p.s.Step, p.s.Since = StepLive, p.now
 		return p.commit()
-	}
-	if p.s.Step != StepAttach {
+	case len(t.foreign()) > 0 || t.bare():
+		p.s.Dirty = true
+		return &Decision{State: p.s, Why: fmt.Sprintf("somebody changed the record at %s to %q; a fresh id follows", p.w.Record, t.sts())}
+	case p.s.Step != StepAttach:
 		p.s.Step, p.s.Reason, p.s.Since, p.s.Fault = StepAttach, "", p.now, false
-		p.s.Wrote = time.Time{}
+		p.s.ID, p.s.Wrote = "", time.Time{}
 	}
 	if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) || len(t.Ours) == 0 {
 		return p.wait(StepAttach, "its own record is deleted; not every name server says so yet", p.now.Sub(p.s.Since) > verifyFault, 0)
@@ -126,12 +136,15 @@ func (p *pass) attach() *Decision {
 // progress is what is left to come for what is live: a roll-out ends, a domain is attached, a shared record takes those
 // in that wait.
 func (p *pass) progress() *Decision {
+	if p.w.Rollout == 0 {
+		p.s.Staged = time.Time{} // the next roll-out begins anew
+	}
 	switch {
 	case p.w.Rollout > 0:
 		if d := p.stage(); d != nil {
 			return d
 		}
-	case p.w.Wildcard && p.w.Waiting > 0 && p.now.Sub(p.w.Shared.Made) >= gatherFor:
+	case p.w.Wildcard && p.w.Waiting > 0 && p.now.Sub(policygen.IDTime(p.s.ID)) >= gatherFor:
 		p.s.Dirty = true
 		return &Decision{State: p.s, Why: fmt.Sprintf("%d domains wait for a newer id to be attached", p.w.Waiting)}
 	}
@@ -176,11 +189,14 @@ func sharedName(tenant, mxset, aliasZone string) string {
 	return "*." + mxset + ".s." + tenant + "." + aliasZone
 }
 
-// below says whether a record lies below a shared one.
-func below(record, shared string) bool {
+// above is the owner name of the shared record that answers where a record does not stand.
+func above(record string) string {
 	_, rest, _ := strings.Cut(record, ".")
-	return "*."+rest == shared
+	return "*." + rest
 }
+
+// below says whether a record lies below a shared one.
+func below(record, shared string) bool { return above(record) == shared }
 
 // shares says that there is a shared record that answers for the domain, or would without its own.
 func (p *pass) shares() bool { return p.w.Shared != nil && !p.w.Wildcard }

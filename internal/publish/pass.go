@@ -209,6 +209,9 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 			r.liveFor(w.Name, d.State.Served, false)
 		}
 	case LookBody:
+		if err := r.serveStored(ctx, d); err != nil {
+			return err
+		}
 		v := r.cfg.Sight.Body(ctx, w.Name, d.State.Served)
 		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
 		seen.Body = &v
@@ -263,14 +266,33 @@ func (r *Reconciler) serve(ctx context.Context, d store.Domain) error {
 	t := r.track(d.Name)
 	t.live, t.said = time.Time{}, make(map[string]bool)
 	r.mu.Unlock()
-	if d.Publish != store.PublishWildcard {
-		r.cfg.Snapshot.Set(d.Name, d.State.Served)
-	} else if err := r.serveShared(ctx, d); err != nil {
+	if err := r.serveStored(ctx, d); err != nil {
 		return err
 	}
 	r.tell(d.Name, "serve", "the new policy is served; no sender is told yet")
 	r.cfg.Log.Info("serving a new policy", "domain", d.Name)
 	return nil
+}
+
+// serveStored puts before the senders what the store holds now. Another pass may have committed another text since, and
+// one that ended between its commit and this is made up for at the next look.
+func (r *Reconciler) serveStored(ctx context.Context, d store.Domain) error {
+	r.serving.Lock()
+	defer r.serving.Unlock()
+	var news bool
+	var err error
+	if d.Publish == store.PublishWildcard {
+		news, err = r.serveShared(ctx, d)
+	} else {
+		var now store.Domain
+		if now, err = r.cfg.Store.Domain(ctx, d.Name); err == nil || errors.Is(err, store.ErrNotFound) {
+			news, err = r.cfg.Snapshot.Set(d.Name, now.State.Served), nil
+		}
+	}
+	if news {
+		r.liveFor(d.Name, d.State.Served, false)
+	}
+	return err
 }
 
 // write does what was decided at the account that holds the record.
@@ -331,7 +353,10 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 		return err
 	}
 	step := StepTXT
-	if dec.Do == DoDelete {
+	switch {
+	case dec.Do == DoDelete && d.Removed.IsZero():
+		step = StepAttach
+	case dec.Do == DoDelete:
 		step = StepDrain
 	}
 	p := pass{s: d.State, now: time.Now()}
@@ -478,7 +503,9 @@ func (r *Reconciler) forget(ctx context.Context, d store.Domain) error {
 	if err := r.cfg.Store.Delete(ctx, d); err != nil {
 		return fmt.Errorf("forget %s: %w", d.Name, err)
 	}
-	r.cfg.Snapshot.Set(d.Name, "")
+	if err := r.serveStored(ctx, d); err != nil {
+		return err
+	}
 	r.open(d.Name)
 	r.tell(d.Name, "gone", "the domain is forgotten")
 	r.mu.Lock()

@@ -99,6 +99,10 @@ type Reconciler struct {
 	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
 	declaring sync.RWMutex
 
+	// serving is held from reading a text in the store to having it served, so that the last one served is the last one
+	// committed.
+	serving sync.Mutex
+
 	mu      sync.Mutex // guards the fields below
 	tracks  map[policygen.Name]*track
 	faults  map[string]string // of the service as a whole, by subject

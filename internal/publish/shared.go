@@ -58,6 +58,9 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 	if !w.Wildcard {
 		var err error
 		name := policygen.Name(sharedName(d.Tenant, d.MXSet, set.conf.Alias.Zone))
+		if w.Drain { // who moved to another MX set has left his record where it was
+			name = policygen.Name(above(w.Record))
+		}
 		record, err = r.cfg.Store.Domain(ctx, name)
 		if errors.Is(err, store.ErrNotFound) && w.Drain {
 			return nil // it went before: what is left is an alias record
@@ -77,23 +80,31 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 	if !w.Wildcard {
 		return nil
 	}
-	return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, func(have store.Domain) error {
+	count := func(have store.Domain) error {
+		s := have.State
 		switch {
-		case have.State.Served == "":
-		case have.State.Detached.IsZero(), have.State.Zone != "" && have.State.Dirty && have.State.ID == "" && have.State.Deleted.IsZero():
-			w.Attached++ // or its own record is not there yet
-		case have.Removed.IsZero() && have.State.Step == StepLive && have.State.Served == st.Served && !have.State.Dirty &&
-			!w.Shared.Made.After(have.State.Detached) && below(have.State.Record, string(d.Name)):
+		case s.Served == "" || !below(RecordName(set.conf.Alias.Zone, have), string(d.Name)):
+		case s.Detached.IsZero(), s.Zone != "" && s.ID == "" && (s.Dirty || s.Step == StepAttach) && s.Deleted.IsZero():
+			w.Attached++ // or its own record is not there yet, or not any more
+		case have.Removed.IsZero() && s.Step == StepLive && s.Served == st.Served && !s.Dirty && !w.Shared.Made.After(s.Detached):
 			w.Waiting++
 		}
 		return nil
+	}
+	if !w.Drain {
+		return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, count)
+	}
+	return r.cfg.Store.EachDomain(ctx, func(have store.Domain) error { // who moved to another MX set may need it still
+		if have.Publish != store.PublishShared {
+			return nil
+		}
+		return count(have)
 	})
 }
 
 // splitShared tells what the shared record makes up at a name from what stands there.
 func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT) error {
-	_, parent, _ := strings.Cut(RecordName(r.settings.Load().conf.Alias.Zone, d), ".")
-	ids, err := r.cfg.Store.IDs(ctx, "*."+parent)
+	ids, err := r.cfg.Store.IDs(ctx, above(RecordName(r.settings.Load().conf.Alias.Zone, d)))
 	if err != nil {
 		return fmt.Errorf("read the ids of the shared record: %w", err)
 	}
@@ -103,7 +114,7 @@ func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT) er
 		s := &t.Servers[i]
 		before := len(s.STS)
 		s.STS = slices.DeleteFunc(s.STS, func(v string) bool { return slices.Contains(made, v) })
-		t.Bare = t.Bare || s.Err == "" && before == 0 && s.Others > 0
+		s.Bare = s.Err == "" && before == 0 && s.Others > 0
 	}
 	return nil
 }
@@ -119,6 +130,11 @@ func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d store.Dom
 		v, err = r.sweep(ctx, w, d)
 		seen.MX = &v
 	case LookBody:
+		if d.State.Dirty { // what is sampled says nothing of the others
+			if err := r.serveStored(ctx, d); err != nil {
+				return err
+			}
+		}
 		var v Body
 		v, err = r.sample(ctx, d)
 		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
@@ -135,23 +151,25 @@ func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d store.Dom
 // eachAttached calls f for the domains that serve a shared record's text.
 func (r *Reconciler) eachAttached(ctx context.Context, record store.Domain, f func(store.Domain) error) error {
 	return r.cfg.Store.EachShared(ctx, record.Tenant, record.MXSet, func(d store.Domain) error {
-		if d.State.Served == "" || !d.State.Detached.IsZero() {
+		if d.State.Served == "" || !d.State.Detached.IsZero() || !below(d.State.Record, string(record.Name)) {
 			return nil
 		}
 		return f(d)
 	})
 }
 
-// serveShared puts a shared text before the senders of all who are attached.
-func (r *Reconciler) serveShared(ctx context.Context, record store.Domain) error {
-	err := r.eachAttached(ctx, record, func(d store.Domain) error {
-		r.cfg.Snapshot.Set(d.Name, record.State.Served)
+// serveShared puts the texts of a shared record's domains before the senders, as the store has them. It says whether that
+// was news. r.serving is held.
+func (r *Reconciler) serveShared(ctx context.Context, record store.Domain) (bool, error) {
+	news := false
+	err := r.cfg.Store.EachShared(ctx, record.Tenant, record.MXSet, func(d store.Domain) error {
+		news = r.cfg.Snapshot.Set(d.Name, d.State.Served) || news
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("serve the new policy of %s: %w", record.Name, err)
+		return news, fmt.Errorf("serve the policy of %s: %w", record.Name, err)
 	}
-	return nil
+	return news, nil
 }
 
 // wakeDetached has those looked at that may be attached to a shared record's new id.

@@ -62,8 +62,8 @@ func NewSnapshot() *Snapshot {
 }
 
 // Set makes text the policy of a domain; the empty text removes the domain. The next call of [Snapshot.Policy], by
-// whomever, sees it.
-func (s *Snapshot) Set(name policygen.Name, text string) {
+// whomever, sees it. It returns whether that was news.
+func (s *Snapshot) Set(name policygen.Name, text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
@@ -72,7 +72,7 @@ func (s *Snapshot) Set(name policygen.Name, text string) {
 	i := sh.find(tag, string(name))
 	switch {
 	case i < 0 && text == "", i >= 0 && sh.entries[i].page.Text == text:
-		return
+		return false
 	case i < 0:
 		sh = sh.with(tag, entry{name, s.use(text)})
 		s.count.Add(1)
@@ -86,6 +86,7 @@ func (s *Snapshot) Set(name policygen.Name, text string) {
 		sh.entries[i].page = s.use(text)
 	}
 	slot.Store(sh)
+	return true
 }
 
 // Policy returns what is served at a policy host, "mta-sts.<domain>" in any case and with or without a trailing dot,

@@ -39,6 +39,16 @@ func (t *TXT) doubled(value string) bool {
 // absent says that no server that answered has an STSv1 record.
 func (t *TXT) absent() bool { return len(t.sts()) == 0 }
 
+// bare says that a server answers neither an STSv1 record nor the shared one, but another TXT: a tombstone.
+func (t *TXT) bare() bool {
+	return slices.ContainsFunc(t.Servers, func(s Server) bool { return s.Bare })
+}
+
+// entombed says that every server does so.
+func (t *TXT) entombed() bool {
+	return t.complete() && !slices.ContainsFunc(t.Servers, func(s Server) bool { return !s.Bare })
+}
+
 // sts returns every STSv1 value seen, each once.
 func (t *TXT) sts() []string {
 	var all []string

@@ -7,8 +7,10 @@ import (
 	"time"
 )
 
-// attached selects the domains that serve the text of the shared record of an MX set.
-const attached = `tenant = ?1 AND mxset = ?2 AND publish = 'shared' AND detached = 0 AND served <> ''`
+// attached selects the domains that serve the text of the shared record of an MX set, which answers for the names that end
+// in ?3. Who came from another MX set and has his record there still is not among them.
+const attached = `tenant = ?1 AND mxset = ?2 AND publish = 'shared' AND detached = 0 AND served <> ''
+	AND substr(record, instr(record, '.')) = ?3`
 
 // saveShared keeps a shared record and the domains attached to it at one text.
 func saveShared(ctx context.Context, tx *sql.Tx, old State, d Domain, now time.Time) error {
@@ -23,18 +25,19 @@ func saveShared(ctx context.Context, tx *sql.Tx, old State, d Domain, now time.T
 
 // turnShared brings a new text to all that are attached. A claim on one of them ends: what its pass has seen is old.
 func turnShared(ctx context.Context, tx *sql.Tx, d Domain, now time.Time) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ?3 WHERE until = 0 AND by_foreign = 0
-		AND name IN (SELECT name FROM domains WHERE `+attached+`)`, d.Tenant, d.MXSet, micros(now)); err != nil {
+	below := string(d.Name[1:])
+	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ?4 WHERE until = 0 AND by_foreign = 0
+		AND name IN (SELECT name FROM domains WHERE `+attached+`)`, d.Tenant, d.MXSet, below, micros(now)); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO history (name, text, by_foreign, since, until)
-		SELECT name, ?3, 0, ?4, 0 FROM domains WHERE `+attached, d.Tenant, d.MXSet, d.State.Served, micros(now)); err != nil {
+		SELECT name, ?4, 0, ?5, 0 FROM domains WHERE `+attached, d.Tenant, d.MXSet, below, d.State.Served, micros(now)); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE domains SET served = ?3, version = ?4,
-			promoted = iif(promoted = 0, ?5, promoted),
-			due = iif(claimed <> 0, ?6, due), claimed = 0, woken = 0
-		WHERE `+attached, d.Tenant, d.MXSet, d.State.Served, d.Version, micros(d.State.Promoted), micros(now))
+	_, err := tx.ExecContext(ctx, `UPDATE domains SET served = ?4, version = ?5,
+			promoted = iif(promoted = 0, ?6, promoted),
+			due = iif(claimed <> 0, ?7, due), claimed = 0, woken = 0
+		WHERE `+attached, d.Tenant, d.MXSet, below, d.State.Served, d.Version, micros(d.State.Promoted), micros(now))
 	return err
 }
 

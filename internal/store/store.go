@@ -247,10 +247,10 @@ type Store interface {
 	// marks it verified. A domain that is not there any more is ErrStale and ErrNotFound in one; one that came back has
 	// another Version. After an error d is as it was.
 	//
-	// A shared record and the domains attached to it (publish shared, Detached zero, Served set) serve one text: when Served
-	// of a row with PublishWildcard changes, theirs does in the same transaction, with their history; those not yet promoted
-	// are with it, and who has one of them claimed gets ErrStale. An attached domain whose Served is not that of its shared
-	// record is ErrStale.
+	// A shared record and the domains attached to it (publish shared, Detached zero, Served set, Record below it) serve one
+	// text: when Served of a row with PublishWildcard changes, theirs does in the same transaction, with their history; those
+	// not yet promoted are with it, and who has one of them claimed gets ErrStale. An attached domain whose Served is not that
+	// of the shared record of its MX set is ErrStale.
 	Save(ctx context.Context, d *Domain, now time.Time) error
 	// Delete forgets a domain and its state, with the errors of Save. Its history and ids stay, for the day it comes back.
 	Delete(ctx context.Context, d Domain) error

@@ -35,12 +35,15 @@ func (e *env) shared(names ...policygen.Name) {
 func (e *env) serve(name policygen.Name, text string) {
 	e.Helper()
 	d := e.domain(name)
-	d.State.Served = text
+	d.State.Served, d.State.Record = text, name.Label()+".eu.s.default.sts.example"
 	e.must(e.Save(e.ctx(), &d, at(1)))
 }
 
 func sharedTurns(e *env) {
-	e.shared("a.example", "apart.example", "promoted.example")
+	e.shared("a.example", "apart.example", "came.example", "promoted.example")
+	came := e.domain("came.example") // from another MX set; its record is there still
+	came.State.Record = "h.us.s.default.sts.example"
+	e.must(e.Save(e.ctx(), &came, at(2)))
 	apart, promoted := e.domain("apart.example"), e.domain("promoted.example")
 	apart.State.Detached, promoted.State.Promoted = at(2), at(2)
 	e.must(e.Save(e.ctx(), &apart, at(2)))
@@ -50,7 +53,7 @@ func sharedTurns(e *env) {
 	record := e.domain("*.eu.s.default.sts.example")
 	record.State.Served, record.State.Promoted = "two", at(3)
 	e.must(e.Save(e.ctx(), &record, at(3)))
-	for name, want := range map[policygen.Name]string{"a.example": "two", "apart.example": "one", "promoted.example": "two", "zone.example": ""} {
+	for name, want := range map[policygen.Name]string{"a.example": "two", "apart.example": "one", "came.example": "one", "promoted.example": "two", "zone.example": ""} {
 		e.equal("text of "+string(name), e.domain(name).State.Served, want)
 	}
 	e.equal("promoted with the record", e.domain("a.example").State.Promoted, at(3))
@@ -65,7 +68,7 @@ func sharedTurns(e *env) {
 		names = append(names, d.Name)
 		return nil
 	}))
-	e.equal("domains of the record", names, []policygen.Name{"a.example", "apart.example", "promoted.example"})
+	e.equal("domains of the record", names, []policygen.Name{"a.example", "apart.example", "came.example", "promoted.example"})
 }
 
 func sharedRefuses(e *env) {
