@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,8 +21,6 @@ import (
 
 const (
 	cloudflareURL = "https://api.cloudflare.com/client/v4" // as in the library
-	// cloudflareTimeout bounds one request.
-	cloudflareTimeout = 15 * time.Second
 	// 1200 requests are allowed in 5 minutes, then none for 5 minutes. Others use the same user's allowance.
 	cloudflareRate, cloudflareBurst = 3.5, 50
 	cloudflarePenalty               = 5 * time.Minute
@@ -38,11 +35,9 @@ const (
 // The library would patch whatever single TXT it finds, and gives up on two. So it never reads by itself: its one seam,
 // the HTTP client, answers its questions from what the account has seen; see [session].
 type cloudflareAccount struct {
-	guard  *guard
-	token  string
-	base   *url.URL
-	client *http.Client
-	zones  cache[cfZone] // by name
+	api   *api
+	token string
+	zones cache[cfZone] // by name
 }
 
 type cfZone struct {
@@ -61,30 +56,19 @@ type cfRecord struct {
 }
 
 // text is the value without quotes and escapes. The API keeps what it was given, in quotes or not.
-func (r cfRecord) text() string {
-	if strings.HasPrefix(r.Content, `"`) {
-		if s, err := parseTXT(r.Content); err == nil {
-			return s
-		}
-	}
-	return r.Content
-}
+func (r cfRecord) text() string { return textOf(r.Content) }
 
 func newCloudflare(a config.Account, g *guard, rt http.RoundTripper) (*cloudflareAccount, error) {
 	g.limit = rate.NewLimiter(cloudflareRate, cloudflareBurst)
 	if a.APIToken == "" {
 		return nil, errors.New("no API token: set api_token_file or api_token_env")
 	}
-	base, err := url.Parse(strings.TrimSuffix(cmp.Or(a.APIURL, cloudflareURL), "/"))
-	if err != nil || base.Host == "" {
-		return nil, fmt.Errorf("api_url %q: not an URL", a.APIURL)
+	api, err := newAPI(a, g, rt, cloudflareURL)
+	if err != nil {
+		return nil, err
 	}
-	return &cloudflareAccount{guard: g, token: string(a.APIToken), base: base, client: &http.Client{
-		Transport: rt,
-		Timeout:   cloudflareTimeout,
-		// The token goes to nobody else.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	api.judge, api.penalty = judgeCloudflare, cloudflarePenalty
+	return &cloudflareAccount{api: api, token: string(a.APIToken)}, nil
 }
 
 func (a *cloudflareAccount) apply(ctx context.Context, c Change) error {

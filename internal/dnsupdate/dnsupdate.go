@@ -16,10 +16,10 @@
 //     is no policy until ours is gone;
 //   - strangers: everything else (site verifications, SPF). They are never touched, byte for byte.
 //
-// What an account can hold to depends on its provider. RFC 2136 has prerequisites: the server compares and swaps by
-// itself, and two writers anywhere cannot harm each other. Cloudflare's API has none: there the account looks, writes and
-// looks again, with one writer per name in the process; that no other process writes at the same time is the caller's
-// part (leases in the store).
+// What an account can hold to depends on its provider. RFC 2136 has prerequisites, and Route 53 deletes only what is said
+// exactly: the server compares and swaps by itself, and two writers anywhere cannot harm each other. The other APIs have
+// nothing of the kind: there the account looks, writes and looks again, with one writer per name in the process; that no
+// other process writes at the same time is the caller's part (leases in the store).
 package dnsupdate
 
 import (
@@ -36,7 +36,8 @@ import (
 type Change struct {
 	// Zone is the zone that holds the record, as in [View].Zone; Name is the record's owner. A-labels, without trailing dot.
 	Zone, Name string
-	// TTL of the record, in whole seconds, at least 1s. Cloudflare takes 60s and more.
+	// TTL of the record, in whole seconds, at least 1s. Cloudflare takes 60s and more. Where deSEC or ClouDNS do not take
+	// it, it is the next longer one that they do.
 	TTL time.Duration
 	// Remove are the values that go: all character-strings of a record joined. Those that are not there are no error.
 	Remove []string
@@ -56,7 +57,7 @@ type Change struct {
 // still be. Apply takes 30 seconds at most, however the provider behaves.
 type Account interface {
 	Name() string     // as in the configuration
-	Provider() string // "cloudflare", "rfc2136"
+	Provider() string // as in the configuration: "cloudflare", "rfc2136", …
 	Apply(ctx context.Context, c Change) error
 }
 
@@ -81,6 +82,16 @@ func Open(a config.Account, o Options) (Account, error) {
 		g.backend, err = newRFC2136(a, g)
 	case "cloudflare":
 		g.backend, err = newCloudflare(a, g, o.HTTP)
+	case "route53":
+		g.backend, err = newRoute53(a, g, o.HTTP)
+	case "desec":
+		g.backend, err = newDeSEC(a, g, o.HTTP)
+	case "cloudns":
+		g.backend, err = newClouDNS(a, g, o.HTTP)
+	case "ovh":
+		g.backend, err = newOVH(a, g, o.HTTP)
+	case "mythicbeasts":
+		g.backend, err = newMythicBeasts(a, g, o.HTTP)
 	default:
 		err = fmt.Errorf("unknown provider %q", a.Provider)
 	}

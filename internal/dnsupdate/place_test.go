@@ -26,6 +26,8 @@ type place struct {
 	addr   string // of its DNS server
 	set    func(t testing.TB, name, typ string, values ...string)
 	writes func() int // attempts to write that reached the provider; nil: not known
+	alone  bool       // the provider cannot compare and swap: only one process may write a name
+	minTTL time.Duration
 }
 
 const zoneText = `
@@ -42,12 +44,16 @@ func places() map[string]func(t *testing.T) *place {
 			return &place{config: s.Account("main"), addr: s.Addr, set: s.Set}
 		}
 	}
-	return map[string]func(t *testing.T) *place{
+	all := map[string]func(t *testing.T) *place{
 		"BIND":       server(labtest.StartBIND),
 		"Knot":       server(labtest.StartKnot),
 		"PowerDNS":   server(labtest.StartPowerDNS),
 		"Cloudflare": func(t *testing.T) *place { _, p := cloudflarePlace(t); return p },
 	}
+	for name := range clouds() {
+		all[name] = func(t *testing.T) *place { _, p := cloudPlace(t, name); return p }
+	}
+	return all
 }
 
 func cloudflarePlace(t *testing.T) (*labtest.Cloudflare, *place) {
@@ -62,7 +68,7 @@ func cloudflarePlace(t *testing.T) (*labtest.Cloudflare, *place) {
 			c.Put(name, typ, v)
 		}
 	}
-	return c, &place{config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes}
+	return c, &place{config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes, alone: true}
 }
 
 // everywhere runs a test on all places at once.
@@ -84,6 +90,9 @@ func (p *place) open(t *testing.T, o dnsupdate.Options) dnsupdate.Account {
 	a, err := dnsupdate.Open(p.config, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, cloud := clouds()[p.config.Provider]; cloud {
+		dnsupdate.Unlimit(a)
 	}
 	return a
 }
@@ -144,7 +153,7 @@ func (p *place) fails(t *testing.T, err error, kind dnsupdate.Kind) *dnsupdate.E
 	if !ok || e.Kind != kind {
 		t.Fatalf("error = %v, want kind %s", err, kind)
 	}
-	for _, secret := range []config.Secret{p.config.APIToken, p.config.Key} {
+	for _, secret := range []config.Secret{p.config.APIToken, p.config.Key, p.config.Secret, p.config.ConsumerKey} {
 		if secret != "" && strings.Contains(err.Error(), string(secret)) {
 			t.Errorf("error shows a secret: %v", err)
 		}
