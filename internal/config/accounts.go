@@ -21,6 +21,8 @@ const (
 	defaultKeyAlgorithm = "hmac-sha256"
 )
 
+const providerNames = `"cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "rfc2136", "route53"`
+
 // accounts reads [account.NAME].
 func (l *loader) accounts() {
 	l.cfg.Accounts = make(map[string]Account, len(l.doc.Accounts))
@@ -30,22 +32,30 @@ func (l *loader) accounts() {
 		a := Account{Name: name, Provider: t.Provider.v}
 		switch {
 		case !t.Provider.given():
-			l.problem(t.Line, table+".provider", `missing; write provider = "cloudflare" or provider = "rfc2136"`)
+			l.problem(t.Line, table+".provider", "missing; write one of %s", providerNames)
 		case t.Provider.v == "cloudflare":
 			l.cloudflare(table, t, &a)
 		case t.Provider.v == "rfc2136":
 			l.rfc2136(table, t, &a)
+		case t.Provider.v == "route53":
+			l.route53(table, t, &a)
+		case t.Provider.v == "desec":
+			l.desec(table, t, &a)
+		case t.Provider.v == "cloudns":
+			l.cloudns(table, t, &a)
+		case t.Provider.v == "ovh":
+			l.ovh(table, t, &a)
+		case t.Provider.v == "mythicbeasts":
+			l.mythicbeasts(table, t, &a)
 		default:
-			l.problem(t.Provider.line, table+".provider", `%q is no provider; write "cloudflare" or "rfc2136"`, t.Provider.v)
+			l.problem(t.Provider.line, table+".provider", "%q is no provider; write one of %s", t.Provider.v, providerNames)
 		}
 		l.cfg.Accounts[name] = a
 	}
 }
 
 func (l *loader) cloudflare(table string, t accountTable, a *Account) {
-	l.foreign(table, "cloudflare", map[string]text{
-		"server": t.Server, "key_name": t.KeyName, "key_algorithm": t.KeyAlgorithm, "key_file": t.KeyFile, "key_env": t.KeyEnv,
-	})
+	l.foreign(table, t, "api_token_file", "api_token_env", "api_url")
 	a.APIToken, a.Fault = l.secret(table, "api_token", t.APITokenFile, t.APITokenEnv, nil)
 	if !t.APITokenFile.given() && !t.APITokenEnv.given() {
 		l.problem(t.Line, table+".api_token_file", `missing; write api_token_file = "/run/secrets/cloudflare" or `+
@@ -58,9 +68,7 @@ func (l *loader) cloudflare(table string, t accountTable, a *Account) {
 }
 
 func (l *loader) rfc2136(table string, t accountTable, a *Account) {
-	l.foreign(table, "rfc2136", map[string]text{
-		"api_token_file": t.APITokenFile, "api_token_env": t.APITokenEnv, "api_url": t.APIURL,
-	})
+	l.foreign(table, t, "server", "key_name", "key_algorithm", "key_file", "key_env")
 	if t.Server.given() {
 		a.Server = l.primary(table+".server", t.Server)
 	} else {
@@ -78,15 +86,6 @@ func checkTSIG(key Secret) error {
 			"secret in the server's configuration")
 	}
 	return nil
-}
-
-// foreign refuses keys of another provider.
-func (l *loader) foreign(table, provider string, keys map[string]text) {
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if keys[key].given() {
-			l.problem(keys[key].line, table+"."+key, "provider %q has no such key; leave it out", provider)
-		}
-	}
 }
 
 // primary returns the server that takes updates: an address or a host name, with its port.

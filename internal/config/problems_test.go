@@ -5,7 +5,7 @@ import "strings"
 func problemEdits() []edit {
 	var all []edit
 	for _, edits := range [][]edit{
-		formEdits(), serverEdits(), tableEdits(), accountEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(), manyEdits(),
+		formEdits(), serverEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(), manyEdits(),
 	} {
 		all = append(all, edits...)
 	}
@@ -296,11 +296,11 @@ func accountEdits() []edit {
 	return []edit{
 		{
 			"no provider", `provider = "cloudflare"`, ``,
-			`stspub.toml:5: account.main.provider: missing; write provider = "cloudflare" or provider = "rfc2136"`,
+			`stspub.toml:5: account.main.provider: missing; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "rfc2136", "route53"`,
 		},
 		{
-			"unknown provider", `"cloudflare"`, `"route53"`,
-			`stspub.toml:6: account.main.provider: "route53" is no provider; write "cloudflare" or "rfc2136"`,
+			"unknown provider", `"cloudflare"`, `"godaddy"`,
+			`stspub.toml:6: account.main.provider: "godaddy" is no provider; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "rfc2136", "route53"`,
 		},
 		{
 			"key of another provider", `provider = "cloudflare"`, "provider = 'cloudflare'\nserver = '192.0.2.1'",
