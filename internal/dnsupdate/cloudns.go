@@ -52,30 +52,32 @@ func newClouDNS(a config.Account, g *guard, rt http.RoundTripper) (*cloud, error
 
 // judgeClouDNS looks into the answer: refusals are HTTP 200, too, and have words only.
 func judgeClouDNS(status int, body []byte) (Kind, string) {
-	if kind := kindOfStatus(status); kind != "" {
-		return kind, ""
-	}
 	var answer struct{ Status, StatusDescription string }
+	kind := kindOfStatus(status)
 	body = bytes.TrimSpace(body)
 	switch {
-	case !json.Valid(body):
-		return KindUnavailable, ""
+	case !json.Valid(body): // gateways answer in HTML
+		return cmp.Or(kind, KindUnavailable), ""
 	case bytes.HasPrefix(body, []byte("[")): // no records
-		return "", ""
-	case json.Unmarshal(body, &answer) != nil, !strings.EqualFold(answer.Status, "Failed"):
-		return "", ""
-	}
-	words := strings.ToLower(answer.StatusDescription)
-	kind := KindRefused
-	switch {
-	case strings.Contains(words, "authentication"), strings.Contains(words, "permission"), strings.Contains(words, "access"):
-		kind = KindAuth
-	case strings.Contains(words, "domain-name"):
-		kind = KindNoZone
-	case strings.Contains(words, "record-id"):
-		kind = KindConflict // it went meanwhile
+		return kind, ""
+	case json.Unmarshal(body, &answer) != nil, kind == "" && !strings.EqualFold(answer.Status, "Failed"):
+		return kind, ""
+	case kind == "":
+		kind = cloudnsKind(strings.ToLower(answer.StatusDescription))
 	}
 	return kind, worded(answer.StatusDescription)
+}
+
+func cloudnsKind(words string) Kind {
+	switch {
+	case strings.Contains(words, "authentication"), strings.Contains(words, "permission"), strings.Contains(words, "access"):
+		return KindAuth
+	case strings.Contains(words, "domain-name"):
+		return KindNoZone
+	case strings.Contains(words, "record-id"):
+		return KindConflict // it went meanwhile
+	}
+	return KindRefused
 }
 
 type cloudnsRecord struct {
@@ -114,6 +116,8 @@ func (a *clouDNS) look(ctx context.Context, c Change) ([]txtRecord, error) {
 	var found []txtRecord
 	for id, r := range records {
 		switch {
+		case r.Type == "":
+			return nil, malformed(errors.New("a record without type"))
 		case !strings.EqualFold(r.Host, host):
 		case r.Type == "CNAME":
 			return nil, faultf(KindCNAME, "the name is a CNAME to %q", unfqdn(r.Record))
@@ -139,9 +143,9 @@ func (a *clouDNS) modify(ctx context.Context, c Change, r txtRecord) error {
 }
 
 // set has the library replace the record that it is shown, or create one if there is none. It rounds the TTL up to one
-// that the API takes.
+// that the API takes, and trims the zone off the name, even off one that is relative already.
 func (a *clouDNS) set(ctx context.Context, c Change, shown []cloudnsRecord) error {
-	txt := libdns.TXT{Name: c.relative("@"), TTL: c.TTL, Text: c.Add}
+	txt := libdns.TXT{Name: c.Name, TTL: c.TTL, Text: c.Add}
 	_, err := a.library(shown).SetRecords(ctx, c.Zone, []libdns.Record{txt})
 	return err
 }
@@ -149,7 +153,7 @@ func (a *clouDNS) set(ctx context.Context, c Change, shown []cloudnsRecord) erro
 func (a *clouDNS) remove(ctx context.Context, c Change, r txtRecord) error {
 	// Without text and TTL it is any record that is shown.
 	shown := []cloudnsRecord{{ID: r.id, Type: "TXT", Host: c.relative(""), TTL: "60"}}
-	_, err := a.library(shown).DeleteRecords(ctx, c.Zone, []libdns.Record{libdns.TXT{Name: c.relative("@")}})
+	_, err := a.library(shown).DeleteRecords(ctx, c.Zone, []libdns.Record{libdns.TXT{Name: c.Name}})
 	return err
 }
 

@@ -171,3 +171,11 @@ func says(t *testing.T, err error, want string) {
 		t.Errorf("message (-want +got):\n%s", diff)
 	}
 }
+
+// kindOf is the kind of an error, or "".
+func (p *place) kindOf(err error) dnsupdate.Kind {
+	if e, ok := errors.AsType[*dnsupdate.Error](err); ok {
+		return e.Kind
+	}
+	return ""
+}
