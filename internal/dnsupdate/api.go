@@ -2,6 +2,8 @@ package dnsupdate
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -84,7 +86,7 @@ func (a *api) send(req *http.Request, writes bool) ([]byte, error) {
 
 // verdict tells success from every kind of failure.
 func (a *api) verdict(resp *http.Response, body []byte) error {
-	kind, words := a.judge(resp.StatusCode, body)
+	kind, words := a.judge(resp.StatusCode, []byte(a.hide(string(body))))
 	if kind == "" {
 		return nil
 	}
@@ -92,10 +94,7 @@ func (a *api) verdict(resp *http.Response, body []byte) error {
 	if words != "" {
 		s += ", " + words
 	}
-	for _, secret := range a.secrets {
-		s = strings.ReplaceAll(s, secret, "[secret]")
-	}
-	f := &fault{op: opRead, kind: kind, err: errors.New(s), retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	f := &fault{op: opRead, kind: kind, err: errors.New(a.hide(s)), retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 	if f.kind == KindRateLimited {
 		if f.retryAfter == 0 {
 			f.retryAfter = a.penalty
@@ -103,6 +102,39 @@ func (a *api) verdict(resp *http.Response, body []byte) error {
 		a.guard.pause(f.retryAfter)
 	}
 	return f
+}
+
+// hide takes the secrets out of a text, before it is cut and after it is quoted.
+func (a *api) hide(s string) string {
+	for _, secret := range a.secrets {
+		s = strings.ReplaceAll(s, secret, "[secret]")
+	}
+	return s
+}
+
+// call makes a request with a body in JSON and reads the answer into result; either may be nil. sign authenticates it.
+func (a *api) call(ctx context.Context, method, path string, body, result any, sign func(r *http.Request, body []byte)) error {
+	var raw []byte
+	var err error
+	if body != nil {
+		if raw, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, a.base.String()+path, bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	sign(req, raw)
+	answer, err := a.send(req, method != http.MethodGet)
+	if err != nil || result == nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, result); err != nil {
+		return malformed(err)
+	}
+	return nil
 }
 
 // kindOfStatus is what an HTTP status means where an API has no codes of its own that say more. "" is success.

@@ -400,7 +400,7 @@ func TestOpenCloud(t *testing.T) {
 			t.Errorf("Open = %v, want %s", err, want)
 		}
 		_, err = dnsupdate.Open(config.Account{
-			Name: "main", Provider: provider, KeyID: "k", Secret: "s", ConsumerKey: "c", APIToken: "t", APIURL: "localhost",
+			Name: "main", Provider: provider, KeyID: "key", Secret: "secret-0123", ConsumerKey: "consumer-0123", APIToken: "token-0123", APIURL: "localhost",
 		}, dnsupdate.Options{})
 		if want := `open account "main": api_url "localhost": not an URL`; err == nil || err.Error() != want {
 			t.Errorf("Open = %v, want %s", err, want)
@@ -441,7 +441,7 @@ func TestRates(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var at []time.Time
 			a, err := dnsupdate.Open(config.Account{
-				Name: "main", Provider: provider, KeyID: "k", Secret: "s", ConsumerKey: "c", APIToken: "t",
+				Name: "main", Provider: provider, KeyID: "key", Secret: "secret-0123", ConsumerKey: "consumer-0123", APIToken: "token-0123",
 			}, dnsupdate.Options{HTTP: roundTrip(func(r *http.Request) (*http.Response, error) {
 				at = append(at, time.Now())
 				return answer(200, nothing(provider, r.URL.Path), nil), nil
@@ -482,7 +482,7 @@ func TestCloudMalformed(t *testing.T) {
 		for _, body := range bodies {
 			writes := 0
 			a, err := dnsupdate.Open(config.Account{
-				Name: "main", Provider: provider, KeyID: "k", Secret: "s", ConsumerKey: "c", APIToken: "t",
+				Name: "main", Provider: provider, KeyID: "key", Secret: "secret-0123", ConsumerKey: "consumer-0123", APIToken: "token-0123",
 			}, dnsupdate.Options{HTTP: roundTrip(func(r *http.Request) (*http.Response, error) {
 				if r.Method != http.MethodGet && !strings.HasSuffix(r.URL.Path, "/records.json") && !strings.HasSuffix(r.URL.Path, "/refresh") {
 					writes++

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -91,9 +92,7 @@ type cloudnsRecord struct {
 func (a *clouDNS) look(ctx context.Context, c Change) ([]txtRecord, error) {
 	host := c.relative("")
 	form := url.Values{"domain-name": {c.Zone}, "host": {host}}
-	for key, values := range a.auth {
-		form[key] = values
-	}
+	maps.Copy(form, a.auth)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.api.base.String()+"/records.json", strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err

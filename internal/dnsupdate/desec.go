@@ -1,7 +1,6 @@
 package dnsupdate
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,24 +59,9 @@ func judgeDeSEC(status int, body []byte) (Kind, string) {
 }
 
 func (a *desec) ask(ctx context.Context, method, path string, body, result any) error {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, a.api.base.String()+path, bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Token "+a.token)
-	req.Header.Set("Content-Type", "application/json")
-	answer, err := a.api.send(req, method != http.MethodGet)
-	if err != nil || result == nil {
-		return err
-	}
-	if err := json.Unmarshal(answer, result); err != nil {
-		return malformed(err)
-	}
-	return nil
+	return a.api.call(ctx, method, path, body, result, func(r *http.Request, _ []byte) {
+		r.Header.Set("Authorization", "Token "+a.token)
+	})
 }
 
 type desecSet struct {

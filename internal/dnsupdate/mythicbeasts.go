@@ -1,7 +1,6 @@
 package dnsupdate
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -67,32 +66,15 @@ type mythicRecords struct {
 }
 
 // ask makes a request about the records of the name. The key goes along each time: nothing to log in to, nothing to expire.
-func (a *mythicBeasts) ask(ctx context.Context, method string, c Change, typ string, body any) ([]byte, error) {
-	var raw []byte
-	if body != nil {
-		var err error
-		if raw, err = json.Marshal(body); err != nil {
-			return nil, err
-		}
-	}
+func (a *mythicBeasts) ask(ctx context.Context, method string, c Change, typ string, body, result any) error {
 	path := "/zones/" + url.PathEscape(c.Zone) + "/records/" + url.PathEscape(c.relative("@")) + typ
-	req, err := http.NewRequestWithContext(ctx, method, a.api.base.String()+path, bytes.NewReader(raw))
-	if err != nil {
-		return nil, err
-	}
-	req.SetBasicAuth(a.keyID, a.secret)
-	req.Header.Set("Content-Type", "application/json")
-	return a.api.send(req, method != http.MethodGet)
+	return a.api.call(ctx, method, path, body, result, func(r *http.Request, _ []byte) { r.SetBasicAuth(a.keyID, a.secret) })
 }
 
 func (a *mythicBeasts) look(ctx context.Context, c Change) ([]txtRecord, error) {
-	body, err := a.ask(ctx, http.MethodGet, c, "", nil)
-	if err != nil {
-		return nil, err
-	}
 	var answer mythicRecords
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, malformed(err)
+	if err := a.ask(ctx, http.MethodGet, c, "", nil, &answer); err != nil {
+		return nil, err
 	}
 	if answer.Records == nil {
 		return nil, malformed(errors.New("no records")) // is not an empty list
@@ -118,9 +100,7 @@ func (a *mythicBeasts) write(ctx context.Context, c Change, found []txtRecord, p
 		set.Records = append(set.Records, mythicRecord{Host: c.relative("@"), Type: "TXT", Data: d, TTL: ttl})
 	}
 	if len(data) == 0 {
-		_, err := a.ask(ctx, http.MethodDelete, c, "/TXT", nil)
-		return err
+		return a.ask(ctx, http.MethodDelete, c, "/TXT", nil, nil)
 	}
-	_, err := a.ask(ctx, http.MethodPut, c, "/TXT", set)
-	return err
+	return a.ask(ctx, http.MethodPut, c, "/TXT", set, nil)
 }

@@ -1,7 +1,6 @@
 package dnsupdate
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/json"
@@ -95,34 +94,18 @@ func (a *ovh) ask(ctx context.Context, method string, c Change, path string, bod
 	if err != nil {
 		return err
 	}
-	var raw []byte
-	if body != nil {
-		if raw, err = json.Marshal(body); err != nil {
-			return err
-		}
-	}
-	target := a.api.base.String() + "/domain/zone/" + c.Zone + path
-	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	at := time.Now().Add(-offset).Unix()
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Ovh-Application", a.conf.KeyID)
-	req.Header.Set("X-Ovh-Consumer", string(a.conf.ConsumerKey))
-	req.Header.Set("X-Ovh-Timestamp", strconv.FormatInt(at, 10))
-	req.Header.Set("X-Ovh-Signature", ovhSignature(a.conf, method, target, raw, at))
-	answer, err := a.api.send(req, method != http.MethodGet)
+	path = "/domain/zone/" + c.Zone + path
+	err = a.api.call(ctx, method, path, body, result, func(r *http.Request, body []byte) {
+		at := time.Now().Add(-offset).Unix()
+		r.Header.Set("X-Ovh-Application", a.conf.KeyID)
+		r.Header.Set("X-Ovh-Consumer", string(a.conf.ConsumerKey))
+		r.Header.Set("X-Ovh-Timestamp", strconv.FormatInt(at, 10))
+		r.Header.Set("X-Ovh-Signature", ovhSignature(a.conf, method, a.api.base.String()+path, body, at))
+	})
 	if f, ok := errors.AsType[*fault](err); ok && f.kind == KindAuth {
 		a.clocks.forget("") // it may have been the time
 	}
-	if err != nil || result == nil {
-		return err
-	}
-	if err := json.Unmarshal(answer, result); err != nil {
-		return malformed(err)
-	}
-	return nil
+	return err
 }
 
 // ovhSignature is how the API knows its caller. at is the API's time, in seconds since 1970.
@@ -136,17 +119,9 @@ func (a *ovh) clock(ctx context.Context) (time.Duration, error) {
 	if offset, known := a.clocks.get(""); known {
 		return offset, nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.api.base.String()+"/auth/time", nil)
-	if err != nil {
+	var at int64
+	if err := a.api.call(ctx, http.MethodGet, "/auth/time", nil, &at, func(*http.Request, []byte) {}); err != nil {
 		return 0, err
-	}
-	body, err := a.api.send(req, false)
-	if err != nil {
-		return 0, err
-	}
-	at, err := strconv.ParseInt(strings.TrimSpace(string(body)), 10, 64)
-	if err != nil {
-		return 0, malformed(err)
 	}
 	offset := time.Since(time.Unix(at, 0))
 	a.clocks.put("", offset)
