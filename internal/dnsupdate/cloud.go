@@ -15,7 +15,8 @@ import (
 
 // txtRecord is a TXT record as a provider's API has it.
 type txtRecord struct {
-	id   string // where the API knows single records: a number, later ones are larger
+	id   string // where the API knows single records
+	made string // when it was, sorting as text; empty: ids are numbers, and later ones larger
 	data string // as the API writes it
 	text string // without quotes and escapes
 	ttl  int    // seconds
@@ -155,7 +156,7 @@ func (w recordwise) write(ctx context.Context, c Change, found []txtRecord, p pl
 func (w recordwise) withdraw(ctx context.Context, c Change, found []txtRecord) error {
 	sts := slices.DeleteFunc(slices.Clone(found), func(r txtRecord) bool { return !policygen.IsSTSv1(r.text) })
 	slices.SortFunc(sts, func(x, y txtRecord) int {
-		return cmp.Or(cmp.Compare(len(x.id), len(y.id)), cmp.Compare(x.id, y.id)) // as numbers
+		return cmp.Or(cmp.Compare(x.made, y.made), cmp.Compare(len(x.id), len(y.id)), cmp.Compare(x.id, y.id))
 	})
 	if i := slices.IndexFunc(sts, func(r txtRecord) bool { return r.text == c.Add }); i > 0 {
 		return w.remove(ctx, c, sts[i])
