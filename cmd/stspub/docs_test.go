@@ -96,7 +96,7 @@ func TestAccountsInProviders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, provider := range []string{"rfc2136", "cloudflare", "route53", "desec", "cloudns", "ovh", "mythicbeasts"} {
+	for _, provider := range []string{"rfc2136", "powerdns", "cloudflare", "route53", "desec", "cloudns", "ovh", "mythicbeasts"} {
 		section := regexp.MustCompile("(?s)\n## " + provider + "\n.*?\nprovider = \"" + provider + "\"\n")
 		if !tested[provider] || !section.Match(text) || strings.Count(section.FindString(string(text)), "\n## ") != 1 {
 			t.Errorf("providers.md has no account for %s in its section", provider)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,9 +20,10 @@ import (
 const (
 	defaultAPIURL       = "https://api.cloudflare.com/client/v4"
 	defaultKeyAlgorithm = "hmac-sha256"
+	defaultServerID     = "localhost"
 )
 
-const providerNames = `"cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "rfc2136", "route53"`
+const providerNames = `"cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136", "route53"`
 
 // accounts reads [account.NAME].
 func (l *loader) accounts() {
@@ -35,6 +37,8 @@ func (l *loader) accounts() {
 			l.problem(t.Line, table+".provider", "missing; write one of %s", providerNames)
 		case t.Provider.v == "cloudflare":
 			l.cloudflare(table, t, &a)
+		case t.Provider.v == "powerdns":
+			l.powerDNS(table, t, &a)
 		case t.Provider.v == "rfc2136":
 			l.rfc2136(table, t, &a)
 		case t.Provider.v == "route53":
@@ -79,6 +83,42 @@ func (l *loader) rfc2136(table string, t accountTable, a *Account) {
 	a.KeyAlgorithm = l.keyAlgorithm(table+".key_algorithm", t.KeyAlgorithm)
 }
 
+func (l *loader) powerDNS(table string, t accountTable, a *Account) {
+	l.foreign(table, t, "server", "server_id", "api_key_file", "api_key_env")
+	if t.Server.given() {
+		a.Server = l.webServer(table+".server", t.Server)
+	} else {
+		l.problem(t.Line, table+".server", `missing; write the URL of the server's API, server = "http://127.0.0.1:8081"`)
+	}
+	a.APIKey, a.Fault = l.secret(table, "api_key", t.APIKeyFile, t.APIKeyEnv, nil)
+	if !t.APIKeyFile.given() && !t.APIKeyEnv.given() {
+		l.problem(t.Line, table+".api_key_file", `missing; write api_key_file = "/run/secrets/powerdns" or api_key_env = "POWERDNS_API_KEY"`)
+	}
+	a.ServerID = defaultServerID
+	if t.ServerID.given() {
+		a.ServerID = t.ServerID.v
+		if t.ServerID.v == "" || strings.Trim(strings.ToLower(t.ServerID.v), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			l.problem(t.ServerID.line, table+".server_id", `%q is no id of a server; leave it out for "localhost"`, t.ServerID.v)
+		}
+	}
+}
+
+// webServer returns the URL of a web server of the operator's own, which in a network of its own may do without TLS.
+func (l *loader) webServer(key string, t text) string {
+	u := l.absolute(key, t)
+	switch {
+	case u == nil:
+		return ""
+	case u.Scheme != "https" && u.Scheme != "http":
+		l.problem(t.line, key, `%q is no URL of a web server; write one like "http://127.0.0.1:8081"`, t.v)
+		return ""
+	case u.Scheme == "http" && !isLoopback(u):
+		l.warn(t.line, key, "the API key goes over the network in clear; write a URL that begins with https://, or let nobody else "+
+			"into that network")
+	}
+	return strings.TrimSuffix(t.v, "/")
+}
+
 // checkTSIG says why a secret cannot be that of a TSIG key.
 func checkTSIG(key Secret) error {
 	if _, err := base64.StdEncoding.DecodeString(string(key)); err != nil { // its words would quote from the key
@@ -86,6 +126,18 @@ func checkTSIG(key Secret) error {
 			"secret in the server's configuration")
 	}
 	return nil
+}
+
+// foreign refuses keys that the provider does not have as its own.
+func (l *loader) foreign(table string, t accountTable, own ...string) {
+	v := reflect.ValueOf(t)
+	for i := range v.NumField() {
+		key := v.Type().Field(i).Tag.Get("toml")
+		value, ok := v.Field(i).Interface().(text)
+		if ok && value.given() && key != "provider" && !slices.Contains(own, key) {
+			l.problem(value.line, table+"."+key, "provider %q has no such key; leave it out", t.Provider.v)
+		}
+	}
 }
 
 // primary returns the server that takes updates: an address or a host name, with its port.
@@ -142,6 +194,9 @@ func (l *loader) keyAlgorithm(key string, t text) string {
 // aliasPrefix stands before the alias zone in the owner names of tenant "default", after a label of labelOctets.
 const aliasPrefix = ".d.default."
 
+// sharedPrefix likewise, after a label of labelOctets and the name of an MX set.
+const sharedPrefix = ".s.default."
+
 // alias reads [alias].
 func (l *loader) alias() {
 	t := l.doc.Alias
@@ -153,6 +208,9 @@ func (l *loader) alias() {
 	} else {
 		zone := l.aLabel("alias.zone", t.Zone)
 		owner := len(zone.Label()) + len(aliasPrefix) + len(zone)
+		for name := range l.doc.MXSets { // as for publish = "shared"
+			owner = max(owner, len(zone.Label())+1+len(name)+len(sharedPrefix)+len(zone))
+		}
 		if owner > maxNameOctets {
 			l.problem(t.Zone.line, "alias.zone", "%q is too long; records below it would have names of %d octets, and %d is the most",
 				t.Zone.v, owner, maxNameOctets)

@@ -2,36 +2,8 @@ package config
 
 import (
 	"cmp"
-	"maps"
-	"slices"
 	"strings"
 )
-
-// keys are the keys of an account's table that only some providers have.
-func (t accountTable) keys() map[string]text {
-	return map[string]text{
-		"api_token_file": t.APITokenFile, "api_token_env": t.APITokenEnv, "api_url": t.APIURL,
-		"server": t.Server, "key_name": t.KeyName, "key_algorithm": t.KeyAlgorithm, "key_file": t.KeyFile, "key_env": t.KeyEnv,
-		"access_key_id":          t.AccessKeyID,
-		"secret_access_key_file": t.SecretAccessKeyFile, "secret_access_key_env": t.SecretAccessKeyEnv,
-		"auth_id": t.AuthID, "sub_auth_id": t.SubAuthID,
-		"auth_password_file": t.AuthPasswordFile, "auth_password_env": t.AuthPasswordEnv,
-		"application_key":         t.ApplicationKey,
-		"application_secret_file": t.ApplicationSecretFile, "application_secret_env": t.ApplicationSecretEnv,
-		"consumer_key_file": t.ConsumerKeyFile, "consumer_key_env": t.ConsumerKeyEnv,
-		"key_id": t.KeyID, "secret_file": t.SecretFile, "secret_env": t.SecretEnv,
-	}
-}
-
-// foreign refuses keys of other providers.
-func (l *loader) foreign(table string, t accountTable, own ...string) {
-	keys := t.keys()
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if keys[key].given() && !slices.Contains(own, key) {
-			l.problem(keys[key].line, table+"."+key, "provider %q has no such key; leave it out", t.Provider.v)
-		}
-	}
-}
 
 func (l *loader) route53(table string, t accountTable, a *Account) {
 	l.foreign(table, t, "access_key_id", "secret_access_key_file", "secret_access_key_env", "api_url")

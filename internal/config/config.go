@@ -74,7 +74,7 @@ type ACME struct {
 // Account is an [account.NAME] table: credentials at one DNS provider.
 type Account struct {
 	Name     string
-	Provider string // "cloudflare", "rfc2136", "route53", "desec", "cloudns", "ovh" or "mythicbeasts"
+	Provider string // "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136" or "route53"
 	// Fault is why the secret could not be read, and is then missing: nothing can be written by the account. Only
 	// [LoadFiles] leaves one out. Empty: nothing is missing.
 	Fault string
@@ -87,10 +87,15 @@ type Account struct {
 	Secret      Secret // route53: secret_access_key_…; cloudns: auth_password_…; ovh: application_secret_…; mythicbeasts: secret_…
 	ConsumerKey Secret // ovh: consumer_key_file or consumer_key_env
 
-	Server       string // rfc2136: "HOST:PORT" of the primary, an address or a name; port 53 when left out
+	// Server is, for rfc2136, "HOST:PORT" of the primary, an address or a name, port 53 when left out; for powerdns, the URL
+	// of its web server.
+	Server       string
 	KeyName      string // rfc2136: TSIG key name, lower case, without trailing dot; empty: unsigned
 	KeyAlgorithm string // rfc2136: "hmac-sha256" (default), or with sha1, sha224, sha384, sha512; lower case, no trailing dot
 	Key          Secret // rfc2136: base64, not empty where KeyName is not; key_file or key_env
+
+	APIKey   Secret // powerdns: api_key_file or api_key_env
+	ServerID string // powerdns: default "localhost"
 }
 
 // Alias is the [alias] table; Zone is empty when there is none.
@@ -107,7 +112,7 @@ type Publish struct {
 
 // Check is the [check] table: how stspub looks at itself from outside.
 type Check struct {
-	Every     time.Duration // how often a live domain is checked; default 1h, 1s..168h
+	Every     time.Duration // how often a live domain is checked, a shared record hourly at least; default 24h, 1s..168h
 	HTTPSPort int           // where senders reach policy hosts; 443 but in laboratories
 	SMTPPort  int           // where MX are reached; 25 but in laboratories
 	CAFile    string        // trust beside the system's, PEM; for laboratories
@@ -117,13 +122,15 @@ type Check struct {
 type MXSet struct {
 	Name   string
 	Policy policygen.Policy
+	// Rollout is how long a domain is in mode testing before it gets Policy.Mode enforce; zero: not at all. At most a year.
+	Rollout time.Duration
 }
 
 // Domain is a [[domain]] table, or a name from the domains or domains_file of an MX set.
 type Domain struct {
 	Name    policygen.Name
 	MXSet   string
-	Publish string // "zone" or "alias"
-	Account string // the account that holds the record: for alias that of [alias]
+	Publish string // "zone", "alias", "shared" or "manual"
+	Account string // the account that holds the record: for alias and shared that of [alias], for manual none
 	Adopt   bool
 }

@@ -28,7 +28,7 @@ func (l *loader) timing() {
 		l.problem(p.TTL.line, "publish.ttl", "%q has a fraction of a second; write whole seconds", p.TTL.text)
 	}
 	l.cfg.Check = Check{
-		Every:     l.duration("check.every", c.Every, time.Hour, time.Second, 7*day, `"1s" to "168h"`),
+		Every:     l.duration("check.every", c.Every, day, time.Second, 7*day, `"1s" to "168h"`),
 		HTTPSPort: l.port("check.https_port", c.HTTPSPort, 443),
 		SMTPPort:  l.port("check.smtp_port", c.SMTPPort, 25),
 		CAFile:    l.caFile("check.ca_file", c.CAFile),
@@ -63,6 +63,10 @@ func (l *loader) mxsets() {
 			set.Policy.MaxAge = l.maxAge(table+".max_age", t.MaxAge)
 		} else {
 			l.problem(t.Line, table+".max_age", `missing; write max_age = "2w", or "1d" to begin with`)
+		}
+		set.Rollout = l.duration(table+".rollout", t.Rollout, 0, time.Second, 365*day, `"1s" to "52w"`)
+		if set.Rollout > 0 && set.Policy.Mode != "" && set.Policy.Mode != policygen.Enforce {
+			l.problem(t.Rollout.line, table+".rollout", "is the way to mode enforce, and mode is %q; leave one out", set.Policy.Mode)
 		}
 		// What is wrong with a part is said by now, in better words. What is left is the whole.
 		if p := set.Policy; p.Mode != "" && p.MaxAge > 0 && len(p.MX) == len(t.MX.items) && len(p.MX) > 0 {
@@ -205,16 +209,16 @@ func (l *loader) setWay(name string) way {
 		w.publish = l.publish(table+".publish", t.Publish)
 	}
 	if !t.Domains.given() && !t.DomainsFile.given() {
-		if w.publish == publishAlias {
+		if inAliasZone(w.publish) {
 			l.ownAccount(table, t.Account)
 		}
 		return w
 	}
 	if !t.Publish.given() {
-		l.problem(t.Line, table+".publish", `missing; its listed domains need publish = "zone" or publish = "alias"`)
+		l.problem(t.Line, table+".publish", `missing; its listed domains need publish = %s`, allWays)
 	}
 	switch {
-	case w.publish == publishAlias:
+	case inAliasZone(w.publish):
 		l.ownAccount(table, t.Account)
 	case w.publish == publishZone && !t.Account.given():
 		l.problem(t.Line, table+".account", `missing; publish = "zone" needs the account that holds the zones, account = "%s"`,
@@ -226,9 +230,7 @@ func (l *loader) setWay(name string) way {
 // listed returns the domains that an MX set lists.
 func (l *loader) listed(name string, w way) []declared {
 	t, table := l.doc.MXSets[name], tableKey("mxset", name)
-	if w.publish == publishAlias {
-		w.account = l.cfg.Alias.Account
-	}
+	w.account = l.holder(w)
 	var all []declared
 	inline := &source{file: l.file, key: table + ".domains", set: name, way: w}
 	for _, item := range t.Domains.items {
@@ -305,41 +307,59 @@ func (l *loader) domainWay(t domainTable, set way) way {
 	if t.Publish.given() {
 		w.publish = l.publish("domain.publish", t.Publish)
 	} else if set.publish == "" && !l.doc.MXSets[t.MXSet.v].Publish.given() {
-		l.problem(t.Line, "domain.publish", `missing; write publish = "zone" or publish = "alias", here or in the MX set`)
+		l.problem(t.Line, "domain.publish", `missing; write publish = %s, here or in the MX set`, allWays)
 	}
 	switch {
-	case w.publish == publishAlias:
+	case inAliasZone(w.publish):
 		l.ownAccount("domain", t.Account)
-		w.account = l.cfg.Alias.Account
+	case w.publish == publishManual && t.Account.given():
+		l.problem(t.Account.line, "domain.account", `publish = "manual" writes nothing, so it has no account; leave it out`)
 	case t.Account.given():
 		w.account = l.account("domain.account", t.Account)
 	case w.publish == publishZone && !l.doc.MXSets[t.MXSet.v].Account.given():
 		l.problem(t.Line, "domain.account", `missing; publish = "zone" needs the account that holds the zone, account = "%s"`,
 			l.anyAccount())
 	}
+	w.account = l.holder(w)
 	return w
+}
+
+// holder is the account that holds the records of a way.
+func (l *loader) holder(w way) string {
+	switch {
+	case inAliasZone(w.publish):
+		return l.cfg.Alias.Account
+	case w.publish == publishManual:
+		return ""
+	}
+	return w.account
 }
 
 // The values of publish, as package store has them.
 const (
-	publishZone  = "zone"
-	publishAlias = "alias"
+	publishZone   = "zone"
+	publishAlias  = "alias"
+	publishShared = "shared"
+	publishManual = "manual"
+
+	allWays = `"zone", "alias", "shared" or "manual"`
 )
+
+// inAliasZone says whether a record lies in the alias zone.
+func inAliasZone(publish string) bool { return publish == publishAlias || publish == publishShared }
 
 // publish returns a value of publish that can be had, or "" after a problem.
 func (l *loader) publish(key string, t text) string {
 	switch t.v {
-	case publishZone:
+	case publishZone, publishManual:
 		return t.v
-	case publishAlias:
+	case publishAlias, publishShared:
 		if l.doc.Alias.Line == 0 {
-			l.problem(t.line, key, `"alias" needs a table [alias] with zone and account`)
+			l.problem(t.line, key, `%q needs a table [alias] with zone and account`, t.v)
 		}
 		return t.v
-	case "shared", "manual":
-		l.problem(t.line, key, `%q is not available yet; write "zone" or "alias"`, t.v)
 	default:
-		l.problem(t.line, key, `%q is no way to publish; write "zone" or "alias"`, t.v)
+		l.problem(t.line, key, "%q is no way to publish; write "+allWays, t.v)
 	}
 	return ""
 }

@@ -296,11 +296,11 @@ func accountEdits() []edit {
 	return []edit{
 		{
 			"no provider", `provider = "cloudflare"`, ``,
-			`stspub.toml:5: account.main.provider: missing; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "rfc2136", "route53"`,
+			`stspub.toml:5: account.main.provider: missing; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136", "route53"`,
 		},
 		{
 			"unknown provider", `"cloudflare"`, `"godaddy"`,
-			`stspub.toml:6: account.main.provider: "godaddy" is no provider; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "rfc2136", "route53"`,
+			`stspub.toml:6: account.main.provider: "godaddy" is no provider; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136", "route53"`,
 		},
 		{
 			"key of another provider", `provider = "cloudflare"`, "provider = 'cloudflare'\nserver = '192.0.2.1'",
@@ -351,13 +351,34 @@ func accountEdits() []edit {
 			`stspub.toml:21: account.b.key_env: the secret is not base64; write the secret of the TSIG key alone, as it stands behind the word secret in the server's configuration`,
 		},
 		{
+			"bare account at PowerDNS", "", "[account.b]\nprovider = 'powerdns'\n",
+			`stspub.toml:17: account.b.server: missing; write the URL of the server's API, server = "http://127.0.0.1:8081"
+stspub.toml:17: account.b.api_key_file: missing; write api_key_file = "/run/secrets/powerdns" or api_key_env = "POWERDNS_API_KEY"`,
+		},
+		{
+			"bad server of PowerDNS", "", "[account.b]\nprovider = 'powerdns'\nserver = '127.0.0.1:8081'\napi_key_env = 'TOKEN'\n",
+			`stspub.toml:19: account.b.server: is no URL; write one like "https://api.example.com/path"`,
+		},
+		{
+			"no web server", "", "[account.b]\nprovider = 'powerdns'\nserver = 'ftp://127.0.0.1'\napi_key_env = 'TOKEN'\n",
+			`stspub.toml:19: account.b.server: "ftp://127.0.0.1" is no URL of a web server; write one like "http://127.0.0.1:8081"`,
+		},
+		{
+			"bad server id", "", "[account.b]\nprovider = 'powerdns'\nserver = 'http://127.0.0.1'\napi_key_env = 'TOKEN'\nserver_id = 'a/b'\n",
+			`stspub.toml:21: account.b.server_id: "a/b" is no id of a server; leave it out for "localhost"`,
+		},
+		{
+			"TSIG key for PowerDNS", "", "[account.b]\nprovider = 'powerdns'\nserver = 'http://127.0.0.1'\napi_key_env = 'TOKEN'\nkey_name = 'k'\n",
+			`stspub.toml:21: account.b.key_name: provider "powerdns" has no such key; leave it out`,
+		},
+		{
 			"alias without zone and account", "", "[alias]\n",
 			`stspub.toml:17: alias.zone: missing; write the zone for the records of publish = "alias", zone = "alias.example.com"
 stspub.toml:17: alias.account: missing; write the account that holds the zone, account = "main"`,
 		},
 		{
 			"alias zone too long", "", "[alias]\naccount = 'main'\nzone = '" + longZone + "'\n",
-			`stspub.toml:19: alias.zone: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaa.example.com" is too long; records below it would have names of 254 octets, and 253 is the most`,
+			`stspub.toml:19: alias.zone: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaa.example.com" is too long; records below it would have names of 257 octets, and 253 is the most`,
 		},
 		{
 			"alias zone in U-labels", "", "[alias]\naccount = 'main'\nzone = 'bücher.example'\n",
@@ -370,7 +391,7 @@ stspub.toml:17: alias.account: missing; write the account that holds the zone, a
 	}
 }
 
-// longZone has 217 octets, one too many below aliasPrefix and the label of a domain.
+// longZone has 217 octets, four too many below sharedPrefix, the name of the MX set and the label of a domain.
 const longZone = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa." +
 	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa." +
 	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa." +
@@ -540,7 +561,7 @@ func listEdits() []edit {
 	return []edit{
 		{
 			"list without a way", maxAge, "max_age = '2w'\ndomains = ['example.com']",
-			`stspub.toml:8: mxset.eu.publish: missing; its listed domains need publish = "zone" or publish = "alias"`,
+			`stspub.toml:8: mxset.eu.publish: missing; its listed domains need publish = "zone", "alias", "shared" or "manual"`,
 		},
 		{
 			"list without an account", maxAge, "max_age = '2w'\npublish = 'zone'\ndomains = ['example.com']",
@@ -603,8 +624,12 @@ stspub.toml:16: domain.name: "example.org" is declared twice, first in wrong:3; 
 			`stspub.toml:12: mxset.eu.account: "other" has no table [account.NAME]; there are: main`,
 		},
 		{
-			"way of an MX set to come", maxAge, "max_age = '2w'\npublish = 'shared'",
-			`stspub.toml:12: mxset.eu.publish: "shared" is not available yet; write "zone" or "alias"`,
+			"shared without an alias zone", maxAge, "max_age = '2w'\npublish = 'shared'",
+			`stspub.toml:12: mxset.eu.publish: "shared" needs a table [alias] with zone and account`,
+		},
+		{
+			"roll-out of a mode that has none", `mode = "enforce"`, "mode = 'testing'\nrollout = '2w'",
+			`stspub.toml:11: mxset.eu.rollout: is the way to mode enforce, and mode is "testing"; leave one out`,
 		},
 	}
 }
@@ -639,19 +664,19 @@ func domainEdits() []edit {
 		},
 		{
 			"no way", `publish = "zone"`, ``,
-			`stspub.toml:12: domain.publish: missing; write publish = "zone" or publish = "alias", here or in the MX set`,
+			`stspub.toml:12: domain.publish: missing; write publish = "zone", "alias", "shared" or "manual", here or in the MX set`,
 		},
 		{
 			"unknown way", `publish = "zone"`, `publish = "cname"`,
-			`stspub.toml:15: domain.publish: "cname" is no way to publish; write "zone" or "alias"`,
+			`stspub.toml:15: domain.publish: "cname" is no way to publish; write "zone", "alias", "shared" or "manual"`,
 		},
 		{
-			"shared", `publish = "zone"`, `publish = "shared"`,
-			`stspub.toml:15: domain.publish: "shared" is not available yet; write "zone" or "alias"`,
+			"shared without an alias zone", "publish = \"zone\"\naccount = \"main\"", "publish = 'shared'",
+			`stspub.toml:15: domain.publish: "shared" needs a table [alias] with zone and account`,
 		},
 		{
-			"manual", `publish = "zone"`, `publish = "manual"`,
-			`stspub.toml:15: domain.publish: "manual" is not available yet; write "zone" or "alias"`,
+			"manual with an account", `publish = "zone"`, `publish = "manual"`,
+			`stspub.toml:16: domain.account: publish = "manual" writes nothing, so it has no account; leave it out`,
 		},
 		{
 			"no account", `account = "main"`, ``,
@@ -685,7 +710,7 @@ stspub.toml:3: mxset.eu.max_age: missing; write max_age = "2w", or "1d" to begin
 stspub.toml:4: mxset.eu.mode: is an integer, want a string: mode = "value"
 stspub.toml:7: mxset.eu.mx: "-": has the label "-"; a label neither begins nor ends with a hyphen
 stspub.toml:9: domain.mxset: missing; write the name of an MX set, mxset = "eu"
-stspub.toml:9: domain.publish: missing; write publish = "zone" or publish = "alias", here or in the MX set
+stspub.toml:9: domain.publish: missing; write publish = "zone", "alias", "shared" or "manual", here or in the MX set
 stspub.toml:12: store.url: is an integer, want a string: url = "value"
 stspub.toml:14: domain.name: is an integer, want a string: name = "value"
 stspub.toml:15: domain.mxset: "us" has no table [mxset.NAME]; there are: eu

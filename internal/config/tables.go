@@ -63,6 +63,10 @@ type accountTable struct {
 	KeyFile      text `toml:"key_file"`
 	KeyEnv       text `toml:"key_env"`
 
+	APIKeyFile text `toml:"api_key_file"`
+	APIKeyEnv  text `toml:"api_key_env"`
+	ServerID   text `toml:"server_id"`
+
 	AccessKeyID         text `toml:"access_key_id"`
 	SecretAccessKeyFile text `toml:"secret_access_key_file"`
 	SecretAccessKeyEnv  text `toml:"secret_access_key_env"`
@@ -112,6 +116,7 @@ type mxsetTable struct {
 	MX          list `toml:"mx"`
 	Mode        text `toml:"mode"`
 	MaxAge      span `toml:"max_age"`
+	Rollout     span `toml:"rollout"`
 	Domains     list `toml:"domains"`
 	DomainsFile text `toml:"domains_file"`
 	Publish     text `toml:"publish"`

@@ -46,7 +46,7 @@ settle = "5s"                  # laboratory: 5m is the default
 ttl = "60s"
 
 [check]
-every = "10s"                  # laboratory: 1h is the default
+every = "10s"                  # laboratory: 24h is the default
 https_port = {https_port}             # laboratory
 smtp_port = {smtp_port}             # laboratory
 ca_file = "ca.pem"             # laboratory
@@ -68,7 +68,7 @@ account = "lab"
 [[domain]]
 name = "two.test"
 mxset = "main"
-publish = "alias"
+publish = "shared"
 
 [[domain]]
 name = "three.test"

@@ -62,7 +62,7 @@ type dev struct {
 	mu     sync.Mutex // guards the fields below, and Out
 	unseen error      // of writing to Out: nobody is left to be shown anything
 	zones  map[string]bool
-	wanted map[policygen.Name]bool // the domains of the configuration file
+	wanted map[policygen.Name]string // the domains of the configuration file, and where their records are
 }
 
 // Run serves until ctx ends, or until writing to Out fails, which is how a closed terminal shows: that is an error.
@@ -210,10 +210,12 @@ func (d *dev) takeDomains() (*config.Config, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.wanted = make(map[policygen.Name]bool)
+	d.wanted = make(map[policygen.Name]string)
 	for _, domain := range conf.Domains {
 		name := string(domain.Name)
-		d.wanted[domain.Name] = true
+		d.wanted[domain.Name] = publish.RecordName(conf.Alias.Zone, store.Domain{
+			Name: domain.Name, Tenant: publish.Tenant, MXSet: domain.MXSet, Publish: domain.Publish,
+		})
 		if d.zones[name] {
 			continue
 		}
@@ -235,9 +237,11 @@ func (d *dev) onStep(name policygen.Name, step, message string) {
 	}
 }
 
-// beCustomer sets the CNAME that the owner of an alias domain is asked for.
+// beCustomer sets the CNAME that the owner of a domain is asked for.
 func (d *dev) beCustomer(name policygen.Name) {
-	target := name.Label() + ".d.default." + aliasZone + "."
+	d.mu.Lock()
+	target := d.wanted[name] + "."
+	d.mu.Unlock()
 	if slices.Contains(d.dns.Values(name.RecordName(), "CNAME"), target) {
 		return
 	}

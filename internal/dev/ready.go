@@ -44,7 +44,7 @@ func (d *dev) look(ctx context.Context, client *httpd.Client) (live []policygen.
 	wanted := d.wanted // replaced as a whole, never changed
 	d.mu.Unlock()
 	err := client.Domains(ctx, false, func(s publish.Status) error {
-		if !wanted[s.Name] {
+		if _, ours := wanted[s.Name]; !ours {
 			return nil
 		}
 		if s.Step == publish.StepLive {

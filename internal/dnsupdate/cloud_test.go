@@ -39,7 +39,10 @@ func cloudPlace(t *testing.T, name string) (*labtest.Cloud, *place) {
 			c.Put(name, typ, v)
 		}
 	}
-	p := &place{config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes, alone: name != "route53"}
+	p := &place{
+		config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes, alone: name != "route53", wire: &wire{},
+		spoil: func(a *config.Account) { a.Secret, a.APIToken = "wrong-wrong-wrong", "wrong-wrong-wrong" },
+	}
 	if name == "desec" {
 		p.minTTL = time.Hour
 	}
@@ -154,7 +157,7 @@ func TestCloudMessages(t *testing.T) {
 		says(t, p.fails(t, err, dnsupdate.KindNoZone), strings.ReplaceAll(prefix, "example.org", "example.net")+want.zone)
 
 		wrong := *p
-		wrong.config.Secret, wrong.config.APIToken = "wrong-wrong-wrong", "wrong-wrong-wrong"
+		wrong.spoil(&wrong.config)
 		err = wrong.open(t, dnsupdate.Options{}).Apply(t.Context(), rotate)
 		says(t, wrong.fails(t, err, dnsupdate.KindAuth), prefix+want.secret)
 		a := p.open(t, dnsupdate.Options{})

@@ -92,6 +92,10 @@ func adviceOf(provider string, kind Kind, zone string) string {
 		return "give the API key the permission to change TXT records of this zone, or replace it"
 	case "route53/no_zone", "desec/no_zone", "cloudns/no_zone", "ovh/no_zone", "mythicbeasts/no_zone":
 		return "add the zone to the provider's account, or give the credentials access to it"
+	case "powerdns/auth":
+		return "compare the API key with api-key in the server's configuration, and webserver-allow-from"
+	case "powerdns/no_zone":
+		return "add the zone to the server, and compare server and server_id"
 	case "rfc2136/auth":
 		return "compare key_name, key_algorithm and key with the server's, and the clocks"
 	case "rfc2136/no_zone":

@@ -40,6 +40,7 @@ type ovh struct {
 
 func newOVH(a config.Account, g *guard, rt http.RoundTripper) (*ovh, error) {
 	g.limit = rate.NewLimiter(ovhRate, ovhBurst)
+	g.perChange = 6 // a list and a record, the change, both again, the refresh
 	if a.KeyID == "" || a.Secret == "" || a.ConsumerKey == "" {
 		return nil, errors.New("no credentials: set application_key, application_secret_file and consumer_key_file")
 	}

@@ -36,6 +36,7 @@ type route53 struct {
 
 func newRoute53(a config.Account, g *guard, rt http.RoundTripper) (*cloud, error) {
 	g.limit = rate.NewLimiter(route53Rate, route53Burst)
+	g.perChange = 2 // a look, the batch
 	if a.KeyID == "" || a.Secret == "" {
 		return nil, errors.New("no access key: set access_key_id, and secret_access_key_file or secret_access_key_env")
 	}

@@ -33,6 +33,10 @@ type Manager interface {
 	Faults() map[string]string
 	// Adopt allows the foreign record of a domain to be replaced, or returns store.ErrNotFound.
 	Adopt(ctx context.Context, name policygen.Name) error
+	// Promote ends the roll-out of a domain, or with testing takes it back to mode testing.
+	Promote(ctx context.Context, name policygen.Name, testing bool) error
+	// Expel ends the drain of a domain now.
+	Expel(ctx context.Context, name policygen.Name) error
 	// Reload reads the configuration again and declares it; force lets through what is refused otherwise. When it
 	// changed nothing because the configuration is broken or refused, the error wraps publish.ErrRefused and is shown
 	// to the operator.
@@ -80,6 +84,8 @@ func NewHealth(cfg HealthConfig) *Server {
 //	                                   with "Accept: application/x-ndjson"
 //	GET  /v1/domains/NAME              one domain, with history
 //	POST /v1/domains/NAME/adopt        204
+//	POST /v1/domains/NAME/promote[?testing=1]   204
+//	POST /v1/domains/NAME/expel                 204
 //	GET  /v1/faults                    faults of the service as a whole, by subject
 //	POST /v1/reload[?force=1]          what was changed
 //
@@ -92,6 +98,8 @@ func NewAdmin(cfg AdminConfig) *Server {
 	r.Get("/v1/domains", a.handle(a.domains))
 	r.Get("/v1/domains/{name}", a.handle(a.domain))
 	r.Post("/v1/domains/{name}/adopt", a.handle(a.adopt))
+	r.Post("/v1/domains/{name}/promote", a.handle(a.promote))
+	r.Post("/v1/domains/{name}/expel", a.handle(a.expel))
 	r.Get("/v1/faults", a.handle(a.faults))
 	r.Post("/v1/reload", a.handle(a.reload))
 
@@ -220,11 +228,28 @@ func (a *admin) domain(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *admin) adopt(w http.ResponseWriter, r *http.Request) error {
+	return a.act(w, r, a.manager.Adopt)
+}
+
+func (a *admin) promote(w http.ResponseWriter, r *http.Request) error {
+	testing, err := flag(r, "testing")
+	if err != nil {
+		return err
+	}
+	return a.act(w, r, func(ctx context.Context, name policygen.Name) error { return a.manager.Promote(ctx, name, testing) })
+}
+
+func (a *admin) expel(w http.ResponseWriter, r *http.Request) error {
+	return a.act(w, r, a.manager.Expel)
+}
+
+// act does something with the domain of the path.
+func (a *admin) act(w http.ResponseWriter, r *http.Request, do func(context.Context, policygen.Name) error) error {
 	name, err := pathName(r)
 	if err != nil {
 		return err
 	}
-	if err := a.manager.Adopt(r.Context(), name); err != nil {
+	if err := do(r.Context(), name); err != nil {
 		return refusal(notFound(name, err))
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -255,6 +280,9 @@ func pathName(r *http.Request) (policygen.Name, error) {
 		if raw, err = url.PathUnescape(raw); err != nil {
 			return "", &Problem{Status: http.StatusBadRequest, Detail: err.Error()}
 		}
+	}
+	if strings.HasPrefix(raw, "*.") {
+		return policygen.Name(strings.ToLower(raw)), nil // a shared record
 	}
 	name, err := policygen.ParseName(raw)
 	if err != nil {

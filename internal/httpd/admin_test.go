@@ -28,6 +28,7 @@ type fakeManager struct {
 	eachErr  error // returned by EachStatus at the end
 	doErr    error // returned by Adopt and Reload
 	adopted  policygen.Name
+	acts     []string // "promote NAME", "demote NAME", "expel NAME"
 	reloads  int
 	reported publish.ReloadReport
 	faults   map[string]string
@@ -67,6 +68,25 @@ func (m *fakeManager) Faults() map[string]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.faults)
+}
+
+func (m *fakeManager) act(ctx context.Context, what string, name policygen.Name) error {
+	if _, err := m.Status(ctx, name); err != nil {
+		return err
+	}
+	m.with(func(m *fakeManager) { m.acts = append(m.acts, what+" "+string(name)) })
+	return m.doErr
+}
+
+func (m *fakeManager) Promote(ctx context.Context, name policygen.Name, testing bool) error {
+	if testing {
+		return m.act(ctx, "demote", name)
+	}
+	return m.act(ctx, "promote", name)
+}
+
+func (m *fakeManager) Expel(ctx context.Context, name policygen.Name) error {
+	return m.act(ctx, "expel", name)
 }
 
 func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {

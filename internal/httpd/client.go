@@ -91,9 +91,23 @@ func (c *Client) Faults(ctx context.Context) (map[string]string, error) {
 }
 
 // Adopt allows a domain's foreign record to be replaced.
-func (c *Client) Adopt(ctx context.Context, name string) error {
-	if err := c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/adopt", nil); err != nil {
-		return fmt.Errorf("adopt domain: %w", err)
+func (c *Client) Adopt(ctx context.Context, name string) error { return c.act(ctx, "adopt", name, "") }
+
+// Promote ends a domain's roll-out; with testing it goes back to mode testing.
+func (c *Client) Promote(ctx context.Context, name string, testing bool) error {
+	if testing {
+		return c.act(ctx, "promote", name, "?testing=1")
+	}
+	return c.act(ctx, "promote", name, "")
+}
+
+// Expel ends a domain's drain now.
+func (c *Client) Expel(ctx context.Context, name string) error { return c.act(ctx, "expel", name, "") }
+
+// act has something done with a domain.
+func (c *Client) act(ctx context.Context, what, name, query string) error {
+	if err := c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/"+what+query, nil); err != nil {
+		return fmt.Errorf("%s domain: %w", what, err)
 	}
 	return nil
 }

@@ -123,6 +123,18 @@ func NewID(now time.Time, random io.Reader) (string, error) {
 	return now.Format(idTimeLayout) + hex.EncodeToString(b[:]), nil
 }
 
+// IDTime returns when an id of [NewID] was made, in whole seconds; for any other it is the zero time.
+func IDTime(id string) time.Time {
+	if len(id) < len(idTimeLayout) {
+		return time.Time{}
+	}
+	t, err := time.Parse(idTimeLayout, id[:len(idTimeLayout)])
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
 // whiteSpace is WSP of RFC 5234.
 const whiteSpace = " \t"
 

@@ -14,10 +14,17 @@ type Want struct {
 	Drain     bool
 	Adopt     bool // a foreign STSv1 record may be replaced
 	Alias     bool // the record lies in our alias zone, and the customer's _mta-sts is a CNAME to it
+	Manual    bool // the customer writes the record
+	Wildcard  bool // this is a shared record, not a domain
 	Announced bool // a record of ours may stand in DNS
 	Stale     bool // State.Intended was committed by an earlier process
 	Restored  bool // the store was found to be an old copy since the domain came: senders may hold what it does not know
 	Record    string
+
+	Shared   *Shared       // the shared record of the domain's MX set; nil: it has none
+	Attached int           // domains that a shared record serves
+	Waiting  int           // domains that could be attached to a shared record if its id were newer
+	Rollout  time.Duration // Policy is in mode testing for so long before it is promoted; zero: it is what it is to be
 
 	Settle  time.Duration // after a changed body was seen live
 	TTL     time.Duration // of the record
@@ -26,6 +33,16 @@ type Want struct {
 
 	HoldStart string // why no drain may begin; empty: it may
 	HoldEnd   string // why nothing may be deleted; empty: it may. Alone it passes by itself.
+}
+
+// Shared is what a domain has to know of the shared record of its MX set.
+type Shared struct {
+	Text  string    // what all that are attached serve
+	Next  string    // what they are to serve; another than Text while that publication has not begun
+	ID    string    // as verified; empty: none yet
+	Clean bool      // ID stands for Text
+	Made  time.Time // when ID was made
+	Home  bool      // the domain's own record lies below it
 }
 
 // Seen is what was looked at in this pass. A nil part was not looked at.
@@ -37,6 +54,7 @@ type Seen struct {
 	TXT        *TXT
 	MX         *MX
 	Delegation *Delegation
+	Ready      *Ready
 }
 
 // Prior is what stood in DNS when the domain came.
@@ -78,6 +96,10 @@ type TXT struct {
 	Zone    string
 	Servers []Server
 	Ours    []string // those STSv1 values seen whose id was ever intended here
+	// Shared are the values that the shared record makes up at this name. They are not in Servers.
+	Shared []string
+	// Bare says that a server answers neither an STSv1 record nor the shared one, but another TXT: a tombstone.
+	Bare bool
 }
 
 // Server is the answer of one authoritative server.
@@ -108,6 +130,7 @@ const (
 	LookTXT
 	LookMX
 	LookDelegation
+	LookReady // for the policy in mode enforce
 )
 
 // Effect is something to be done in the world.

@@ -87,9 +87,7 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 	kept := *conf
 	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
 	old := r.settings.Load()
-	next := &settings{
-		conf: &kept, accounts: make(map[string]dnsupdate.Account), mxsets: make(map[string]policygen.Policy),
-	}
+	next := &settings{conf: &kept, accounts: make(map[string]dnsupdate.Account)}
 	d := store.Declaration{Owner: store.OwnerFile}
 	var errs []error
 	for name, a := range conf.Accounts {
@@ -102,19 +100,26 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 		next.accounts[name] = account
 	}
 	for name, m := range conf.MXSets {
-		next.mxsets[name] = m.Policy
-		d.MXSets = append(d.MXSets, store.MXSet{Tenant: tenant, Name: name, Policy: m.Policy})
+		d.MXSets = append(d.MXSets, store.MXSet{Tenant: Tenant, Name: name, Policy: m.Policy})
 	}
+	shared := make(map[string]bool)
 	for _, c := range conf.Domains {
+		if c.Publish == store.PublishShared && !shared[c.MXSet] {
+			shared[c.MXSet] = true
+			d.Domains = append(d.Domains, store.Domain{
+				Name: policygen.Name(sharedName(Tenant, c.MXSet, conf.Alias.Zone)), Tenant: Tenant, MXSet: c.MXSet,
+				Publish: store.PublishWildcard, Account: c.Account, Owner: store.OwnerFile,
+			})
+		}
 		d.Domains = append(d.Domains, store.Domain{
-			Name: c.Name, Tenant: tenant, MXSet: c.MXSet, Publish: c.Publish, Account: c.Account, Owner: store.OwnerFile, Adopt: c.Adopt,
+			Name: c.Name, Tenant: Tenant, MXSet: c.MXSet, Publish: c.Publish, Account: c.Account, Owner: store.OwnerFile, Adopt: c.Adopt,
 		})
 	}
 	return d, next, errors.Join(errs...)
 }
 
-// tenant is the only one, for now.
-const tenant = "default"
+// Tenant is the only one, for now.
+const Tenant = "default"
 
 // massRemoval is how many removals at once are taken for a mistake: more than ten, and more than one in a hundred.
 func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) }
@@ -134,6 +139,9 @@ func refusals(ctx context.Context, st store.Store, conf *config.Config, force bo
 	owned, removed := 0, []string{}
 	var errs []error
 	err := st.EachDomain(ctx, func(have store.Domain) error {
+		if have.Publish == store.PublishWildcard {
+			return nil // it stays as long as a domain needs it
+		}
 		w, found := wanted[have.Name]
 		leaves := have.Owner == store.OwnerFile && have.Removed.IsZero() && !found
 		if have.Owner == store.OwnerFile && have.Removed.IsZero() {
@@ -167,7 +175,7 @@ func misplaced(conf *config.Config, have store.Domain, want config.Domain, found
 		draining += " until " + have.State.Horizon.UTC().Format(time.DateTime+" MST")
 	}
 	switch _, known := conf.Accounts[have.Account]; {
-	case !found && !known:
+	case !found && !known && have.Account != "":
 		return fmt.Errorf("account.%s: account is needed for the record of %s until that is gone (%s); put it back",
 			have.Account, have.Name, draining)
 	case !found:
@@ -175,7 +183,7 @@ func misplaced(conf *config.Config, have store.Domain, want config.Domain, found
 	case want.Publish != have.Publish:
 		return fmt.Errorf("domain %s: publish cannot change from %q to %q while its record is at %s; remove the domain, and add it "+
 			"again when it has drained", have.Name, have.Publish, want.Publish, have.State.Record)
-	case have.Publish == store.PublishAlias && !strings.HasSuffix(have.State.Record, "."+conf.Alias.Zone):
+	case (have.Publish == store.PublishAlias || have.Publish == store.PublishShared) && !strings.HasSuffix(have.State.Record, "."+conf.Alias.Zone):
 		return fmt.Errorf("alias.zone: %q is not the zone of the record %s that %s uses; customers' CNAMEs lead there; put it back",
 			conf.Alias.Zone, have.State.Record, have.Name)
 	}
@@ -217,7 +225,7 @@ func (r *Reconciler) force(ctx context.Context, d store.Declaration, removals in
 
 // policyOf is the text that the configuration wants for a domain.
 func (r *Reconciler) policyOf(d store.Domain) string {
-	policy, ok := r.settings.Load().mxsets[d.MXSet]
+	policy, _, ok := r.settings.Load().policy(d)
 	if !d.Removed.IsZero() || !ok {
 		return d.State.Served
 	}

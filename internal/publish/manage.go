@@ -92,7 +92,8 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 		Name: d.Name, Tenant: d.Tenant, MXSet: d.MXSet, Publish: d.Publish, Account: d.Account, Owner: d.Owner,
 		Step: d.State.Step, Reason: d.State.Reason, Fault: d.State.Fault, Since: d.State.Since,
 		Due: d.Due, Checked: d.State.Checked, Draining: !d.Removed.IsZero(), Horizon: d.State.Horizon,
-		Policy: d.State.Served, ID: d.State.ID, Intended: d.State.Intended, Record: recordName(set.conf.Alias.Zone, d),
+		Findings: d.State.Findings, Detached: d.State.Detached, Stage: stageOf(set, d),
+		Policy: d.State.Served, ID: d.State.ID, Intended: d.State.Intended, Record: RecordName(set.conf.Alias.Zone, d),
 	}
 	if u := d.Name.Unicode(); u != string(d.Name) {
 		s.Unicode = u
@@ -112,17 +113,69 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	return s
 }
 
+// stageOf says where a domain is in its roll-out.
+func stageOf(set *settings, d store.Domain) string {
+	switch _, rollout, _ := set.policy(d); {
+	case !d.Removed.IsZero():
+		return ""
+	case d.State.Pinned:
+		return "testing, by hand"
+	case rollout == 0:
+		return ""
+	case d.State.Staged.IsZero():
+		return "testing, for " + rollout.String() + " from when it is live"
+	default:
+		return "testing until " + d.State.Staged.Add(rollout).UTC().Format(time.DateTime+" MST")
+	}
+}
+
+// Promote ends the roll-out of a domain by hand; with testing it goes back to mode testing until it is promoted by hand.
+// A policy that would strand mail is held all the same.
+func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing bool) error {
+	d, err := r.cfg.Store.Domain(ctx, name)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if set := r.settings.Load().conf.MXSets[d.MXSet]; set.Policy.Mode != policygen.Enforce || !d.Removed.IsZero() {
+		return fmt.Errorf("%w: %s has no stage to leave: it is on its way out, or its MX set is not in mode enforce", ErrRefused, name)
+	}
+	return r.update(ctx, name, func(d *store.Domain) {
+		d.State.Pinned, d.State.Staged, d.State.Promoted = testing, time.Time{}, time.Time{}
+		if !testing {
+			d.State.Promoted = time.Now()
+		}
+	})
+}
+
+// Expel ends the drain of a domain now. Senders that hold its last policy go on refusing what that does not cover.
+func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
+	d, err := r.cfg.Store.Domain(ctx, name)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if d.Removed.IsZero() {
+		return fmt.Errorf("%w: %s is declared in the configuration; take it out there first, and reload", ErrRefused, name)
+	}
+	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })
+}
+
 // Records is what the customer of a domain puts into DNS, as zone-file lines. What must wait is a comment that says so.
 func Records(d store.Domain, hostname, aliasZone string) []string {
 	lines := []string{fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.PolicyHost(), hostname)}
 	if d.Name.PolicyHost() == hostname {
 		lines[0] = "; " + hostname + ". is this server's own name: its A and AAAA records stay"
 	}
-	record := recordName(aliasZone, d)
+	record := RecordName(aliasZone, d)
+	ready := d.State.ID != "" // the customer may set his CNAME
+	if d.Publish == store.PublishShared {
+		ready = d.State.Zone != "" && (d.State.ID != "" || d.State.Detached.IsZero())
+	}
 	switch {
-	case d.Publish != store.PublishAlias:
+	case d.Publish == store.PublishManual:
+		lines = append(lines, manualLine(d, record))
+	case d.Publish == store.PublishZone:
 		lines = append(lines, fmt.Sprintf("; %s. TXT is written by stspub, once the policy is live", record))
-	case d.State.ID == "":
+	case !ready:
 		lines = append(lines,
 			"; not yet: the next line only when `stspub domain show "+string(d.Name)+"` is at step delegation",
 			fmt.Sprintf("; %s. 300 IN CNAME %s.", d.Name.RecordName(), record))
@@ -133,6 +186,18 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 		lines = append([]string{"; the domain is leaving: keep these until it is gone from `stspub domain list`"}, lines...)
 	}
 	return lines
+}
+
+// manualLine is the TXT that the customer writes, or why there is none to write now.
+func manualLine(d store.Domain, record string) string {
+	id := d.State.Intended
+	if id == "" && !d.State.Dirty {
+		id = d.State.ID
+	}
+	if id == "" {
+		return fmt.Sprintf("; %s. TXT: not yet; its id is made once the policy is live", record)
+	}
+	return fmt.Sprintf("%s. 300 IN TXT %q", record, policygen.RecordText(id))
 }
 
 // noteForeign keeps the policy that somebody else serves for a domain before it is taken over: senders hold it for its
@@ -160,15 +225,15 @@ func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name) error
 }
 
 // countSteps counts the domains by step, at most once a minute.
-func (r *Reconciler) countSteps() (steps map[string]int, faulty int) {
+func (r *Reconciler) countSteps() (steps, codes map[string]int, faulty int) {
 	r.counting.Lock()
 	defer r.counting.Unlock()
 	if r.steps != nil && time.Since(r.counted) < time.Minute {
-		return r.steps, r.faulty
+		return r.steps, r.codes, r.faulty
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
-	steps = make(map[string]int)
+	steps, codes = make(map[string]int), make(map[string]int)
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
 		switch {
 		case !d.Removed.IsZero():
@@ -181,12 +246,15 @@ func (r *Reconciler) countSteps() (steps map[string]int, faulty int) {
 		if d.State.Fault {
 			faulty++
 		}
+		for _, f := range d.State.Findings {
+			codes[f.Code]++
+		}
 		return nil
 	})
 	if err == nil {
-		r.steps, r.faulty, r.counted = steps, faulty, time.Now()
+		r.steps, r.codes, r.faulty, r.counted = steps, codes, faulty, time.Now()
 	}
-	return r.steps, r.faulty
+	return r.steps, r.codes, r.faulty
 }
 
 // Collectors returns the metrics: records by step, and faults of the service as a whole.
@@ -204,6 +272,10 @@ func faultyDesc() *prometheus.Desc {
 	return prometheus.NewDesc("stspub_records_faulty", "Records with a fault, which needs a human.", nil, nil)
 }
 
+func findingsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("stspub_findings", "What is wrong with domains, by code.", []string{"code"}, nil)
+}
+
 func faultsDesc() *prometheus.Desc {
 	return prometheus.NewDesc("stspub_faults", "Faults of the service as a whole, by subject.", []string{"subject"}, nil)
 }
@@ -212,16 +284,20 @@ func faultsDesc() *prometheus.Desc {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- stepsDesc()
 	ch <- faultyDesc()
+	ch <- findingsDesc()
 	ch <- faultsDesc()
 }
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	r := (*Reconciler)(c)
-	steps, faulty := r.countSteps()
+	steps, codes, faulty := r.countSteps()
 	ch <- prometheus.MustNewConstMetric(faultyDesc(), prometheus.GaugeValue, float64(faulty))
 	for _, step := range slices.Sorted(maps.Keys(steps)) {
 		ch <- prometheus.MustNewConstMetric(stepsDesc(), prometheus.GaugeValue, float64(steps[step]), step)
+	}
+	for _, code := range slices.Sorted(maps.Keys(codes)) {
+		ch <- prometheus.MustNewConstMetric(findingsDesc(), prometheus.GaugeValue, float64(codes[code]), code)
 	}
 	for _, subject := range slices.Sorted(maps.Keys(r.Faults())) {
 		ch <- prometheus.MustNewConstMetric(faultsDesc(), prometheus.GaugeValue, 1, subject)

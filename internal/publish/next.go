@@ -21,6 +21,7 @@ const (
 	StepTXT        = "txt"        // the record is to be written
 	StepVerify     = "verify"     // it is written, and not at every authoritative server yet
 	StepDelegation = "delegation" // the customer's _mta-sts CNAME is missing
+	StepAttach     = "attach"     // its own record goes, and the shared one answers
 	StepLive       = "live"       // all is right
 	StepAway       = "away"       // the customer's DNS has pointed elsewhere for a week
 	StepDrain      = "drain"      // leaving: senders' cached policies run out
@@ -34,6 +35,8 @@ const (
 	awayAfter = 7 * 24 * time.Hour
 	// verifyFault is when a server that lags behind becomes a fault.
 	verifyFault = 10 * time.Minute
+	// byHandFault is when a record that its customer does not write becomes a fault.
+	byHandFault = 24 * time.Hour
 	// renewalFault is how long before its end a certificate that cannot be renewed is a fault.
 	renewalFault = 14 * 24 * time.Hour
 	// maxHandover caps how long caches are believed to hold a policy host's old place.
@@ -47,6 +50,7 @@ const (
 //   - delete before the horizon, or what was never written from here.
 func Next(w Want, s store.State, o Seen, now time.Time) Decision {
 	p := pass{w: w, s: s, o: o, now: now}
+	p.s.Findings = nil // what is still wrong is found again
 	if s.Step == "" && s.Served == "" {
 		if o.Prior == nil {
 			return look(LookPrior)
@@ -78,6 +82,9 @@ func (p *pass) wait(step, reason string, fault bool, after time.Duration) *Decis
 		p.s.Step, p.s.Since, p.s.Failures = step, p.now, 0
 	}
 	p.s.Reason, p.s.Fault = reason, fault
+	if fault && len(p.s.Findings) == 0 {
+		p.find(step, reason)
+	}
 	return &Decision{State: p.s, Wait: true, After: after}
 }
 
@@ -90,6 +97,9 @@ func (p *pass) serve() *Decision {
 
 func (p *pass) publish() Decision {
 	p.s.Horizon, p.s.Deleted = time.Time{}, time.Time{} // it may have drained before
+	if p.shares() && p.s.Detached.IsZero() {
+		return p.attached()
+	}
 	held := ""
 	if p.s.Forced != p.w.Policy {
 		p.s.Forced = ""
@@ -109,20 +119,29 @@ func (p *pass) publish() Decision {
 	if d := p.announce(); d != nil {
 		return *d
 	}
-	if p.w.Alias {
-		if p.o.Delegation == nil {
-			return look(LookDelegation)
-		}
-		if !p.o.Delegation.Ours {
-			// A CNAME that was there and went is a fault; one that is still to come is not.
-			return *p.wait(StepDelegation, p.o.Delegation.Reason, !p.s.Checked.IsZero(), 0)
-		}
+	if d := p.delegated(); d != nil {
+		return *d
 	}
 	p.s.Checked = p.now
 	if held != "" {
 		return *p.wait(StepMX, held, true, 0)
 	}
 	return *p.watch()
+}
+
+// delegated sees to it that the customer's _mta-sts leads to the record, where that is another's name.
+func (p *pass) delegated() *Decision {
+	switch {
+	case !p.w.Alias && !p.shares():
+		return nil
+	case p.o.Delegation == nil:
+		d := look(LookDelegation)
+		return &d
+	case !p.o.Delegation.Ours:
+		// A CNAME that was there and went is a fault; one that is still to come is not.
+		return p.wait(StepDelegation, p.o.Delegation.Reason, !p.s.Checked.IsZero(), 0)
+	}
+	return nil
 }
 
 // strands says why Want.Policy would make senders refuse the domain's mail; empty: it does not. RFC 8461, Section 5:
@@ -134,6 +153,9 @@ func (p *pass) strands() (string, *Decision) {
 	if p.o.MX == nil {
 		d := look(LookMX)
 		return "", &d
+	}
+	if !p.o.MX.Known && p.w.Wildcard {
+		return p.o.MX.Reason, nil
 	}
 	if !p.o.MX.Known {
 		return "held: the MX of " + string(p.w.Name) + " cannot be looked up (" + p.o.MX.Reason +
@@ -152,44 +174,64 @@ func (p *pass) watch() *Decision {
 	if p.s.Step == StepLive && p.now.Sub(p.s.Since) > p.s.OldTTL {
 		p.s.OldTTL = 0 // no cache holds what was replaced
 	}
+	if d := p.progress(); d != nil {
+		return d
+	}
+	if p.w.Wildcard {
+		return p.wait(StepLive, "", false, 0)
+	}
 	if enforced(p.s.Served) {
 		if p.o.MX == nil {
 			d := look(LookMX)
 			return &d
 		}
 		if len(p.o.MX.Uncovered) > 0 {
-			return p.wait(StepLive, fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
-				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name), true, 0)
+			p.find("mx-uncovered", fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
+				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name))
 		}
 	}
 	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
-		return p.wait(StepLive, fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
-			int(c.NotAfter.Sub(p.now).Hours()/24), c.Problem), true, 0)
+		p.find("renewal", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
+			int(c.NotAfter.Sub(p.now).Hours()/24), c.Problem))
 	}
-	for _, s := range p.o.TXT.Servers {
-		if s.Others > 0 {
-			return p.wait(StepLive, fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
-				"remove it", p.s.Record), true, 0)
-		}
+	if slices.ContainsFunc(p.o.TXT.Servers, func(s Server) bool { return s.Others > 0 }) {
+		p.find("stranger", fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
+			"remove it", p.w.Record))
+	}
+	if len(p.s.Findings) > 0 {
+		return p.wait(StepLive, p.s.Findings[0].Text, true, 0)
 	}
 	return p.wait(StepLive, "", false, 0)
+}
+
+// find notes something that a human has to mend.
+func (p *pass) find(code, text string) {
+	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Fault: true, Since: p.now, Text: text})
 }
 
 // announce brings State.Served before the senders: dns, cert, body, settle, txt, verify. It returns nil when a
 // verified id stands for what is served.
 func (p *pass) announce() *Decision {
+	if d := p.hosted(); d != nil {
+		return d
+	}
+	return p.record()
+}
+
+// hosted looks at everything up to the name where the record is. It returns nil when all of that is right.
+func (p *pass) hosted() *Decision {
 	var d Decision
 	if p.o.Host != nil && p.o.Host.Ours {
 		p.arrive()
 	}
 	switch {
-	case p.o.Host == nil:
+	case p.o.Host == nil && !p.w.Wildcard:
 		d = look(LookHost)
-	case !p.o.Host.Ours:
+	case !p.w.Wildcard && !p.o.Host.Ours:
 		return p.elsewhere()
-	case p.o.Cert == nil:
+	case p.o.Cert == nil && !p.w.Wildcard:
 		d = look(LookCert)
-	case !p.o.Cert.Valid:
+	case !p.w.Wildcard && !p.o.Cert.Valid:
 		return p.wait(StepCert, p.o.Cert.Reason, p.o.Cert.Fault, 0)
 	case p.o.Body == nil:
 		d = look(LookBody)
@@ -198,7 +240,7 @@ func (p *pass) announce() *Decision {
 	case p.o.TXT == nil:
 		d = look(LookTXT)
 	default:
-		return p.record()
+		return nil
 	}
 	return &d
 }
@@ -209,6 +251,9 @@ func (p *pass) arrive() {
 		// Senders may have filed the other place's policy under our id, written or verified, and caches may still lead there.
 		p.s.Settle, p.s.Handover = later(p.s.Settle, p.now.Add(p.s.Handover)), 0
 		p.s.Dirty, p.s.Intended, p.s.Wrote = true, "", time.Time{}
+		if p.shares() && p.s.Detached.IsZero() && p.s.Zone == "" {
+			p.s.Dirty = false // nobody was sent to a record yet
+		}
 	}
 	if left := p.o.Host.TTL; left > 0 { // our own addresses changed
 		p.s.Settle = later(p.s.Settle, p.now.Add(left))
@@ -241,6 +286,9 @@ func (p *pass) away() bool { return !p.s.Away.IsZero() && p.now.Sub(p.s.Away) >=
 // record compares the record with what it should be. The policy was seen live in this pass. That a CNAME stands in the way
 // is for the account to find out: name servers also make CNAMEs up, from wildcards.
 func (p *pass) record() *Decision {
+	if p.s.Step == StepAttach && p.attachable() {
+		return p.attach()
+	}
 	if !p.s.Dirty && p.s.Intended == "" {
 		return p.keep()
 	}
@@ -279,7 +327,7 @@ func (p *pass) keep() *Decision {
 func (p *pass) rotate() *Decision {
 	// An id that an earlier process intended may have stood for another text since, if the store is an old copy; and ids
 	// belong to one record.
-	if p.s.Intended != "" && (p.w.Stale || p.s.Record != p.w.Record) {
+	if p.s.Intended != "" && (p.w.Stale && !p.w.Manual || p.s.Record != p.w.Record) {
 		p.s.Intended, p.s.Wrote = "", time.Time{}
 		return p.commit()
 	}
@@ -287,6 +335,9 @@ func (p *pass) rotate() *Decision {
 	if p.s.Intended != "" && t.all(intended) {
 		p.s.ID, p.s.Intended, p.s.Dirty = p.s.Intended, "", false
 		p.s.Wrote, p.s.Fresh, p.s.Settle = time.Time{}, false, time.Time{}
+		if p.shares() { // until now the shared id was answered, and may have been filed with another policy
+			p.s.Detached = p.now
+		}
 		return p.commit()
 	}
 	if left := p.settle(); left > 0 {
@@ -300,6 +351,16 @@ func (p *pass) rotate() *Decision {
 		return p.write(intended, t.lag(intended))
 	}
 	return p.wait(StepVerify, t.lag(intended), p.lagging(), 0)
+}
+
+// byHand is where a record that the customer has to write waits for him.
+func (p *pass) byHand(value string) *Decision {
+	p.s.Zone = p.o.TXT.Zone
+	why := fmt.Sprintf("waiting for you to write: %s. %d IN TXT %q", p.w.Record, int(p.w.TTL.Seconds()), value)
+	if remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value }); len(remove) > 0 {
+		why += fmt.Sprintf(" in the place of %q", remove)
+	}
+	return p.wait(StepTXT, why, p.s.Step == StepTXT && p.s.ID != "" && p.now.Sub(p.s.Since) > byHandFault, 0)
 }
 
 // settle is how much of the settle time is left. It may be skipped only where nobody can hold an older answer: no policy
@@ -318,7 +379,7 @@ func (p *pass) intend() *Decision {
 	switch foreign := t.foreign(); {
 	case t.answered() == 0, first && !t.complete():
 		return p.wait(StepTXT, t.lag(""), p.s.Step == StepTXT && p.now.Sub(p.s.Since) > verifyFault, 0)
-	case first && len(foreign) > 0 && !p.w.Adopt && !p.w.Alias:
+	case first && len(foreign) > 0 && !p.w.Adopt && !p.w.Alias && !p.w.Manual && p.w.Shared == nil:
 		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q; if this server is to take over, run: "+
 			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], p.w.Name), true, 0)
 	}
@@ -328,6 +389,9 @@ func (p *pass) intend() *Decision {
 
 // write asks for the record to be written, at most once in rewriteAfter.
 func (p *pass) write(value, why string) *Decision {
+	if p.w.Manual {
+		return p.byHand(value)
+	}
 	if left := rewriteAfter - p.now.Sub(p.s.Wrote); !p.s.Wrote.IsZero() && left > 0 && left <= rewriteAfter {
 		if p.s.Step == StepTXT { // the account refused it, and said why
 			return p.wait(StepTXT, p.s.Reason, p.s.Fault, left)
@@ -337,101 +401,17 @@ func (p *pass) write(value, why string) *Decision {
 	p.s.Wrote, p.s.Fresh = p.now, false
 	p.s.Zone = p.o.TXT.Zone // from now on a record of ours may stand there
 	remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value })
-	if len(remove) > 0 {
+	if len(remove)+len(p.o.TXT.Shared) > 0 {
 		p.s.OldTTL = max(p.s.OldTTL, p.o.TXT.ttl())
+	}
+	if p.shares() {
+		remove = append(remove, Tombstone)
 	}
 	return &Decision{State: p.s, Do: DoWrite, Add: value, Remove: remove, Why: why}
 }
 
 func (p *pass) lagging() bool {
 	return p.s.Step == StepVerify && p.now.Sub(p.s.Since) > verifyFault
-}
-
-// drain is the way out. RFC 8461, Section 8.3: mode none under a new id, until every policy served before has expired
-// at every sender; then the record goes, then host and certificate.
-func (p *pass) drain() Decision {
-	if !p.w.Announced {
-		return p.forget() // no sender ever heard of us
-	}
-	if !p.s.Deleted.IsZero() {
-		if left := p.s.Deleted.Add(max(p.w.TTL, p.s.OldTTL)).Sub(p.now); left > 0 {
-			return *p.wait(StepDrain, "the record is deleted; caches hold it until "+p.now.Add(left).UTC().Format(time.TimeOnly+" MST"), false, left)
-		}
-		return p.forget()
-	}
-	if p.s.Dirty {
-		p.s.Horizon = time.Time{} // while the rotation is not verified it has not begun
-	}
-	if !p.s.Horizon.IsZero() && !p.now.Before(p.s.Horizon) {
-		return p.retire()
-	}
-	if p.s.Served != p.w.Policy {
-		if p.w.HoldStart != "" {
-			return *p.wait(StepDrain, p.w.HoldStart, true, 0)
-		}
-		return *p.serve()
-	}
-	if p.o.TXT == nil {
-		return look(LookTXT)
-	}
-	if gone := p.o.TXT.complete() && p.o.TXT.absent(); gone && (p.s.ID == "" || p.s.Dirty) {
-		return p.outlast()
-	}
-	if d := p.announce(); d != nil {
-		if d.Wait && p.o.Host != nil && p.o.Host.Proven && p.away() && p.s.Horizon.IsZero() {
-			return p.retire() // released: the customer's DNS has named another place for a week
-		}
-		return *d
-	}
-	if p.s.Horizon.IsZero() {
-		p.s.Horizon = p.now.Add(max(p.w.TTL, p.s.OldTTL) + p.w.MaxAge)
-		return *p.commit()
-	}
-	return *p.wait(StepDrain, "mode none is published; senders may hold the last policy until "+
-		p.s.Horizon.UTC().Format(time.DateTime+" MST"), false, p.s.Horizon.Sub(p.now))
-}
-
-// outlast drains a domain whose record is gone already: no sender learns anything new, and what they hold expires.
-func (p *pass) outlast() Decision {
-	p.s.ID, p.s.Intended, p.s.Dirty, p.s.Wrote = "", "", false, time.Time{}
-	if p.s.Horizon.IsZero() {
-		p.s.Horizon = p.now.Add(max(p.w.TTL, p.s.OldTTL) + p.w.MaxAge)
-	}
-	return *p.wait(StepDrain, "the record is gone; senders may hold the last policy until "+
-		p.s.Horizon.UTC().Format(time.DateTime+" MST"), false, p.s.Horizon.Sub(p.now))
-}
-
-// retire deletes the record: of what stands there, only what was written from here.
-func (p *pass) retire() Decision {
-	t := p.o.TXT
-	switch {
-	case t == nil:
-		return look(LookTXT) // before the hold: the comparison of DNS with the store waits for this look
-	case p.w.HoldEnd != "":
-		return *p.wait(StepDrain, p.w.HoldEnd, p.w.HoldStart != "", 0)
-	case len(t.Ours) > 0:
-		if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
-			return *p.wait(StepDrain, "the record is deleted; not every name server says so yet", p.overdue(), 0)
-		}
-		p.s.Wrote, p.s.OldTTL = p.now, max(p.s.OldTTL, t.ttl())
-		return Decision{State: p.s, Do: DoDelete, Remove: t.Ours}
-	case !t.complete():
-		return *p.wait(StepDrain, t.lag(""), p.overdue(), 0)
-	}
-	p.s.ID, p.s.Intended, p.s.Dirty, p.s.Wrote, p.s.Deleted = "", "", true, time.Time{}, p.now
-	return *p.commit()
-}
-
-// overdue says that a drain that could have ended a day ago has not.
-func (p *pass) overdue() bool {
-	return !p.s.Horizon.IsZero() && p.now.Sub(p.s.Horizon) > 24*time.Hour
-}
-
-func (p *pass) forget() Decision {
-	if p.w.HoldEnd != "" {
-		return *p.wait(StepDrain, p.w.HoldEnd, p.w.HoldStart != "", 0)
-	}
-	return Decision{State: p.s, Do: DoForget}
 }
 
 // enforced says whether a policy text has mode enforce.

@@ -29,6 +29,7 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 	if d.State.Dirty || d.State.Served == "" {
 		r.open(d.Name)
 	}
+	found := d.State.Findings
 	var seen Seen
 	for range maxDecisions {
 		now := time.Now()
@@ -55,6 +56,7 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 				continue // since this pass began
 			}
 		}
+		dec.State.Findings = found // until this pass rests
 		before := d.State
 		if seen.TXT != nil && before.ID == "" && dec.State.Intended != before.Intended && len(seen.TXT.foreign()) > 0 {
 			if err := r.noteUnknown(ctx, d.Name); err != nil {
@@ -72,10 +74,17 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 			r.cfg.Log.Warn("record drifted", "domain", d.Name, "reason", dec.Why)
 		}
 		r.tellCommit(w, before, d.State)
+		if w.Wildcard && d.State.ID != before.ID {
+			if err := r.wakeDetached(ctx, d); err != nil {
+				return err
+			}
+		}
 		w.Announced, w.Stale = w.Announced || d.State.Zone != "", !r.intendedHere(d)
 		switch dec.Do {
 		case DoServe:
-			r.serve(d)
+			if err := r.serve(ctx, d); err != nil {
+				return err
+			}
 			seen.Body = nil
 		case DoWrite, DoDelete:
 			if err := r.write(ctx, set, d, seen.TXT.Zone, dec); err != nil {
@@ -91,7 +100,8 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (Want, error) {
 	w := Want{
 		Name: d.Name, Drain: !d.Removed.IsZero(), Adopt: d.Adopt, Alias: d.Publish == store.PublishAlias,
-		Record: recordName(set.conf.Alias.Zone, d),
+		Manual: d.Publish == store.PublishManual, Wildcard: d.Publish == store.PublishWildcard,
+		Record: RecordName(set.conf.Alias.Zone, d),
 		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
 	}
 	history, err := r.cfg.Store.History(ctx, d.Name)
@@ -101,12 +111,17 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	w.Restored = slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
 	w.Announced = d.State.Zone != "" || d.State.ID != "" || w.Restored
 	w.Stale = !r.intendedHere(d)
+	if w.Wildcard || d.Publish == store.PublishShared {
+		if err := r.wantShared(ctx, set, d, &w); err != nil {
+			return w, err
+		}
+	}
 	if !w.Drain {
-		policy, ok := set.mxsets[d.MXSet]
+		policy, rollout, ok := set.policy(d)
 		if !ok { // the domain was declared a moment ago, and the settings follow
 			return w, fmt.Errorf("publish %s: MX set %q is not known: %w", d.Name, d.MXSet, store.ErrStale)
 		}
-		w.Policy = policy.Text()
+		w.Policy, w.Rollout = policy.Text(), rollout
 		return w, nil
 	}
 	w.Policy = drainPolicy(d)
@@ -115,13 +130,17 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	return w, nil
 }
 
-// recordName is the owner name of a domain's record. One that may have been written keeps its place.
-func recordName(aliasZone string, d store.Domain) string {
+// RecordName is the owner name of a domain's record. One that may have been written keeps its place.
+func RecordName(aliasZone string, d store.Domain) string {
 	switch {
 	case d.State.Zone != "":
 		return d.State.Record
 	case d.Publish == store.PublishAlias:
 		return d.Name.Label() + ".d." + d.Tenant + "." + aliasZone
+	case d.Publish == store.PublishShared:
+		return d.Name.Label() + "." + d.MXSet + ".s." + d.Tenant + "." + aliasZone
+	case d.Publish == store.PublishWildcard:
+		return string(d.Name)
 	}
 	return d.Name.RecordName()
 }
@@ -154,6 +173,9 @@ func largestMaxAge(history []store.Served) time.Duration {
 
 // look fills the part of seen that a decision asked for.
 func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, seen *Seen) error {
+	if w.Wildcard && l != LookTXT {
+		return r.lookShared(ctx, l, w, d, seen)
+	}
 	host := w.Name.PolicyHost()
 	switch l {
 	case LookPrior:
@@ -196,12 +218,20 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 		if err != nil {
 			return fmt.Errorf("read the ids of %s: %w", w.Record, err)
 		}
+		if w.Shared != nil && !w.Wildcard {
+			if err := r.splitShared(ctx, d, &v); err != nil {
+				return err
+			}
+		}
 		v.Ours = ours(v.sts(), ids)
 		seen.TXT = &v
 		r.compared(ctx, d, &v)
 	case LookMX:
 		v := r.cfg.Sight.MX(ctx, w.Name, w.Policy)
 		seen.MX = &v
+	case LookReady:
+		v := r.cfg.Sight.Ready(ctx, w.Name, promoted(w.Policy))
+		seen.Ready = &v
 	case LookDelegation:
 		v := r.cfg.Sight.Delegation(ctx, w.Name, w.Record)
 		seen.Delegation = &v
@@ -225,14 +255,19 @@ func ours(values []string, ids []store.WrittenID) []string {
 // track returns the track of a domain. r.mu is held.
 // open has the steps of a publication told.
 // serve puts a committed text before the senders.
-func (r *Reconciler) serve(d store.Domain) {
+func (r *Reconciler) serve(ctx context.Context, d store.Domain) error {
 	r.mu.Lock()
 	t := r.track(d.Name)
 	t.live, t.said = time.Time{}, make(map[string]bool)
 	r.mu.Unlock()
-	r.cfg.Snapshot.Set(d.Name, d.State.Served)
+	if d.Publish != store.PublishWildcard {
+		r.cfg.Snapshot.Set(d.Name, d.State.Served)
+	} else if err := r.serveShared(ctx, d); err != nil {
+		return err
+	}
 	r.tell(d.Name, "serve", "the new policy is served; no sender is told yet")
 	r.cfg.Log.Info("serving a new policy", "domain", d.Name)
+	return nil
 }
 
 // write does what was decided at the account that holds the record.
@@ -243,7 +278,7 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
-	record := recordName(set.conf.Alias.Zone, d)
+	record := RecordName(set.conf.Alias.Zone, d)
 	err := account.Apply(ctx, dnsupdate.Change{
 		Zone: zone, Name: record, TTL: set.conf.Publish.TTL, Remove: dec.Remove, Add: dec.Add,
 	})
@@ -292,7 +327,35 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 	if errors.Is(err, dnsupdate.ErrConflict) { // nothing was written; look again and decide again
 		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
 	}
+	if end.State.Findings = nil; end.State.Fault {
+		end.State.Findings = []store.Finding{{Code: step, Fault: true, Since: p.now, Text: end.State.Reason}}
+	}
+	if d.State.Expelled && end.State.Fault {
+		r.cfg.Log.Warn("a record is left behind", "domain", d.Name, "record", d.State.Record, "err", err)
+		return r.forget(ctx, *d)
+	}
 	return r.rest(ctx, set, Want{Name: d.Name}, d, end)
+}
+
+// found keeps since when something is wrong, and says once in the log that it is, and that it is not any more.
+func (r *Reconciler) found(name policygen.Name, before, now []store.Finding) []store.Finding {
+	has := func(all []store.Finding, code string) int {
+		return slices.IndexFunc(all, func(f store.Finding) bool { return f.Code == code })
+	}
+	for i := range now {
+		f := &now[i]
+		if j := has(before, f.Code); j >= 0 {
+			f.Since = before[j].Since
+			continue
+		}
+		r.cfg.Log.Warn("found", "domain", name, "code", f.Code, "text", f.Text)
+	}
+	for _, f := range before {
+		if has(now, f.Code) < 0 {
+			r.cfg.Log.Info("gone", "domain", name, "code", f.Code, "since", f.Since)
+		}
+	}
+	return now
 }
 
 // needsHuman tells what only a human can mend from what passes.
@@ -308,9 +371,14 @@ func needsHuman(k dnsupdate.Kind) bool {
 func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.Domain, dec Decision) error {
 	before := d.State
 	d.State = dec.State
+	d.State.Findings = r.found(d.Name, before.Findings, dec.State.Findings)
 	every := set.conf.Check.Every
+	if d.Publish == store.PublishWildcard || time.Since(dec.State.Since) < closely {
+		every = min(every, hourly)
+	}
 	after := dec.After
 	switch {
+	case d.State.Step == StepLive && after > 0: // it is promoted
 	case d.State.Step == StepLive && !d.State.Dirty, d.State.Step == StepAway:
 		d.State.Failures = 0
 		after = time.Duration(float64(every) * (0.9 + 0.2*rand.Float64())) // spread
@@ -340,6 +408,8 @@ const (
 	writeRetryCap = 15 * time.Minute // between writes that fail
 	writeFault    = time.Hour        // when writes that fail become a fault
 	dnsRetryCap   = time.Hour        // what a provider's Retry-After may ask for
+	closely       = 24 * time.Hour   // how long after a change a domain is looked at as often as a shared record
+	hourly        = time.Hour        // which is so often
 )
 
 // pause grows from a second, so that what is quick is seen quickly, to what a step is worth asking for.

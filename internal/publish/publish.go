@@ -47,6 +47,8 @@ type Sight interface {
 	TXT(ctx context.Context, record string) TXT
 	// MX compares the domain's MX with a policy text.
 	MX(ctx context.Context, name policygen.Name, text string) MX
+	// Ready says whether the domain may be promoted to a policy text in mode enforce.
+	Ready(ctx context.Context, name policygen.Name, text string) Ready
 	// Foreign returns the policy that somebody else serves for the domain; empty: none that is understood.
 	Foreign(ctx context.Context, name policygen.Name) string
 	// Delegation says whether the domain's _mta-sts is a CNAME to the record.
@@ -101,6 +103,7 @@ type Reconciler struct {
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
+	codes    map[string]int
 	faulty   int
 	counted  time.Time
 }
@@ -109,7 +112,6 @@ type Reconciler struct {
 type settings struct {
 	conf     *config.Config
 	accounts map[string]dnsupdate.Account
-	mxsets   map[string]policygen.Policy
 }
 
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
@@ -141,8 +143,12 @@ func (r *Reconciler) loadSnapshot(ctx context.Context) error {
 	sample := 0
 	now := time.Now()
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
-		r.cfg.Snapshot.Set(d.Name, d.State.Served)
-		if d.State.Checked.IsZero() && d.State.ID == "" {
+		if d.Publish != store.PublishWildcard {
+			r.cfg.Snapshot.Set(d.Name, d.State.Served)
+		}
+		if d.Publish == store.PublishWildcard {
+			// It is no host.
+		} else if d.State.Checked.IsZero() && d.State.ID == "" {
 			// Never live: nothing to keep a certificate for yet.
 		} else if d.State.Step != StepAway {
 			r.cfg.Certs.Want(d.Name.PolicyHost())

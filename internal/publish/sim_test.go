@@ -423,6 +423,7 @@ func (s *sim) event(n int) {
 		}
 	case 7:
 		s.hostOurs, s.hostTTL = false, time.Duration(s.rnd.IntN(3))*time.Hour
+		s.backups = nil // neither an older copy of the store nor anything in DNS would tell that the host was elsewhere
 		s.say("host elsewhere")
 	case 8, 9:
 		if !s.hostOurs {
@@ -556,6 +557,7 @@ func FuzzNext(f *testing.F) {
 	f.Add(uint64(7), []byte{20, 16, 0, 20, 20, 17, 20, 18, 3, 19, 19, 19})
 	f.Add(uint64(10), []byte("0X00A"))
 	f.Add(uint64(30), []byte("7"))
+	f.Add(uint64(164), []byte("00c8$C"))
 	f.Fuzz(func(t *testing.T, seed uint64, events []byte) {
 		newSim(t, seed).run(events[:min(len(events), 400)])
 	})

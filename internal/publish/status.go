@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // Status is what an operator is told of one domain. It is the answer of the admin API.
@@ -16,14 +17,18 @@ type Status struct {
 	Account string         `json:"account"`
 	Owner   string         `json:"owner"`
 
-	Step     string    `json:"step"`             // dns, cert, body, settle, txt, verify, delegation, live; drain, adopt, …
-	Reason   string    `json:"reason,omitempty"` // what it waits for
-	Fault    bool      `json:"fault"`            // Reason needs a human
-	Since    time.Time `json:"since"`
-	Due      time.Time `json:"due"` // when it is looked at next
-	Checked  time.Time `json:"checked,omitzero"`
-	Draining bool      `json:"draining"`
-	Horizon  time.Time `json:"horizon,omitzero"` // when a draining domain's last policy has expired everywhere
+	Step     string          `json:"step"`             // dns, cert, body, settle, txt, verify, delegation, live; drain, adopt, …
+	Reason   string          `json:"reason,omitempty"` // what it waits for
+	Fault    bool            `json:"fault"`            // Reason needs a human
+	Findings []store.Finding `json:"findings,omitempty"`
+	Since    time.Time       `json:"since"`
+	Due      time.Time       `json:"due"` // when it is looked at next
+	Checked  time.Time       `json:"checked,omitzero"`
+	Draining bool            `json:"draining"`
+	Horizon  time.Time       `json:"horizon,omitzero"` // when a draining domain's last policy has expired everywhere
+
+	Stage    string    `json:"stage,omitempty"`   // "testing until …" while a roll-out lasts
+	Detached time.Time `json:"detached,omitzero"` // since when a domain of a shared record has its own
 
 	Policy      string   `json:"policy"`       // as served
 	ID          string   `json:"id,omitempty"` // as verified

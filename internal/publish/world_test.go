@@ -40,6 +40,8 @@ type world struct {
 	cert       map[string]publish.Cert         // default: valid
 	txt        map[string][]string
 	uncovered  []string
+	stranded   map[policygen.Name]bool   // whose MX no policy covers
+	unready    map[policygen.Name]string // why
 	delegation map[policygen.Name]bool
 	foreign    string
 	ttl        time.Duration // of the records seen
@@ -57,6 +59,7 @@ func newWorld(t *testing.T, domains ...policygen.Name) *world {
 	w := &world{
 		t: t, path: filepath.Join(t.TempDir(), "stspub.db"), prior: true,
 		host: make(map[policygen.Name]publish.Host), cert: make(map[string]publish.Cert), txt: make(map[string][]string),
+		stranded: make(map[policygen.Name]bool), unready: make(map[policygen.Name]string),
 		delegation: make(map[policygen.Name]bool), wanted: make(map[string]bool),
 	}
 	w.conf = configuration(domains...)
@@ -234,7 +237,7 @@ func (w *world) TXT(_ context.Context, record string) publish.TXT {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := publish.Server{Name: "ns1", TTL: w.ttl}
-	for _, v := range w.txt[record] {
+	for _, v := range w.answer(record) {
 		if policygen.IsSTSv1(v) {
 			s.STS = append(s.STS, v)
 		} else {
@@ -244,9 +247,28 @@ func (w *world) TXT(_ context.Context, record string) publish.TXT {
 	return publish.TXT{Zone: "test", Servers: []publish.Server{s}}
 }
 
-func (w *world) MX(context.Context, policygen.Name, string) publish.MX {
+// answer is what a name server answers, with wildcards as RFC 4592 has them. w.mu is held.
+func (w *world) answer(record string) []string {
+	values, there := w.txt[record]
+	if !there {
+		_, parent, _ := strings.Cut(record, ".")
+		values = w.txt["*."+parent]
+	}
+	return values
+}
+
+func (w *world) Ready(_ context.Context, name policygen.Name, _ string) publish.Ready {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return publish.Ready{Clean: w.unready[name] == "", Reason: w.unready[name]}
+}
+
+func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stranded[name] {
+		return publish.MX{Known: true, Uncovered: []string{"old.provider.test"}}
+	}
 	return publish.MX{Known: true, Uncovered: slices.Clone(w.uncovered)}
 }
 
@@ -287,6 +309,8 @@ func (w *world) Cert(host string) publish.Cert {
 func (w *world) Name() string     { return "main" }
 func (w *world) Provider() string { return "test" }
 
+func (w *world) Rate() dnsupdate.Rate { return dnsupdate.Rate{Changes: 100, Batch: 1} }
+
 func (w *world) Apply(_ context.Context, c dnsupdate.Change) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -299,6 +323,9 @@ func (w *world) Apply(_ context.Context, c dnsupdate.Change) error {
 		keep = append(keep, c.Add)
 	}
 	w.txt[c.Name] = keep
+	if len(keep) == 0 {
+		delete(w.txt, c.Name)
+	}
 	return nil
 }
 
@@ -322,4 +349,9 @@ func (w *world) faults() []string {
 		all = append(all, subject+": "+w.rec.Faults()[subject])
 	}
 	return all
+}
+
+// broken is the error of an account that only a human can mend.
+func broken() error {
+	return &dnsupdate.Error{Account: "main", Op: "write", Kind: dnsupdate.KindAuth, Err: errors.New("no such token")}
 }

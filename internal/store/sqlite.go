@@ -185,9 +185,9 @@ func collect[T any](ctx context.Context, s *SQLite, doing string, scan func(row)
 // call the store: so streams take connections from a pool of their own without a bound, or a few at the same time
 // would wait for each other for ever.
 func stream[T any](ctx context.Context, s *SQLite, doing string, scan func(row) (T, error), f func(T) error,
-	query string,
+	query string, args ...any,
 ) error {
-	return each(ctx, s, s.streams, doing, scan, f, query)
+	return each(ctx, s, s.streams, doing, scan, f, query, args...)
 }
 
 // each calls f for each row of a query; an error of f is returned as it is.

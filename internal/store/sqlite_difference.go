@@ -80,18 +80,30 @@ func differs(have, declared Domain) bool {
 		have.Account != declared.Account || have.Adopt != declared.Adopt
 }
 
+// count counts domains; shared records, whose names begin with an asterisk, are none.
 func (c *difference) count() Change {
-	return Change{
-		Added:    len(c.add),
-		Changed:  len(c.change) + len(c.touch),
-		Removed:  len(c.remove),
-		Restored: len(c.restore),
+	domains := func(all []*Domain) (n int) {
+		for _, d := range all {
+			if d.Publish != PublishWildcard {
+				n++
+			}
+		}
+		return n
 	}
+	names := func(all []policygen.Name) (n int) {
+		for _, name := range all {
+			if name[0] != '*' {
+				n++
+			}
+		}
+		return n
+	}
+	return Change{Added: domains(c.add), Changed: domains(c.change) + names(c.touch), Removed: names(c.remove), Restored: domains(c.restore)}
 }
 
 // apply writes the difference; none, nothing.
 func (c *difference) apply(ctx context.Context, tx *sql.Tx, now time.Time) error {
-	if c.count() == (Change{}) {
+	if len(c.add)+len(c.change)+len(c.touch)+len(c.remove)+len(c.restore) == 0 {
 		return nil
 	}
 	version, err := nextVersion(ctx, tx)

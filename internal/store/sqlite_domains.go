@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -13,19 +14,24 @@ import (
 // domainColumns are what scanDomain reads, in its order.
 const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, added, removed, due, version,
 	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, old_ttl, horizon, deleted, away,
-	forced, step, reason, since, fault, failures, checked`
+	forced, detached, staged, promoted, pinned, expelled, findings, step, reason, since, fault, failures, checked`
 
 func scanDomain(r row) (Domain, error) {
 	var d Domain
 	var handover, oldTTL int64
+	var findings string
 	st := &d.State
 	err := r.Scan(&d.Name, &d.Tenant, &d.MXSet, &d.Publish, &d.Account, &d.Owner, &d.Adopt,
 		stamp{&d.Added}, stamp{&d.Removed}, stamp{&d.Due}, &d.Version,
 		&st.Served, &st.Dirty, &st.Record, &st.Zone, &st.ID, &st.Intended, stamp{&st.Wrote}, &st.Fresh,
 		stamp{&st.Settle}, &handover, &oldTTL, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
+		stamp{&st.Detached}, stamp{&st.Staged}, stamp{&st.Promoted}, &st.Pinned, &st.Expelled, &findings,
 		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked})
 	st.Handover = time.Duration(handover) * time.Microsecond
 	st.OldTTL = time.Duration(oldTTL) * time.Microsecond
+	if err == nil && findings != "" {
+		err = json.Unmarshal([]byte(findings), &st.Findings)
+	}
 	return d, err
 }
 
@@ -41,6 +47,12 @@ func (s *SQLite) Domain(ctx context.Context, name policygen.Name) (Domain, error
 // EachDomain implements [Store].
 func (s *SQLite) EachDomain(ctx context.Context, f func(Domain) error) error {
 	return stream(ctx, s, "read domains", scanDomain, f, `SELECT `+domainColumns+` FROM domains ORDER BY name`)
+}
+
+// EachShared implements [Store].
+func (s *SQLite) EachShared(ctx context.Context, tenant, mxset string, f func(Domain) error) error {
+	return stream(ctx, s, "read the domains of a shared record", scanDomain, f, `SELECT `+domainColumns+` FROM domains
+		WHERE tenant = ? AND mxset = ? AND publish = 'shared' ORDER BY name`, tenant, mxset)
 }
 
 // queryClaim finds the most overdue domains in the order of the index domains_due, without sorting.
@@ -148,6 +160,9 @@ func (s *SQLite) Save(ctx context.Context, d *Domain, now time.Time) error {
 		if err := saveState(ctx, tx, saved, plan); err != nil {
 			return err
 		}
+		if err := saveShared(ctx, tx, old.state, saved, now); err != nil {
+			return err
+		}
 		return keepBooks(ctx, tx, saved.Name, old.state, saved.State, now)
 	})
 	if err != nil {
@@ -201,15 +216,25 @@ func latest(ctx context.Context, tx *sql.Tx, d Domain) (stored, error) {
 // saveState writes what Save may write.
 func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
 	st := d.State
+	findings := ""
+	if len(st.Findings) > 0 {
+		b, err := json.Marshal(st.Findings)
+		if err != nil {
+			return err
+		}
+		findings = string(b)
+	}
 	_, err := tx.ExecContext(ctx, `UPDATE domains SET
 			adopt = ?, due = ?, claimed = ?, woken = ?, version = ?,
 			served = ?, dirty = ?, record = ?, zone = ?, id = ?, intended = ?, wrote = ?, fresh = ?,
 			settle = ?, handover = ?, old_ttl = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
+			detached = ?, staged = ?, promoted = ?, pinned = ?, expelled = ?, findings = ?,
 			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?
 		WHERE name = ?`,
 		d.Adopt, p.due, p.claimed, p.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
+		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
 		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
 		d.Name)
 	return err

@@ -33,6 +33,12 @@ var (
 const (
 	PublishZone  = "zone"  // we write _mta-sts.<domain> in the domain's own zone
 	PublishAlias = "alias" // the customer's _mta-sts is a CNAME to a record of ours
+	// PublishShared: the customer's _mta-sts is a CNAME to a name below the shared record of the MX set.
+	PublishShared = "shared"
+	PublishManual = "manual" // the customer writes the TXT
+	// PublishWildcard marks the shared record itself, which has a row of its own: its name is the record's, it serves
+	// nobody, and its Served is the text of all domains that are attached to it.
+	PublishWildcard = "wildcard"
 )
 
 // Who declared a domain.
@@ -46,7 +52,7 @@ type Domain struct {
 	Name    policygen.Name
 	Tenant  string
 	MXSet   string
-	Publish string // PublishZone or PublishAlias
+	Publish string // one of the constants above
 	Account string // the account that holds the record
 	Owner   string // OwnerFile or OwnerAPI
 	Adopt   bool   // a foreign STSv1 record may be replaced
@@ -98,6 +104,18 @@ type State struct {
 	// Forced is the policy text that an operator forced although it strands mail.
 	Forced string
 
+	// Detached says since when a domain of a shared record has a record of its own, an alias record: it is when that was
+	// decided, or when its newest id was verified. Zero: it is attached.
+	Detached time.Time
+	// Staged is since when the domain is live in mode testing while its roll-out lasts; zero: it is not.
+	Staged time.Time
+	// Promoted is when the roll-out ended and the mode of the MX set began; zero: it did not.
+	Promoted time.Time
+	// Expelled says that an operator ends the drain now, whatever senders still hold.
+	Expelled bool
+	// Pinned says that an operator took the domain back to mode testing, until he promotes it.
+	Pinned bool
+
 	// Step is the step the domain is in, Reason what it waits for (empty: nothing), Since when that began.
 	Step   string
 	Reason string
@@ -108,6 +126,16 @@ type State struct {
 	Failures int
 	// Checked is when the domain was last found live and right.
 	Checked time.Time
+	// Findings are what is wrong, by code.
+	Findings []Finding
+}
+
+// Finding is one thing that is wrong with a domain.
+type Finding struct {
+	Code  string    `json:"code"`  // stable, for machines
+	Fault bool      `json:"fault"` // a human has to act; without, it may pass or be lived with
+	Since time.Time `json:"since"`
+	Text  string    `json:"text"` // what is wrong, and what to do
 }
 
 // MXSet is a named list of MX patterns as an operator configures it.
@@ -188,6 +216,8 @@ type Store interface {
 	Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error)
 	// NextDue returns the earliest Due, or ErrNotFound when there are no domains.
 	NextDue(ctx context.Context) (time.Time, error)
+	// EachShared calls f, as EachDomain does, for the domains with publish shared of one MX set.
+	EachShared(ctx context.Context, tenant, mxset string, f func(Domain) error) error
 	// Wake makes a domain due now, or every domain when name is empty. It does not change Version. A claimed domain stays
 	// its claimer's, and becomes due when the claim ends by Save, whatever Due that says. One that is not there is
 	// ErrNotFound.
@@ -197,6 +227,11 @@ type Store interface {
 	// one; a new Intended is entered among the written ids (ErrIDReused if any record ever had it); Intended becoming ID
 	// marks it verified. A domain that is not there any more is ErrStale and ErrNotFound in one; one that came back has
 	// another Version. After an error d is as it was.
+	//
+	// A shared record and the domains attached to it (publish shared, Detached zero, Served set) serve one text: when Served
+	// of a row with PublishWildcard changes, theirs does in the same transaction, with their history; those not yet promoted
+	// are with it, and who has one of them claimed gets ErrStale. An attached domain whose Served is not that of its shared
+	// record is ErrStale.
 	Save(ctx context.Context, d *Domain, now time.Time) error
 	// Delete forgets a domain and its state, with the errors of Save. Its history and ids stay, for the day it comes back.
 	Delete(ctx context.Context, d Domain) error

@@ -133,6 +133,7 @@ func (c *Cloud) RemoveZone(name string) {
 
 // Put adds a record as somebody else would, and publishes it. TXT data is as in a zone file.
 func (c *Cloud) Put(name, typ, data string) {
+	name = strings.ToLower(name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, z := range c.zones {
@@ -147,6 +148,7 @@ func (c *Cloud) Put(name, typ, data string) {
 
 // Remove removes the records of a name and type as somebody else would.
 func (c *Cloud) Remove(name, typ string) {
+	name = strings.ToLower(name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, z := range c.zones {

@@ -49,6 +49,12 @@ CREATE TABLE domains (
 	deleted        INTEGER NOT NULL DEFAULT 0,
 	away           INTEGER NOT NULL DEFAULT 0,
 	forced         TEXT NOT NULL DEFAULT '',
+	detached       INTEGER NOT NULL DEFAULT 0,
+	staged         INTEGER NOT NULL DEFAULT 0,
+	promoted       INTEGER NOT NULL DEFAULT 0,
+	pinned         INTEGER NOT NULL DEFAULT 0,
+	expelled       INTEGER NOT NULL DEFAULT 0,
+	findings       TEXT NOT NULL DEFAULT '', -- JSON array; '': none
 	step           TEXT NOT NULL DEFAULT '',
 	reason         TEXT NOT NULL DEFAULT '',
 	since          INTEGER NOT NULL DEFAULT 0,

@@ -42,6 +42,8 @@ func filled(e *env, n int) store.State {
 			f.SetInt(int64(100*n + i))
 		case time.Time:
 			f.Set(reflect.ValueOf(at(100*n + i)))
+		case []store.Finding:
+			f.Set(reflect.ValueOf([]store.Finding{{Code: "code", Fault: n%2 == 1, Since: at(100*n + i), Text: name}}))
 		case time.Duration:
 			f.SetInt(int64(time.Duration(100*n+i) * time.Millisecond))
 		default:

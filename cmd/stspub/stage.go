@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/publish"
+)
+
+// doer is a command that has something done with one domain, and says so.
+func (s *server) doer(cmd cobra.Command, said string, do func(context.Context, string) error) *cobra.Command {
+	cmd.Args, cmd.ValidArgsFunction = usageArgs(cobra.ExactArgs(1)), s.completeDomain
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name, err := domainArg(args)
+		if err != nil {
+			return err
+		}
+		if err := do(cmd.Context(), name); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), said+"\n", name)
+		return nil
+	}
+	return &cmd
+}
+
+func newDomainAdopt(s *server) *cobra.Command {
+	return s.doer(cobra.Command{
+		Use:   "adopt DOMAIN",
+		Short: "Let a domain take over the record that somebody else published",
+		Long: `adopt lets a domain at step "adopt" replace the STSv1 record that was found at its name. It is replaced in one step by
+the first id of this server, after the policy is live here; until then it stays.`,
+		Example: "  stspub domain adopt example.org",
+	}, "%s may replace the record that it finds", func(ctx context.Context, name string) error {
+		return s.client().Adopt(ctx, name)
+	})
+}
+
+func newDomainPromote(s *server) *cobra.Command {
+	return s.doer(cobra.Command{
+		Use:   "promote DOMAIN",
+		Short: "End the roll-out of a domain now: mode enforce",
+		Long: `promote gives a domain in mode testing the mode enforce of its MX set before its roll-out is over, or after "demote".
+A policy that would strand its mail is held all the same.`,
+		Example: "  stspub domain promote example.org",
+	}, "%s goes to mode enforce", func(ctx context.Context, name string) error {
+		return s.client().Promote(ctx, name, false)
+	})
+}
+
+func newDomainDemote(s *server) *cobra.Command {
+	return s.doer(cobra.Command{
+		Use:   "demote DOMAIN",
+		Short: "Take a domain back to mode testing, until it is promoted",
+		Long: `demote takes one domain of an MX set in mode enforce back to mode testing. Senders that hold the old policy enforce it
+until they look again, which most do within a day. It stays there until "stspub domain promote".`,
+		Example: "  stspub domain demote example.org",
+	}, "%s goes back to mode testing", func(ctx context.Context, name string) error {
+		return s.client().Promote(ctx, name, true)
+	})
+}
+
+func newDomainRemove(s *server) *cobra.Command {
+	var now, yes bool
+	cmd := &cobra.Command{
+		Use:   "remove DOMAIN",
+		Short: "End the drain of a domain that was taken out of the configuration",
+		Long: `A domain is removed by taking it out of the configuration. It drains then: its policy goes to mode none, and its record
+and policy host stay until the last sender has forgotten the old policy.
+
+remove --now does not wait for that. The record goes at once. Senders that hold the last policy keep to it until it
+expires there: they deliver to the MX that it names, and keep mail back from any other.`,
+		Example:           "  stspub domain remove example.org --now",
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: s.completeDomain,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := domainArg(args)
+			if err != nil {
+				return err
+			}
+			if !now {
+				return usageError{fmt.Errorf("take %s out of the configuration and run: stspub reload; it drains then; to cut the drain short, add --now", name)}
+			}
+			d, err := s.client().Domain(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := confirm(cmd, breaks(d)); err != nil {
+					return err
+				}
+			}
+			if err := s.client().Expel(cmd.Context(), name); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s ends now; see: stspub domain list\n", name)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&now, "now", false, "do not wait until senders have forgotten the policy")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+// breaks says what the end of a drain breaks.
+func breaks(d publish.Status) string {
+	until := "for as long as the max_age of the last policy"
+	if !d.Horizon.IsZero() {
+		until = "until " + d.Horizon.UTC().Format(time.DateTime+" MST")
+	}
+	return fmt.Sprintf("Senders that hold a policy of %s keep to it %s, and refuse MX that it does not name.\n"+
+		"Its record, policy host and certificate go now, so they cannot learn otherwise.", d.Name, until)
+}
+
+// confirm asks on the terminal.
+func confirm(cmd *cobra.Command, what string) error {
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s\nType yes to go on: ", what)
+	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if strings.TrimSpace(line) != "yes" {
+		return errors.New("not confirmed; nothing is changed (--yes goes without asking)")
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package publish
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Tombstone is the TXT that stands where a domain's own record ended and the shared one would answer in its place. It is
+// no STSv1 record, so there is no policy.
+const Tombstone = "stspub: no policy is published here"
+
+// gatherFor is how long a shared record keeps its id while domains wait to be attached to a newer one.
+const gatherFor = 24 * time.Hour
+
+// attached is the way of a domain that the shared record of its MX set answers for. What makes it different from the
+// others detaches it: from then on it has a record of its own, as if it were an alias one.
+func (p *pass) attached() Decision {
+	sh := p.w.Shared
+	if p.s.Served == "" {
+		stranded, d := p.strands()
+		switch {
+		case d != nil:
+			return *d
+		case stranded != "":
+			return *p.wait(StepMX, stranded, true, 0)
+		case p.w.Policy != sh.Next:
+			return *p.detach("its stage is another than that of the MX set")
+		case sh.Text == "":
+			return *p.wait(StepBody, "the shared record has no policy yet", false, 0)
+		}
+		p.s.Served, p.s.Record = sh.Text, p.w.Record
+		return Decision{State: p.s, Do: DoServe}
+	}
+	switch {
+	case !sh.Home:
+		return *p.detach("its CNAME leads to that of another MX set")
+	case p.w.Policy != sh.Next:
+		return *p.detach("its policy is another than that of the MX set")
+	}
+	if d := p.hosted(); d != nil {
+		return *d
+	}
+	if p.s.Dirty {
+		return *p.detach("its policy host was elsewhere")
+	}
+	t := p.o.TXT
+	switch own := t.sts(); {
+	case len(own) > 0:
+		return *p.detach(fmt.Sprintf("a record of its own stands at %s: %q", p.w.Record, own))
+	case t.Bare:
+		return *p.detach("another TXT stands at " + p.w.Record + ", where the shared record does not answer then")
+	case sh.Clean && t.answered() > 0 && len(t.Shared) == 0:
+		return *p.wait(StepVerify, "no name server answers the shared record at "+p.w.Record, true, 0)
+	}
+	if p.s.Zone == "" {
+		if d := p.welcome(); d != nil {
+			return *d
+		}
+	}
+	if d := p.delegated(); d != nil {
+		return *d
+	}
+	p.s.Checked = p.now
+	return *p.watch()
+}
+
+// welcome holds back the word to the customer until his policy has settled and the shared record is right. Whose CNAME
+// came before, senders may have filed anything under the shared id: only a fresh one of its own helps.
+func (p *pass) welcome() *Decision {
+	switch {
+	case p.o.TXT.answered() == 0:
+		return p.wait(StepTXT, p.o.TXT.lag(""), false, 0)
+	case p.o.Delegation == nil:
+		d := look(LookDelegation)
+		return &d
+	case p.o.Delegation.Ours:
+		return p.detach("its _mta-sts was set before the policy was live")
+	}
+	if left := p.settle(); left > 0 {
+		until := p.now.Add(left).UTC().Format("15:04:05 MST")
+		return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
+	}
+	if !p.w.Shared.Clean {
+		return p.wait(StepTXT, "the shared record is being published", false, 0)
+	}
+	p.s.Zone, p.s.Settle, p.s.Fresh = p.o.TXT.Zone, time.Time{}, false
+	return p.commit()
+}
+
+// detach gives a domain a record of its own, with an id that nobody saw. What it serves stays as it is for now.
+func (p *pass) detach(why string) *Decision {
+	p.s.Detached, p.s.Dirty, p.s.Fresh = p.now, true, false
+	p.s.ID, p.s.Intended, p.s.Wrote = "", "", time.Time{}
+	p.s.Record = p.w.Record
+	return &Decision{State: p.s, Why: "detached from the shared record: " + why}
+}
+
+// attachable says that the shared record may answer for a detached domain: it has the same policy, under an id that is
+// newer than anything that a sender may have filed for the domain before.
+func (p *pass) attachable() bool {
+	sh := p.w.Shared
+	return p.shares() && sh.Home && sh.Clean && !p.s.Detached.IsZero() && !p.s.Dirty && p.s.Intended == "" &&
+		sh.Text == p.s.Served && sh.Next == sh.Text && p.w.Policy == sh.Text && sh.Made.After(p.s.Detached)
+}
+
+// attach takes a domain's own record away, so that the shared one answers.
+func (p *pass) attach() *Decision {
+	t := p.o.TXT
+	if t.complete() && t.absent() && !t.Bare && len(t.Shared) > 0 {
+		p.s.Detached, p.s.ID, p.s.Wrote = time.Time{}, "", time.Time{}
+		return p.commit()
+	}
+	if p.s.Step != StepAttach {
+		p.s.Step, p.s.Reason, p.s.Since, p.s.Fault = StepAttach, "", p.now, false
+		p.s.Wrote = time.Time{}
+	}
+	if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) || len(t.Ours) == 0 {
+		return p.wait(StepAttach, "its own record is deleted; not every name server says so yet", p.now.Sub(p.s.Since) > verifyFault, 0)
+	}
+	p.s.Wrote, p.s.OldTTL = p.now, max(p.s.OldTTL, t.ttl())
+	return &Decision{State: p.s, Do: DoDelete, Remove: t.Ours}
+}
+
+// progress is what is left to come for what is live: a roll-out ends, a domain is attached, a shared record takes those
+// in that wait.
+func (p *pass) progress() *Decision {
+	switch {
+	case p.w.Rollout > 0:
+		if d := p.stage(); d != nil {
+			return d
+		}
+	case p.w.Wildcard && p.w.Waiting > 0 && p.now.Sub(p.w.Shared.Made) >= gatherFor:
+		p.s.Dirty = true
+		return &Decision{State: p.s, Why: fmt.Sprintf("%d domains wait for a newer id to be attached", p.w.Waiting)}
+	}
+	if p.attachable() {
+		return p.attach()
+	}
+	return nil
+}
+
+// stage ends a roll-out, or says what holds it. A domain that is attached goes with its shared record.
+func (p *pass) stage() *Decision {
+	switch {
+	case p.s.Staged.IsZero():
+		p.s.Staged = p.now
+		return p.commit()
+	case p.shares() && p.s.Detached.IsZero(), p.s.Pinned, p.now.Sub(p.s.Staged) < p.w.Rollout:
+		return nil
+	case p.w.Wildcard: // its domains are looked at when the new policy is to be served
+	case p.o.Ready == nil:
+		d := look(LookReady)
+		return &d
+	case !p.o.Ready.Clean:
+		p.find("promotion", "the promotion to mode enforce is held: "+p.o.Ready.Reason)
+		return nil
+	}
+	p.s.Promoted = p.now
+	return &Decision{State: p.s, Wait: true, After: time.Second}
+}
+
+// entomb ends a domain's own record where the shared one would answer.
+func (p *pass) entomb() *Decision {
+	t := p.o.TXT
+	if !p.s.Wrote.IsZero() && p.now.Sub(p.s.Wrote) < rewriteAfter && !p.now.Before(p.s.Wrote) {
+		return p.wait(StepDrain, "the record is replaced by a tombstone; not every name server says so yet", p.overdue(), 0)
+	}
+	p.s.Wrote, p.s.OldTTL = p.now, max(p.s.OldTTL, t.ttl())
+	return &Decision{State: p.s, Do: DoDelete, Remove: slices.Clone(t.Ours), Add: Tombstone}
+}
+
+// sharedName is the owner name of the shared record of an MX set.
+func sharedName(tenant, mxset, aliasZone string) string {
+	return "*." + mxset + ".s." + tenant + "." + aliasZone
+}
+
+// below says whether a record lies below a shared one.
+func below(record, shared string) bool {
+	_, rest, _ := strings.Cut(record, ".")
+	return "*."+rest == shared
+}
+
+// shares says that there is a shared record that answers for the domain, or would without its own.
+func (p *pass) shares() bool { return p.w.Shared != nil && !p.w.Wildcard }

@@ -1,0 +1,272 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+const (
+	sampleSize   = 16  // domains of a shared record that are looked at from outside before its id changes
+	sweepWorkers = 256 // domains of a shared record whose MX are looked up at the same time
+)
+
+// policy is what a domain is to serve by its stage, and how long its roll-out lasts; zero: it is over, or there is none.
+func (s *settings) policy(d store.Domain) (policygen.Policy, time.Duration, bool) {
+	set, ok := s.conf.MXSets[d.MXSet]
+	p := set.Policy
+	if !ok || p.Mode != policygen.Enforce {
+		return p, 0, ok
+	}
+	switch {
+	case d.State.Pinned:
+	case set.Rollout == 0, !d.State.Promoted.IsZero(), enforced(d.State.Served): // one who enforces already need not begin anew
+		return p, 0, true
+	}
+	p.Mode = policygen.Testing
+	return p, set.Rollout, true
+}
+
+// promoted is a policy in mode enforce.
+func promoted(text string) string {
+	p, err := policygen.ParsePolicy([]byte(text))
+	if err != nil {
+		return text
+	}
+	p.Mode = policygen.Enforce
+	return p.Text()
+}
+
+// wantShared adds what is to be known of the shared record.
+func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Domain, w *Want) error {
+	record := d
+	if !w.Wildcard {
+		var err error
+		name := policygen.Name(sharedName(d.Tenant, d.MXSet, set.conf.Alias.Zone))
+		record, err = r.cfg.Store.Domain(ctx, name)
+		if errors.Is(err, store.ErrNotFound) && w.Drain {
+			return nil // it went before: what is left is an alias record
+		}
+		if err != nil {
+			return fmt.Errorf("read the shared record of MX set %q: %w", d.MXSet, err)
+		}
+	}
+	st := record.State
+	w.Shared = &Shared{
+		Text: st.Served, Next: st.Served, ID: st.ID, Clean: st.ID != "" && !st.Dirty && st.Intended == "",
+		Made: policygen.IDTime(st.ID), Home: below(w.Record, string(record.Name)),
+	}
+	if p, _, ok := set.policy(record); ok && record.Removed.IsZero() {
+		w.Shared.Next = p.Text()
+	}
+	if !w.Wildcard {
+		return nil
+	}
+	return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, func(have store.Domain) error {
+		switch {
+		case have.State.Served == "":
+		case have.State.Detached.IsZero(), have.State.Zone != "" && have.State.Dirty && have.State.ID == "" && have.State.Deleted.IsZero():
+			w.Attached++ // or its own record is not there yet
+		case have.Removed.IsZero() && have.State.Step == StepLive && have.State.Served == st.Served && !have.State.Dirty &&
+			!w.Shared.Made.After(have.State.Detached) && below(have.State.Record, string(d.Name)):
+			w.Waiting++
+		}
+		return nil
+	})
+}
+
+// splitShared tells what the shared record makes up at a name from what stands there.
+func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT) error {
+	_, parent, _ := strings.Cut(RecordName(r.settings.Load().conf.Alias.Zone, d), ".")
+	ids, err := r.cfg.Store.IDs(ctx, "*."+parent)
+	if err != nil {
+		return fmt.Errorf("read the ids of the shared record: %w", err)
+	}
+	made := ours(t.sts(), ids)
+	t.Shared = made
+	for i := range t.Servers {
+		s := &t.Servers[i]
+		before := len(s.STS)
+		s.STS = slices.DeleteFunc(s.STS, func(v string) bool { return slices.Contains(made, v) })
+		t.Bare = t.Bare || s.Err == "" && before == 0 && s.Others > 0
+	}
+	return nil
+}
+
+// lookShared looks at what a shared record stands for: its domains.
+func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d store.Domain, seen *Seen) error {
+	var err error
+	switch l {
+	case LookPrior:
+		seen.Prior = &Prior{Existed: true} // whoever set a CNAME too early may hold something
+	case LookMX:
+		var v MX
+		v, err = r.sweep(ctx, w, d)
+		seen.MX = &v
+	case LookBody:
+		var v Body
+		v, err = r.sample(ctx, d)
+		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
+		seen.Body = &v
+		if v.Live {
+			r.tell(w.Name, StepBody, "the policy is live at its domains, as far as a sample of them shows")
+		}
+	default:
+		err = fmt.Errorf("look %d is not for a shared record; this is a bug", l)
+	}
+	return err
+}
+
+// eachAttached calls f for the domains that serve a shared record's text.
+func (r *Reconciler) eachAttached(ctx context.Context, record store.Domain, f func(store.Domain) error) error {
+	return r.cfg.Store.EachShared(ctx, record.Tenant, record.MXSet, func(d store.Domain) error {
+		if d.State.Served == "" || !d.State.Detached.IsZero() {
+			return nil
+		}
+		return f(d)
+	})
+}
+
+// serveShared puts a shared text before the senders of all who are attached.
+func (r *Reconciler) serveShared(ctx context.Context, record store.Domain) error {
+	err := r.eachAttached(ctx, record, func(d store.Domain) error {
+		r.cfg.Snapshot.Set(d.Name, record.State.Served)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("serve the new policy of %s: %w", record.Name, err)
+	}
+	return nil
+}
+
+// wakeDetached has those looked at that may be attached to a shared record's new id.
+func (r *Reconciler) wakeDetached(ctx context.Context, record store.Domain) error {
+	return r.cfg.Store.EachShared(ctx, record.Tenant, record.MXSet, func(d store.Domain) error {
+		if d.State.Detached.IsZero() || d.State.Step != StepLive || d.State.Served != record.State.Served {
+			return nil
+		}
+		return r.Wake(ctx, d.Name)
+	})
+}
+
+// sample looks at some domains whose last check was good. One that is broken is a finding of its own and holds nobody;
+// when half of them are, it is not they.
+func (r *Reconciler) sample(ctx context.Context, record store.Domain) (Body, error) {
+	var good []policygen.Name
+	enough := errors.New("enough")
+	err := r.eachAttached(ctx, record, func(d store.Domain) error {
+		if d.State.Step == StepLive && !d.State.Fault {
+			good = append(good, d.Name)
+		}
+		if len(good) == sampleSize {
+			return enough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return Body{}, fmt.Errorf("find domains of %s to look at: %w", record.Name, err)
+	}
+	seen := make([]Body, len(good))
+	var g errgroup.Group
+	for i, name := range good {
+		g.Go(func() error {
+			seen[i] = r.cfg.Sight.Body(ctx, name, record.State.Served)
+			return nil
+		})
+	}
+	_ = g.Wait() // none of them returns an error
+	live, reason := 0, ""
+	for i, b := range seen {
+		if b.Live {
+			live++
+		} else {
+			reason = fmt.Sprintf("%s: %s", good[i], b.Reason)
+		}
+	}
+	return Body{Live: 2*live >= len(good), Reason: reason}, nil
+}
+
+// sweep looks at every domain that a new shared policy would be enforced for, before it is served. Those that it would
+// strand, or that are not ready for their promotion, are detached and keep what they have. If those are many, it is
+// rather the policy that is wrong, and nobody gets it.
+func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX, error) {
+	rollout := r.settings.Load().conf.MXSets[record.MXSet].Rollout
+	var (
+		mu      sync.Mutex
+		all     int
+		against []string
+		apart   []policygen.Name
+	)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(sweepWorkers)
+	err := r.eachAttached(gctx, record, func(d store.Domain) error {
+		if !d.Removed.IsZero() {
+			return nil
+		}
+		all++
+		g.Go(func() error {
+			why := r.unfit(gctx, d, w.Policy, rollout)
+			if why == "" {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			apart, against = append(apart, d.Name), append(against, fmt.Sprintf("%s: %s", d.Name, why))
+			return nil
+		})
+		return gctx.Err()
+	})
+	_ = g.Wait() // none of them returns an error
+	switch {
+	case ctx.Err() != nil:
+		return MX{Reason: fmt.Sprintf("held: the MX of its domains were not looked up in time (%d begun)", all)}, nil
+	case err != nil:
+		return MX{}, fmt.Errorf("look at the domains of %s: %w", record.Name, err)
+	case len(apart) > max(10, all/10):
+		slices.Sort(against)
+		return MX{Reason: fmt.Sprintf("held: %d of %d domains cannot get the new policy, so nobody does: %s, …; mend that, or force the "+
+			"change with: stspub reload --force", len(apart), all, strings.Join(against[:3], "; "))}, nil
+	}
+	for _, name := range apart {
+		err := r.update(ctx, name, func(d *store.Domain) {
+			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d)}, s: d.State, now: time.Now()}
+			d.State = p.detach("").State
+		})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return MX{}, err
+		}
+	}
+	return MX{Known: true}, nil
+}
+
+// unfit says why a domain cannot have a shared policy in mode enforce.
+func (r *Reconciler) unfit(ctx context.Context, d store.Domain, policy string, rollout time.Duration) string {
+	switch {
+	case d.State.Pinned:
+		return "it is kept in mode testing"
+	case rollout > 0 && d.State.Promoted.IsZero() && !enforced(d.State.Served):
+		if d.State.Staged.IsZero() || time.Since(d.State.Staged) < rollout {
+			return "its roll-out is not over"
+		}
+		if v := r.cfg.Sight.Ready(ctx, d.Name, policy); !v.Clean {
+			return v.Reason
+		}
+		return ""
+	}
+	switch v := r.cfg.Sight.MX(ctx, d.Name, policy); {
+	case !v.Known:
+		return "its MX cannot be looked up: " + v.Reason
+	case len(v.Uncovered) > 0:
+		return "its MX " + strings.Join(v.Uncovered, ", ") + " is not covered"
+	}
+	return ""
+}

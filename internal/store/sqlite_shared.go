@@ -1,0 +1,50 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// attached selects the domains that serve the text of the shared record of an MX set.
+const attached = `tenant = ?1 AND mxset = ?2 AND publish = 'shared' AND detached = 0 AND served <> ''`
+
+// saveShared keeps a shared record and the domains attached to it at one text.
+func saveShared(ctx context.Context, tx *sql.Tx, old State, d Domain, now time.Time) error {
+	switch {
+	case d.Publish == PublishWildcard && d.State.Served != old.Served:
+		return turnShared(ctx, tx, d, now)
+	case d.Publish == PublishShared && d.State.Detached.IsZero() && d.State.Served != "":
+		return checkShared(ctx, tx, d)
+	}
+	return nil
+}
+
+// turnShared brings a new text to all that are attached. A claim on one of them ends: what its pass has seen is old.
+func turnShared(ctx context.Context, tx *sql.Tx, d Domain, now time.Time) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ?3 WHERE until = 0 AND by_foreign = 0
+		AND name IN (SELECT name FROM domains WHERE `+attached+`)`, d.Tenant, d.MXSet, micros(now)); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO history (name, text, by_foreign, since, until)
+		SELECT name, ?3, 0, ?4, 0 FROM domains WHERE `+attached, d.Tenant, d.MXSet, d.State.Served, micros(now)); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE domains SET served = ?3, version = ?4,
+			promoted = iif(promoted = 0, ?5, promoted),
+			due = iif(claimed <> 0, ?6, due), claimed = 0, woken = 0
+		WHERE `+attached, d.Tenant, d.MXSet, d.State.Served, d.Version, micros(d.State.Promoted), micros(now))
+	return err
+}
+
+// checkShared refuses a text that is no longer that of the shared record.
+func checkShared(ctx context.Context, tx *sql.Tx, d Domain) error {
+	var same int
+	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM domains
+		WHERE tenant = ? AND mxset = ? AND publish = 'wildcard' AND served = ?`, d.Tenant, d.MXSet, d.State.Served).Scan(&same)
+	if err == nil && same != 1 {
+		err = fmt.Errorf("the shared record of MX set %q has another policy: %w", d.MXSet, ErrStale)
+	}
+	return err
+}
