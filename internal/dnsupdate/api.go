@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +48,12 @@ func newAPI(a config.Account, g *guard, rt http.RoundTripper, standard string) (
 	if err != nil || base.Host == "" {
 		return nil, fmt.Errorf("api_url %q: not an URL", a.APIURL)
 	}
-	secrets := slices.DeleteFunc([]string{string(a.APIToken), string(a.Secret), string(a.ConsumerKey)}, func(s string) bool { return s == "" })
+	var secrets []string
+	for _, s := range []config.Secret{a.APIToken, a.APIKey, a.Secret, a.ConsumerKey} {
+		if s != "" {
+			secrets = append(secrets, string(s))
+		}
+	}
 	return &api{guard: g, base: base, secrets: secrets, penalty: time.Minute, client: &http.Client{
 		Transport: rt,
 		Timeout:   apiTimeout,
@@ -94,7 +98,8 @@ func (a *api) verdict(resp *http.Response, body []byte) error {
 	if words != "" {
 		s += ", " + words
 	}
-	f := &fault{op: opRead, kind: kind, err: errors.New(a.hide(s)), retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	f := &fault{op: opRead, kind: kind, err: errors.New(a.hide(s)), status: resp.StatusCode}
+	f.retryAfter = retryAfter(resp.Header.Get("Retry-After"))
 	if f.kind == KindRateLimited {
 		if f.retryAfter == 0 {
 			f.retryAfter = a.penalty

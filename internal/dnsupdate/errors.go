@@ -111,6 +111,7 @@ func adviceOf(provider string, kind Kind, zone string) string {
 type fault struct {
 	op         string
 	kind       Kind
+	status     int // of HTTP; 0: not answered
 	retryAfter time.Duration
 	err        error
 }

@@ -57,6 +57,11 @@ func TestPowerDNSMessages(t *testing.T) {
 			1, dnsupdate.KindUnavailable, 30 * time.Second,
 			"the API says HTTP 503 Service Unavailable; trying again later",
 		},
+		"200 without a zone": {
+			trouble{status: 200, body: `{"result": "ok"}`},
+			1, dnsupdate.KindUnavailable, 0,
+			"the API says HTTP 200 OK; trying again later",
+		},
 		"moved": {trouble{status: 301}, 1, dnsupdate.KindRefused, 0, "the API says HTTP 301 Moved Permanently"},
 	}
 	for _, op := range []string{"read", "write"} {
@@ -76,6 +81,15 @@ func TestPowerDNSMessages(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestPowerDNSSecret has the API repeat the key.
+func TestPowerDNSSecret(t *testing.T) {
+	t.Parallel()
+	p := apiPlace(labtest.StartPowerDNS(t, lab.Zone{Name: zone}))
+	p.wire.order(trouble{status: 400, body: `{"error": "bad key ` + string(p.config.APIKey) + `"}`})
+	err := p.open(t, dnsupdate.Options{}).Apply(t.Context(), change(record, sts("now")))
+	says(t, p.fails(t, err, dnsupdate.KindRefused), "read "+prefixPD+`the API says HTTP 400 Bad Request, "bad key [secret]"`)
 }
 
 // TestPowerDNSLocked has the database locked for a while, which is not worth an error.
