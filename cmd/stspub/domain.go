@@ -196,6 +196,9 @@ func writeStatus(out io.Writer, d publish.Status) error {
 	line("id", d.ID)
 	line("next id", d.Intended)
 	line("policy", d.Policy)
+	if r := d.TLSRPT; r != nil {
+		line("tlsrpt", reportState(*r))
+	}
 	line("owner sets", strings.Join(d.Records, "\r\n"))
 	for _, h := range d.History {
 		to := "now"
@@ -215,6 +218,21 @@ func how(d publish.Status) string {
 	}
 	if !d.Detached.IsZero() {
 		s += ", with a record of its own since " + d.Detached.UTC().Format(time.DateTime+" MST")
+	}
+	return s
+}
+
+// reportState is the TLSRPT record as it is wanted, and how it stands with it.
+func reportState(r publish.TLSRPT) string {
+	s := r.Text
+	if s == "" {
+		s = r.Record + " is to go"
+	}
+	if !r.Verified.IsZero() {
+		s += "\r\nseen at every name server " + since(r.Verified) + " ago"
+	}
+	if r.Problem != "" {
+		s += "\r\n" + r.Problem
 	}
 	return s
 }

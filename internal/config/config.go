@@ -133,4 +133,5 @@ type Domain struct {
 	Publish string // "zone", "alias", "shared" or "manual"
 	Account string // the account that holds the record: for alias and shared that of [alias], for manual none
 	Adopt   bool
+	TLSRPT  string // content of the TLSRPT record at _smtp._tls.<domain>; empty: none
 }

@@ -108,8 +108,9 @@ func (l *loader) patterns(key string, t mxsetTable) []string {
 	return patterns
 }
 
-// way is how the record of a domain is reached: the two keys of that in a [[domain]] or [mxset.NAME].
-type way struct{ publish, account string }
+// way is how the record of a domain is reached, the two keys of that in a [[domain]] or [mxset.NAME], and the TLSRPT
+// record beside it.
+type way struct{ publish, account, tlsrpt string }
 
 // declared is a name of a domain as it is written.
 type declared struct {
@@ -165,12 +166,17 @@ func (l *loader) names(all []declared) {
 			l.refuse(d, "%q is declared twice, first in %s:%d; leave one out", name, all[j].in.file, all[j].line)
 			continue
 		}
+		if err := name.CheckReport(); err != nil && d.in.way.tlsrpt != "" {
+			l.refuse(d, "%s", why(err))
+			continue
+		}
 		first[name] = i
 		if !isASCII(d.raw) {
 			l.tell(d, "%q is published as %q", d.raw, name)
 		}
 		l.cfg.Domains = append(l.cfg.Domains, Domain{
 			Name: name, MXSet: d.in.set, Publish: d.in.way.publish, Account: d.in.way.account, Adopt: d.in.adopt,
+			TLSRPT: d.in.way.tlsrpt,
 		})
 	}
 	slices.SortFunc(l.cfg.Domains, func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
@@ -201,7 +207,10 @@ func (d declared) finding(count int, format string, args ...any) finding {
 // setWay returns the way of an MX set, for its listed domains and for the tables that say none.
 func (l *loader) setWay(name string) way {
 	t, table := l.doc.MXSets[name], tableKey("mxset", name)
-	var w way
+	w := way{tlsrpt: l.report(table+".tlsrpt", t.TLSRPT)}
+	if t.TLSRPT.given() && len(t.TLSRPT.items) == 0 {
+		l.problem(t.TLSRPT.line, table+".tlsrpt", "is empty; write at least one address, or leave it out")
+	}
 	if t.Account.given() {
 		w.account = l.account(table+".account", t.Account)
 	}
@@ -304,6 +313,9 @@ func (l *loader) tabled(t domainTable, ways map[string]way) []declared {
 // domainWay returns the way of a [[domain]] table; what it leaves out is that of its MX set.
 func (l *loader) domainWay(t domainTable, set way) way {
 	w := set
+	if t.TLSRPT.given() { // also an empty list, which is none
+		w.tlsrpt = l.report("domain.tlsrpt", t.TLSRPT)
+	}
 	if t.Publish.given() {
 		w.publish = l.publish("domain.publish", t.Publish)
 	} else if set.publish == "" && !l.doc.MXSets[t.MXSet.v].Publish.given() {

@@ -5,7 +5,8 @@ import "strings"
 func problemEdits() []edit {
 	var all []edit
 	for _, edits := range [][]edit{
-		formEdits(), serverEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(), manyEdits(),
+		formEdits(), serverEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(),
+		manyEdits(), reportEdits(),
 	} {
 		all = append(all, edits...)
 	}
@@ -49,7 +50,7 @@ func formEdits() []edit {
 		},
 		{
 			"unknown key", "", "rollout = '2w'\n",
-			`stspub.toml:17: domain.rollout: unknown key; known here: account, adopt, mxset, name, publish`,
+			`stspub.toml:17: domain.rollout: unknown key; known here: account, adopt, mxset, name, publish, tlsrpt`,
 		},
 		{
 			"unknown table", "", "[tlsrpt]\nrua = 'x'\n",

@@ -121,6 +121,7 @@ type mxsetTable struct {
 	DomainsFile text `toml:"domains_file"`
 	Publish     text `toml:"publish"`
 	Account     text `toml:"account"`
+	TLSRPT      list `toml:"tlsrpt"`
 }
 
 type domainTable struct {
@@ -131,4 +132,5 @@ type domainTable struct {
 	Publish text `toml:"publish"`
 	Account text `toml:"account"`
 	Adopt   flag `toml:"adopt"`
+	TLSRPT  list `toml:"tlsrpt"`
 }

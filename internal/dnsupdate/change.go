@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-
-	"github.com/stspub/stspub/internal/policygen"
 )
 
 const (
@@ -54,8 +52,8 @@ func (c Change) plan(found []string) (plan, error) {
 			p.add = false // it is there; further ones are not wanted
 		case adds && text == c.Add, slices.Contains(c.Remove, text):
 			p.remove = append(p.remove, i)
-		case adds && policygen.IsSTSv1(text):
-			return plan{}, faultf(KindConflict, "the STSv1 record %q is there, too", text)
+		case adds && c.rival(text):
+			return plan{}, faultf(KindConflict, "the %s record %q is there, too", c.version(), text)
 		}
 	}
 	return p, nil

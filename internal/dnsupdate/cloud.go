@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/stspub/stspub/internal/policygen"
 )
 
 // txtRecord is a TXT record as a provider's API has it.
@@ -26,8 +24,9 @@ type txtRecord struct {
 type txtAPI interface {
 	// look returns the TXT records at Change.Name itself, or the fault that it is a CNAME.
 	look(ctx context.Context, c Change) ([]txtRecord, error)
-	// write makes a change that is planned on what look has found. At no time are there more or fewer STSv1 records in
-	// between than before or after. An API that compares and swaps returns [errSwapped] where something else is there by now.
+	// write makes a change that is planned on what look has found. At no time are there more or fewer rivals (see
+	// [Change.rival]) in between than before or after. An API that compares and swaps returns [errSwapped] where something
+	// else is there by now.
 	write(ctx context.Context, c Change, found []txtRecord, p plan) error
 }
 
@@ -132,7 +131,7 @@ type recordwise struct{ recordAPI }
 func (w recordwise) write(ctx context.Context, c Change, found []txtRecord, p plan) error {
 	keep := -1
 	if p.add && len(p.remove) > 0 {
-		keep = p.remove[max(0, slices.IndexFunc(p.remove, func(i int) bool { return policygen.IsSTSv1(found[i].text) }))]
+		keep = p.remove[max(0, slices.IndexFunc(p.remove, func(i int) bool { return c.rival(found[i].text) }))]
 	}
 	for _, i := range p.remove {
 		if i == keep {
@@ -154,12 +153,12 @@ func (w recordwise) write(ctx context.Context, c Change, found []txtRecord, p pl
 // withdraw takes our record away if a foreign one is older. Two that create at once both see two records: the younger one
 // goes again, by whoever made it.
 func (w recordwise) withdraw(ctx context.Context, c Change, found []txtRecord) error {
-	sts := slices.DeleteFunc(slices.Clone(found), func(r txtRecord) bool { return !policygen.IsSTSv1(r.text) })
-	slices.SortFunc(sts, func(x, y txtRecord) int {
+	rivals := slices.DeleteFunc(slices.Clone(found), func(r txtRecord) bool { return !c.rival(r.text) })
+	slices.SortFunc(rivals, func(x, y txtRecord) int {
 		return cmp.Or(cmp.Compare(x.made, y.made), cmp.Compare(len(x.id), len(y.id)), cmp.Compare(x.id, y.id))
 	})
-	if i := slices.IndexFunc(sts, func(r txtRecord) bool { return r.text == c.Add }); i > 0 {
-		return w.remove(ctx, c, sts[i])
+	if i := slices.IndexFunc(rivals, func(r txtRecord) bool { return r.text == c.Add }); i > 0 {
+		return w.remove(ctx, c, rivals[i])
 	}
 	return nil
 }

@@ -64,6 +64,13 @@ func states() []state {
 		{name: "tombstone-ends", before: []string{`"not in use"`, quoted(old)}, remove: []string{"not in use", old}, add: now, after: []string{quoted(now)}},
 		{name: "*.own", before: []string{quoted(old)}, remove: []string{old}, add: now, after: []string{quoted(now)}},
 		{name: "*.new", add: now, after: []string{quoted(now)}},
+		// TLSRPTv1 records are guarded like STSv1 ones, and the two kinds are strangers to each other.
+		{name: "tlsrpt-fresh", before: []string{stranger}, add: rpt("now"), after: []string{stranger, quoted(rpt("now"))}},
+		{name: "tlsrpt-replaced", before: []string{quoted(foreign), quoted(rpt("old"))}, remove: []string{rpt("old")}, add: rpt("now"), after: []string{quoted(foreign), quoted(rpt("now"))}},
+		{name: "tlsrpt-foreign", before: []string{quoted(rpt("theirs"))}, remove: []string{rpt("old")}, add: rpt("now"), kind: dnsupdate.KindConflict, after: []string{quoted(rpt("theirs"))}},
+		{name: "tlsrpt-foreign-malformed", before: []string{`"v=TLSRPTv1"`}, add: rpt("now"), kind: dnsupdate.KindConflict, after: []string{`"v=TLSRPTv1"`}},
+		{name: "tlsrpt-removed-beside-foreign", before: []string{quoted(rpt("old")), quoted(rpt("theirs"))}, remove: []string{rpt("old")}, after: []string{quoted(rpt("theirs"))}},
+		{name: "sts-beside-tlsrpt", before: []string{quoted(rpt("theirs"))}, add: now, after: []string{quoted(rpt("theirs")), quoted(now)}},
 		// A wildcard's records are answered at the name, but are not there.
 		{name: "x.wild", add: now, after: []string{quoted(now)}},
 		{name: "x.shared", add: now, after: []string{quoted(now)}},

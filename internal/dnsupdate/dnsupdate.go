@@ -16,6 +16,9 @@
 //     is no policy until ours is gone;
 //   - strangers: everything else (site verifications, SPF). They are never touched, byte for byte.
 //
+// The same holds for the TLSRPTv1 record at an _smtp._tls name (RFC 8460, Section 3): a Change that adds one takes further
+// TLSRPTv1 records for foreign, and STSv1 records for strangers.
+//
 // What an account can hold to depends on its provider. RFC 2136 has prerequisites, and Route 53 deletes only what is said
 // exactly: the server compares and swaps by itself, and two writers anywhere cannot harm each other. The other APIs have
 // nothing of the kind: there the account looks before it writes, with one writer per name in the process; that no other

@@ -160,6 +160,8 @@ func (p *place) wantData(t testing.TB, name string, want ...string) {
 
 func sts(id string) string { return "v=STSv1; id=" + id + ";" }
 
+func rpt(box string) string { return "v=TLSRPTv1; rua=mailto:" + box + "@example.org" }
+
 func quoted(s string) string { return `"` + s + `"` }
 
 func change(name string, add string, remove ...string) dnsupdate.Change {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,6 +15,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -24,31 +26,65 @@ type MX struct {
 	Addr    string // "ADDR:PORT" it listens at
 	RootPEM []byte // to be trusted for its certificate
 
-	server *smtp.Server
-	done   chan struct{}
+	server      *smtp.Server
+	done        chan struct{}
+	connections atomic.Int64
+}
+
+// MXOptions are the ways in which a mail server can be less than good.
+type MXOptions struct {
+	Addr  string
+	Names []string // of its certificate, at least one
+	// Lifetime is how long the certificate is still valid; zero: 90 days; less: it has expired.
+	Lifetime time.Duration
+	Plain    bool // STARTTLS is not offered
 }
 
 // StartMX starts a mail server for the names, with a certificate that carries them all. It ends with ctx or [MX.Close].
 func StartMX(ctx context.Context, addr string, names ...string) (*MX, error) {
-	cert, root, err := selfSigned(names)
+	return StartMXWith(ctx, MXOptions{Addr: addr, Names: names})
+}
+
+// StartMXWith starts a mail server as the options say. It ends with ctx or [MX.Close].
+func StartMXWith(ctx context.Context, o MXOptions) (*MX, error) {
+	cert, root, err := selfSigned(o.Names, cmp.Or(o.Lifetime, 90*24*time.Hour))
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate for the mail server: %w", err)
 	}
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("start the mail server: %w", err)
 	}
 	m := &MX{Addr: ln.Addr().String(), RootPEM: root, server: smtp.NewServer(refuseMail{}), done: make(chan struct{})}
-	m.server.Domain = names[0]
-	m.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	m.server.Domain = o.Names[0]
+	if !o.Plain {
+		m.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
 	m.server.ReadTimeout, m.server.WriteTimeout = time.Minute, time.Minute
 	m.server.ErrorLog = silent{}
 	go func() {
 		defer close(m.done)
-		_ = m.server.Serve(ln) // it ends by Close
+		_ = m.server.Serve(counted{ln, &m.connections}) // it ends by Close
 	}()
 	context.AfterFunc(ctx, func() { _ = m.Close() })
 	return m, nil
+}
+
+// Connections counts the connections so far.
+func (m *MX) Connections() int { return int(m.connections.Load()) }
+
+// counted is a listener that counts.
+type counted struct {
+	net.Listener
+	n *atomic.Int64
+}
+
+func (l counted) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return conn, err
 }
 
 // Close ends the server and its connections.
@@ -61,8 +97,8 @@ func (m *MX) Close() error {
 	return err
 }
 
-// selfSigned makes a certificate that is its own root.
-func selfSigned(names []string) (tls.Certificate, []byte, error) {
+// selfSigned makes a certificate that is its own root and valid for left from now.
+func selfSigned(names []string, left time.Duration) (tls.Certificate, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, nil, err
@@ -70,7 +106,7 @@ func selfSigned(names []string) (tls.Certificate, []byte, error) {
 	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(90 * 24 * time.Hour),
+		NotBefore: now.Add(min(0, left) - time.Hour), NotAfter: now.Add(left),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true, IsCA: true,
 	}

@@ -70,7 +70,7 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, force boo
 func (r *Reconciler) wakeRefused(ctx context.Context, old, next *settings) error {
 	var names []policygen.Name
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
-		if d.State.Failures > 0 && old.accounts[d.Account] != next.accounts[d.Account] {
+		if d.State.Failures+d.State.Report.Failures > 0 && old.accounts[d.Account] != next.accounts[d.Account] {
 			names = append(names, d.Name)
 		}
 		return nil
@@ -113,6 +113,7 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 		}
 		d.Domains = append(d.Domains, store.Domain{
 			Name: c.Name, Tenant: Tenant, MXSet: c.MXSet, Publish: c.Publish, Account: c.Account, Owner: store.OwnerFile, Adopt: c.Adopt,
+			TLSRPT: c.TLSRPT,
 		})
 	}
 	return d, next, errors.Join(errs...)
@@ -150,7 +151,7 @@ func refusals(ctx context.Context, st store.Store, conf *config.Config, force bo
 		if leaves {
 			removed = append(removed, string(have.Name))
 		}
-		if have.State.Zone != "" {
+		if have.State.Zone != "" || have.State.Report.Text != "" {
 			errs = append(errs, misplaced(conf, have, w, found))
 		}
 		return nil
@@ -170,7 +171,10 @@ func refusals(ctx context.Context, st store.Store, conf *config.Config, force bo
 
 // misplaced says why a domain with a record cannot become what is declared: its record would be left behind.
 func misplaced(conf *config.Config, have store.Domain, want config.Domain, found bool) error {
-	draining := "it drains"
+	draining, record := "it drains", have.State.Record
+	if have.State.Zone == "" {
+		record = have.State.Report.Record
+	}
 	if !have.State.Horizon.IsZero() {
 		draining += " until " + have.State.Horizon.UTC().Format(time.DateTime+" MST")
 	}
@@ -182,10 +186,10 @@ func misplaced(conf *config.Config, have store.Domain, want config.Domain, found
 		return nil
 	case want.Publish != have.Publish:
 		return fmt.Errorf("domain %s: publish cannot change from %q to %q while its record is at %s; remove the domain, and add it "+
-			"again when it has drained", have.Name, have.Publish, want.Publish, have.State.Record)
-	case (have.Publish == store.PublishAlias || have.Publish == store.PublishShared) && !strings.HasSuffix(have.State.Record, "."+conf.Alias.Zone):
+			"again when it has drained", have.Name, have.Publish, want.Publish, record)
+	case (have.Publish == store.PublishAlias || have.Publish == store.PublishShared) && !strings.HasSuffix(record, "."+conf.Alias.Zone):
 		return fmt.Errorf("alias.zone: %q is not the zone of the record %s that %s uses; customers' CNAMEs lead there; put it back",
-			conf.Alias.Zone, have.State.Record, have.Name)
+			conf.Alias.Zone, record, have.Name)
 	}
 	return nil
 }

@@ -101,6 +101,7 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	if s.Step == "" {
 		s.Step, s.Reason = "new", "not looked at yet"
 	}
+	s.TLSRPT = reportStatus(set.conf.Alias.Zone, d)
 	s.Records = Records(d, set.conf.Server.Hostname, set.conf.Alias.Zone)
 	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
 		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
@@ -182,6 +183,7 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 	default:
 		lines = append(lines, fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.RecordName(), record))
 	}
+	lines = append(lines, reportLines(d, aliasZone)...)
 	if !d.Removed.IsZero() {
 		lines = append([]string{"; the domain is leaving: keep these until it is gone from `stspub domain list`"}, lines...)
 	}

@@ -29,6 +29,8 @@ type Outside struct {
 	Node      string       // "ADDR:PORT" of this node's own listener
 	Values    Values       // remembers our addresses over restarts
 
+	probes probes
+
 	mu      sync.Mutex // guards the fields below
 	own     place
 	looked  time.Time // when own was
@@ -272,9 +274,18 @@ func (o *Outside) MX(ctx context.Context, name policygen.Name, text string) MX {
 	if err != nil {
 		return MX{Reason: err.Error()}
 	}
-	a, err := o.Client.Resolver.Lookup(ctx, string(name), dns.TypeMX)
+	hosts, err := o.mxHosts(ctx, name)
 	if err != nil {
 		return MX{Reason: err.Error()}
+	}
+	return MX{Known: true, Uncovered: slices.DeleteFunc(hosts, p.Covers)}
+}
+
+// mxHosts are the hosts that take the domain's mail, sorted, each once.
+func (o *Outside) mxHosts(ctx context.Context, name policygen.Name) ([]string, error) {
+	a, err := o.Client.Resolver.Lookup(ctx, string(name), dns.TypeMX)
+	if err != nil {
+		return nil, err
 	}
 	hosts := []string{}
 	for _, rr := range a.RRs {
@@ -286,7 +297,7 @@ func (o *Outside) MX(ctx context.Context, name policygen.Name, text string) MX {
 		hosts = o.implicitMX(ctx, name)
 	}
 	slices.Sort(hosts)
-	return MX{Known: true, Uncovered: slices.DeleteFunc(slices.Compact(hosts), p.Covers)}
+	return slices.Compact(hosts), nil
 }
 
 // implicitMX is the domain itself, if it has an address; one without takes no mail.
@@ -314,10 +325,15 @@ func (o *Outside) Foreign(ctx context.Context, name policygen.Name) string {
 
 // Delegation asks the authoritative servers of the customer's zone for the CNAME, and follows a longer chain.
 func (o *Outside) Delegation(ctx context.Context, name policygen.Name, record string) Delegation {
+	return o.delegation(ctx, name.RecordName(), record, policygen.IsSTSv1)
+}
+
+// delegation is about a name of the customer's at which a TXT of a kind is to be found by a CNAME.
+func (o *Outside) delegation(ctx context.Context, owner, record string, kind func(string) bool) Delegation {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", name.RecordName(), record)
-	v, err := o.Observer.Observe(ctx, name.RecordName(), dns.TypeTXT)
+	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", owner, record)
+	v, err := o.Observer.Observe(ctx, owner, dns.TypeTXT)
 	if err != nil {
 		return Delegation{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
 	}
@@ -330,8 +346,9 @@ func (o *Outside) Delegation(ctx context.Context, name policygen.Name, record st
 		case a.CNAME != "" && o.leadsTo(ctx, a.CNAME, record):
 		case a.CNAME != "":
 			return Delegation{Reason: waiting + ", last seen CNAME " + a.CNAME}
-		case len(a.STS()) > 0:
-			return Delegation{Reason: fmt.Sprintf("%s, last seen a TXT record %q there: replace it by the CNAME", waiting, a.STS()[0])}
+		case slices.ContainsFunc(a.TXT, kind):
+			there := a.TXT[slices.IndexFunc(a.TXT, kind)]
+			return Delegation{Reason: fmt.Sprintf("%s, last seen a TXT record %q there: replace it by the CNAME", waiting, there)}
 		default:
 			return Delegation{Reason: waiting + ", last seen " + emptiness(v)}
 		}

@@ -49,6 +49,9 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 			if w.HoldStart, w.HoldEnd = r.holds(ctx); w.HoldEnd != "" {
 				continue // since this pass began
 			}
+			if d.State.Report.Text != "" && !d.State.Expelled {
+				return r.rest(ctx, set, w, &d, reportFirst(d, now))
+			}
 			return r.forget(ctx, d)
 		}
 		if dec.Do == DoDelete && w.HoldEnd == "" {
@@ -276,6 +279,10 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 	if !ok {
 		return fmt.Errorf("write the record of %s: account %q is not configured; put it back", d.Name, d.Account)
 	}
+	if !r.enter(d.Account) {
+		return errBusy
+	}
+	defer r.leave(d.Account)
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
 	record := RecordName(set.conf.Alias.Zone, d)
@@ -294,6 +301,26 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 	}
 	r.cfg.Log.Info(message, "domain", d.Name, "record", record, "add", dec.Add, "remove", dec.Remove)
 	return nil
+}
+
+// errBusy says that an account has enough to do. Who waited for it would keep others from working.
+var errBusy = errors.New("the account is busy with other records")
+
+// enter takes a place at an account, unless all that it may have are taken.
+func (r *Reconciler) enter(account string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.writing[account] >= workers*3/4 {
+		return false
+	}
+	r.writing[account]++
+	return true
+}
+
+func (r *Reconciler) leave(account string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writing[account]--
 }
 
 // refused ends a pass whose write did not succeed. Whether it landed all the same is seen in the next pass.
@@ -324,7 +351,7 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 		end.After = max(end.After, failed.RetryAfter)
 	}
 	end.State.Fault = end.State.Fault || p.now.Sub(end.State.Since) > writeFault
-	if errors.Is(err, dnsupdate.ErrConflict) { // nothing was written; look again and decide again
+	if errors.Is(err, dnsupdate.ErrConflict) || errors.Is(err, errBusy) { // nothing was written; look again and decide again
 		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
 	}
 	if end.State.Findings = nil; end.State.Fault {
@@ -371,7 +398,6 @@ func needsHuman(k dnsupdate.Kind) bool {
 func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.Domain, dec Decision) error {
 	before := d.State
 	d.State = dec.State
-	d.State.Findings = r.found(d.Name, before.Findings, dec.State.Findings)
 	every := set.conf.Check.Every
 	if d.Publish == store.PublishWildcard || time.Since(dec.State.Since) < closely {
 		every = min(every, hourly)
@@ -395,6 +421,17 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	if left := time.Until(d.State.Horizon); w.Drain && left > 0 {
 		after = min(after, left)
 	}
+	report, err := r.keepReport(ctx, set, d)
+	if err != nil {
+		return err
+	}
+	if report > 0 {
+		after = min(after, report)
+	}
+	if problem := d.State.Report.Problem; problem != "" {
+		d.State.Findings = append(d.State.Findings, store.Finding{Code: "tlsrpt", Since: time.Now(), Text: problem})
+	}
+	d.State.Findings = r.found(d.Name, before.Findings, d.State.Findings)
 	d.Due = time.Now().Add(after)
 	if err := r.save(ctx, d); err != nil {
 		return err

@@ -53,6 +53,10 @@ type Sight interface {
 	Foreign(ctx context.Context, name policygen.Name) string
 	// Delegation says whether the domain's _mta-sts is a CNAME to the record.
 	Delegation(ctx context.Context, name policygen.Name, record string) Delegation
+	// Report asks every authoritative server for a TLSRPT record: Server.STS of the answer holds TLSRPTv1 values.
+	Report(ctx context.Context, record string) TXT
+	// ReportDelegation says whether the domain's _smtp._tls is a CNAME to the record.
+	ReportDelegation(ctx context.Context, name policygen.Name, record string) Delegation
 }
 
 // Certs is what the reconciler asks of package certs.
@@ -95,11 +99,12 @@ type Reconciler struct {
 	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
 	declaring sync.RWMutex
 
-	mu     sync.Mutex // guards the fields below
-	tracks map[policygen.Name]*track
-	faults map[string]string // of the service as a whole, by subject
-	start  startup
-	clock  time.Time // when the clock was last looked at
+	mu      sync.Mutex // guards the fields below
+	tracks  map[policygen.Name]*track
+	faults  map[string]string // of the service as a whole, by subject
+	writing map[string]int    // writes under way, by account
+	start   startup
+	clock   time.Time // when the clock was last looked at
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
@@ -117,10 +122,11 @@ type settings struct {
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
 func New(cfg Config) *Reconciler {
 	return &Reconciler{
-		cfg:    cfg,
-		wake:   make(chan struct{}, 1),
-		tracks: make(map[policygen.Name]*track),
-		faults: make(map[string]string),
+		cfg:     cfg,
+		wake:    make(chan struct{}, 1),
+		tracks:  make(map[policygen.Name]*track),
+		faults:  make(map[string]string),
+		writing: make(map[string]int),
 	}
 }
 

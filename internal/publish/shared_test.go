@@ -344,7 +344,7 @@ func TestSharedMoves(t *testing.T) {
 func TestRollout(t *testing.T) {
 	w := newWorld(t, "a.example", "b.example")
 	set := w.conf.MXSets["eu"]
-	set.Rollout = 14 * 24 * time.Hour
+	set.Rollout = 4 * 24 * time.Hour
 	w.conf.MXSets["eu"] = set
 	w.unready["b.example"] = "mx1.provider.test offers no STARTTLS"
 	run(t, w, func(w *world) {
@@ -353,7 +353,7 @@ func TestRollout(t *testing.T) {
 				t.Fatalf("%s begins with %q", name, s.Policy)
 			}
 		}
-		w.pass(13 * 24 * time.Hour)
+		w.pass(3 * 24 * time.Hour)
 		if s := w.status("a.example"); !strings.Contains(s.Policy, "mode: testing") {
 			t.Errorf("%q before the roll-out is over", s.Policy)
 		}
@@ -376,18 +376,19 @@ func TestRollout(t *testing.T) {
 // TestSharedRollout promotes an MX set as one: who is not ready stays in testing, with a record of his own, and who comes
 // later has his own time.
 func TestSharedRollout(t *testing.T) {
-	w, names := sharedWorld(t, 12)
+	w, names := sharedWorld(t, 6)
 	set := w.conf.MXSets["eu"]
-	set.Rollout = 14 * 24 * time.Hour
+	set.Rollout = 3 * 24 * time.Hour
 	w.conf.MXSets["eu"] = set
 	w.unready[names[2]] = "no STARTTLS"
+	w.conf.Check.Every = 24 * time.Hour
 	run(t, w, func(w *world) {
 		w.settled(names...)
 		if s := w.status(names[0]); !strings.Contains(s.Policy, "mode: testing") {
 			t.Fatalf("begins with %q", s.Policy)
 		}
 		n := w.writes()
-		w.pass(16 * 24 * time.Hour)
+		w.pass(5 * 24 * time.Hour)
 		for i, name := range names {
 			want := "mode: enforce"
 			if i == 2 {
@@ -409,7 +410,7 @@ func TestSharedRollout(t *testing.T) {
 		if s := w.status(late); !strings.Contains(s.Policy, "mode: testing") {
 			t.Errorf("%s begins with %q", late, s.Policy)
 		}
-		w.pass(17 * 24 * time.Hour)
+		w.pass(6 * 24 * time.Hour)
 		if s := w.status(late); !strings.Contains(s.Policy, "mode: enforce") {
 			t.Errorf("%s has %q after its roll-out", late, s.Policy)
 		}

@@ -14,8 +14,9 @@ import (
 func TestPromoteByHand(t *testing.T) {
 	w := newWorld(t, "a.example")
 	set := w.conf.MXSets["eu"]
-	set.Rollout = 14 * 24 * time.Hour
+	set.Rollout = 3 * 24 * time.Hour
 	w.conf.MXSets["eu"] = set
+	w.conf.Check.Every = 24 * time.Hour
 	run(t, w, func(w *world) {
 		w.reach("a.example", publish.StepLive, time.Hour)
 		for i, mode := range []string{"enforce", "testing", "enforce"} {
@@ -28,7 +29,7 @@ func TestPromoteByHand(t *testing.T) {
 			if s.Step != publish.StepLive || !strings.Contains(s.Policy, "mode: "+mode) || s.ID == before.ID {
 				t.Errorf("%d: at %s (%s), id %s, with %q, want a fresh id for mode %s", i, s.Step, s.Reason, s.ID, s.Policy, mode)
 			}
-			w.pass(20 * 24 * time.Hour)
+			w.pass(5 * 24 * time.Hour)
 			if s := w.status("a.example"); !strings.Contains(s.Policy, "mode: "+mode) {
 				t.Errorf("%d: %q later, want mode %s still", i, s.Policy, mode)
 			}

@@ -34,7 +34,8 @@ type Status struct {
 	ID          string   `json:"id,omitempty"` // as verified
 	Intended    string   `json:"intended,omitempty"`
 	Record      string   `json:"record,omitempty"`
-	Records     []string `json:"records"` // what the customer puts into DNS, as zone-file lines
+	Records     []string `json:"records"`          // what the customer puts into DNS, as zone-file lines
+	TLSRPT      *TLSRPT  `json:"tlsrpt,omitempty"` // nil: none is wanted
 	Certificate string   `json:"certificate"`
 	History     []Past   `json:"history,omitempty"` // only for one domain
 }

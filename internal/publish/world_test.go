@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,6 +48,9 @@ type world struct {
 	ttl        time.Duration // of the records seen
 	blind      bool          // the body is not seen
 	applyErr   error
+	quota      int    // writes that are taken before the API is gone; 0: it is there
+	hangs      string // the account that does not answer
+	readOnly   bool   // the store refuses writes
 	loadErr    error
 	applied    []dnsupdate.Change
 	steps      []string
@@ -57,13 +61,24 @@ type world struct {
 func newWorld(t *testing.T, domains ...policygen.Name) *world {
 	t.Helper()
 	w := &world{
-		t: t, path: filepath.Join(t.TempDir(), "stspub.db"), prior: true,
+		t: t, path: filepath.Join(memory(t), "stspub.db"), prior: true,
 		host: make(map[policygen.Name]publish.Host), cert: make(map[string]publish.Cert), txt: make(map[string][]string),
 		stranded: make(map[policygen.Name]bool), unready: make(map[policygen.Name]string),
 		delegation: make(map[policygen.Name]bool), wanted: make(map[string]bool),
 	}
 	w.conf = configuration(domains...)
 	return w
+}
+
+// memory is a directory that needs no disk, where there is one: what a commit waits for is tested elsewhere.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "publish-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func configuration(domains ...policygen.Name) *config.Config {
@@ -96,14 +111,14 @@ func (w *world) start() error {
 	}
 	w.store, w.snapshot = st, publish.NewSnapshot()
 	w.rec = publish.New(publish.Config{
-		Store: st, Snapshot: w.snapshot, Sight: w, Certs: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+		Store: readOnly{st, w}, Snapshot: w.snapshot, Sight: w, Certs: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 		Load: func() (*config.Config, []string, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.conf, nil, w.loadErr
 		},
 		Accepted:    func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(config.Account) (dnsupdate.Account, error) { return w, nil },
+		OpenAccount: func(a config.Account) (dnsupdate.Account, error) { return account{w, a.Name}, nil },
 		OnStep: func(name policygen.Name, step, message string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -318,6 +333,10 @@ func (w *world) Apply(_ context.Context, c dnsupdate.Change) error {
 	if w.applyErr != nil {
 		return w.applyErr
 	}
+	if w.quota == 1 {
+		return &dnsupdate.Error{Account: "main", Op: "write", Kind: dnsupdate.KindUnavailable, Err: errors.New("502 Bad Gateway")}
+	}
+	w.quota = max(w.quota-1, 0)
 	keep := slices.DeleteFunc(w.txt[c.Name], func(v string) bool { return slices.Contains(c.Remove, v) || v == c.Add })
 	if c.Add != "" {
 		keep = append(keep, c.Add)

@@ -65,7 +65,7 @@ func (c *Client) Check(ctx context.Context, name policygen.Name) Report {
 		return nil
 	})
 	g.Go(func() error {
-		s.tlsrpt, s.tlsrptErr = c.Resolver.Lookup(ctx, "_smtp._tls."+string(name), dns.TypeTXT)
+		s.tlsrpt, s.tlsrptErr = c.Resolver.Lookup(ctx, name.ReportName(), dns.TypeTXT)
 		return nil
 	})
 	g.Go(func() error { c.seePolicy(ctx, s); return nil })

@@ -243,6 +243,12 @@ func TestCheckTLSRPT(t *testing.T) {
 		{"no rua", set("v=TLSRPTv1;"), []string{"warning tlsrpt-malformed"}},
 		{"bare address", set("v=TLSRPTv1; rua=a@r.test"), []string{"warning tlsrpt-malformed"}},
 		{"no semicolon", set("v=TLSRPTv1 rua=mailto:a@r.test"), []string{"warning tlsrpt-malformed"}},
+		{"size limit", set("v=TLSRPTv1; rua=mailto:a@r.test!10m"), []string{"warning tlsrpt-malformed"}},
+		{"another version beside", set("v=TLSRPTv1; rua=mailto:a@r.test", "v=TLSRPTv10; rua=mailto:b@r.test"), good},
+		{"alias", func(_ *testing.T, w *world) {
+			w.set(owner, "TXT", owner+". 300 IN CNAME r.pool.test.", `r.pool.test. 300 IN TXT "v=TLSRPTv1; rua=mailto:a@r.test"`)
+		}, []string{"info tlsrpt-chain"}},
+		{"dangling alias", func(_ *testing.T, w *world) { w.set(owner, "TXT", owner+". 300 IN CNAME r.pool.test.") }, []string{"warning tlsrpt-dangling"}},
 		{"name server fails", func(_ *testing.T, w *world) { w.special[owner+"."] = answerCode(dns.RcodeRefused) }, []string{"warning tlsrpt-lookup"}},
 	})
 }

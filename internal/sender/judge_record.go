@@ -94,58 +94,6 @@ func (j *judgement) judgeNeighbours(owner string, strangers, ours int) {
 	}
 }
 
-// judgeTLSRPT is about RFC 8460, which gives the domain reports of failures.
-func (j *judgement) judgeTLSRPT() {
-	owner := "_smtp._tls." + string(j.name)
-	all := texts(j.tlsrpt)
-	if len(all) > 0 {
-		j.report.TLSRPT = all
-	}
-	ours := slices.DeleteFunc(slices.Clone(all), func(txt string) bool { return !strings.HasPrefix(txt, "v=TLSRPTv1") })
-	const section = "RFC 8460, 3"
-	switch {
-	case j.tlsrptErr != nil:
-		j.say(Warning, "tlsrpt-lookup", section, owner, "the name servers gave no answer: "+j.tlsrptErr.Error(), "Ask again later.")
-	case len(ours) == 0:
-		j.say(Info, "tlsrpt-missing", section, owner, "no TLSRPT record: nobody reports failures to you",
-			`Publish a TXT record "v=TLSRPTv1; rua=mailto:…" to be told when senders meet a problem.`)
-	case len(ours) > 1:
-		j.say(Warning, "tlsrpt-several", section, owner,
-			fmt.Sprintf("%d records begin with v=TLSRPTv1: senders ignore them all", len(ours)), "Remove all but one.")
-	default:
-		if why := tlsrptProblem(ours[0]); why != "" {
-			j.say(Warning, "tlsrpt-malformed", section, owner, fmt.Sprintf("%q is malformed: %s", ours[0], why),
-				`Write it as "v=TLSRPTv1; rua=mailto:tls-reports@example.org".`)
-			return
-		}
-		j.say(OK, "tlsrpt", section, owner, "failures are reported", "")
-	}
-}
-
-// tlsrptProblem checks the form of RFC 8460, Section 3, as far as it makes senders ignore the record.
-func tlsrptProblem(txt string) string {
-	version, rest, found := strings.Cut(txt, ";")
-	if !found || strings.TrimSpace(version) != "v=TLSRPTv1" {
-		return "it does not begin with v=TLSRPTv1;"
-	}
-	for field := range strings.SplitSeq(rest, ";") {
-		key, value, _ := strings.Cut(strings.TrimSpace(field), "=")
-		if strings.TrimSpace(key) != "rua" {
-			continue
-		}
-		for uri := range strings.SplitSeq(value, ",") {
-			uri = strings.ToLower(strings.TrimSpace(uri))
-			address, mail := strings.CutPrefix(uri, "mailto:")
-			url, web := strings.CutPrefix(uri, "https://")
-			if !(mail && strings.Contains(address, "@")) && !(web && url != "") {
-				return fmt.Sprintf("%q is neither a mailto: nor an https: address", uri)
-			}
-		}
-		return ""
-	}
-	return "it has no rua="
-}
-
 func chainText(chain []string) string { return strings.Join(chain, " → ") }
 
 func count(n int, noun string) string {

@@ -201,6 +201,17 @@ func TestProbeMX(t *testing.T) {
 			t.Errorf("ProbeMX(%q) with policy %q = %+v, want covered %v, listed %v", c.host, c.mx, p, c.covered, c.listed)
 		}
 	}
+	for _, c := range cases {
+		policy := policygen.Policy{Mode: policygen.Enforce, MX: c.mx}
+		p, err := client.ProbeMX(t.Context(), c.host, policy)
+		finding, delivers := sender.Delivers(policy, c.host, p, err)
+		if delivers != (err == nil && p.Covered) || delivers && !p.Listed || delivers == (finding.Code == "mx-not-covered") {
+			t.Errorf("Delivers(%q, %q) = %+v, %t; it is covered %t, listed %t", c.mx, c.host, finding, delivers, p.Covered, p.Listed)
+		}
+	}
+	if finding, delivers := sender.Delivers(policygen.Policy{MX: []string{"a.test"}}, "a.test", sender.Probed{}, nil); delivers {
+		t.Errorf("Delivers of what was not probed = %+v, %t", finding, delivers)
+	}
 	w.set("mx1.mail.test", "A")
 	_, err := client.ProbeMX(t.Context(), "nowhere.mail.test", policygen.Policy{})
 	if step := stepOf(t, err); step.Step != sender.StepAddress || err.Error() != `probe MX "nowhere.mail.test": the name does not exist` {

@@ -28,7 +28,7 @@ func (c *difference) walk(ctx context.Context, tx *sql.Tx, want []*Domain) error
 		}
 	}
 	// The order is that of bytes, here as in cmp.Compare.
-	rows, err := tx.QueryContext(ctx, `SELECT name, tenant, mxset, publish, account, owner, declared_adopt, removed
+	rows, err := tx.QueryContext(ctx, `SELECT name, tenant, mxset, publish, account, owner, declared_adopt, tlsrpt, removed
 		FROM domains ORDER BY name`)
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func (c *difference) walk(ctx context.Context, tx *sql.Tx, want []*Domain) error
 	for rows.Next() {
 		var have Domain
 		if err := rows.Scan(&have.Name, &have.Tenant, &have.MXSet, &have.Publish, &have.Account, &have.Owner,
-			&have.Adopt, stamp{&have.Removed}); err != nil {
+			&have.Adopt, &have.TLSRPT, stamp{&have.Removed}); err != nil {
 			return err
 		}
 		for len(want) > 0 && want[0].Name < have.Name {
@@ -77,7 +77,7 @@ func (c *difference) compare(have Domain, declared *Domain) error {
 
 func differs(have, declared Domain) bool {
 	return have.Tenant != declared.Tenant || have.MXSet != declared.MXSet || have.Publish != declared.Publish ||
-		have.Account != declared.Account || have.Adopt != declared.Adopt
+		have.Account != declared.Account || have.Adopt != declared.Adopt || have.TLSRPT != declared.TLSRPT
 }
 
 // count counts domains; shared records, whose names begin with an asterisk, are none.
@@ -112,9 +112,9 @@ func (c *difference) apply(ctx context.Context, tx *sql.Tx, now time.Time) error
 	}
 	at := micros(now)
 	if err := execAll(ctx, tx, `INSERT INTO domains
-		(name, tenant, mxset, publish, account, owner, adopt, declared_adopt, added, due, version)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, c.add, func(d *Domain) []any {
-		return []any{d.Name, d.Tenant, d.MXSet, d.Publish, d.Account, c.owner, d.Adopt, d.Adopt, at, at, version}
+		(name, tenant, mxset, publish, account, owner, adopt, declared_adopt, tlsrpt, added, due, version)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, c.add, func(d *Domain) []any {
+		return []any{d.Name, d.Tenant, d.MXSet, d.Publish, d.Account, c.owner, d.Adopt, d.Adopt, d.TLSRPT, at, at, version}
 	}); err != nil {
 		return err
 	}
@@ -122,8 +122,8 @@ func (c *difference) apply(ctx context.Context, tx *sql.Tx, now time.Time) error
 	for _, declared := range [][]*Domain{c.change, c.restore} {
 		if err := execAll(ctx, tx, `UPDATE domains SET tenant = ?1, mxset = ?2, publish = ?3, account = ?4,
 			adopt = iif(declared_adopt <> ?5 OR removed <> 0, ?5, adopt), declared_adopt = ?5, removed = 0,
-			due = ?6, claimed = 0, woken = 0, version = ?7 WHERE name = ?8`, declared, func(d *Domain) []any {
-			return []any{d.Tenant, d.MXSet, d.Publish, d.Account, d.Adopt, at, version, d.Name}
+			due = ?6, claimed = 0, woken = 0, version = ?7, tlsrpt = ?9 WHERE name = ?8`, declared, func(d *Domain) []any {
+			return []any{d.Tenant, d.MXSet, d.Publish, d.Account, d.Adopt, at, version, d.Name, d.TLSRPT}
 		}); err != nil {
 			return err
 		}

@@ -12,21 +12,23 @@ import (
 )
 
 // domainColumns are what scanDomain reads, in its order.
-const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, added, removed, due, version,
+const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, tlsrpt, added, removed, due, version,
 	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, old_ttl, horizon, deleted, away,
-	forced, detached, staged, promoted, pinned, expelled, findings, step, reason, since, fault, failures, checked`
+	forced, detached, staged, promoted, pinned, expelled, findings, step, reason, since, fault, failures, checked,
+	report_record, report_zone, report_text, report_wrote, report_verified, report_problem, report_failures`
 
 func scanDomain(r row) (Domain, error) {
 	var d Domain
 	var handover, oldTTL int64
 	var findings string
-	st := &d.State
-	err := r.Scan(&d.Name, &d.Tenant, &d.MXSet, &d.Publish, &d.Account, &d.Owner, &d.Adopt,
+	st, rp := &d.State, &d.State.Report
+	err := r.Scan(&d.Name, &d.Tenant, &d.MXSet, &d.Publish, &d.Account, &d.Owner, &d.Adopt, &d.TLSRPT,
 		stamp{&d.Added}, stamp{&d.Removed}, stamp{&d.Due}, &d.Version,
 		&st.Served, &st.Dirty, &st.Record, &st.Zone, &st.ID, &st.Intended, stamp{&st.Wrote}, &st.Fresh,
 		stamp{&st.Settle}, &handover, &oldTTL, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
 		stamp{&st.Detached}, stamp{&st.Staged}, stamp{&st.Promoted}, &st.Pinned, &st.Expelled, &findings,
-		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked})
+		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked},
+		&rp.Record, &rp.Zone, &rp.Text, stamp{&rp.Wrote}, stamp{&rp.Verified}, &rp.Problem, &rp.Failures)
 	st.Handover = time.Duration(handover) * time.Microsecond
 	st.OldTTL = time.Duration(oldTTL) * time.Microsecond
 	if err == nil && findings != "" {
@@ -215,7 +217,7 @@ func latest(ctx context.Context, tx *sql.Tx, d Domain) (stored, error) {
 
 // saveState writes what Save may write.
 func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
-	st := d.State
+	st, rp := d.State, d.State.Report
 	findings := ""
 	if len(st.Findings) > 0 {
 		b, err := json.Marshal(st.Findings)
@@ -229,13 +231,16 @@ func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
 			served = ?, dirty = ?, record = ?, zone = ?, id = ?, intended = ?, wrote = ?, fresh = ?,
 			settle = ?, handover = ?, old_ttl = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
 			detached = ?, staged = ?, promoted = ?, pinned = ?, expelled = ?, findings = ?,
-			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?
+			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?,
+			report_record = ?, report_zone = ?, report_text = ?, report_wrote = ?, report_verified = ?, report_problem = ?,
+			report_failures = ?
 		WHERE name = ?`,
 		d.Adopt, p.due, p.claimed, p.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
 		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
 		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
+		rp.Record, rp.Zone, rp.Text, micros(rp.Wrote), micros(rp.Verified), rp.Problem, rp.Failures,
 		d.Name)
 	return err
 }

@@ -56,6 +56,7 @@ type Domain struct {
 	Account string // the account that holds the record
 	Owner   string // OwnerFile or OwnerAPI
 	Adopt   bool   // a foreign STSv1 record may be replaced
+	TLSRPT  string // content of the TLSRPT record that is wanted; empty: none
 	Added   time.Time
 	Removed time.Time // zero: wanted. Otherwise the domain drains since then.
 
@@ -128,6 +129,8 @@ type State struct {
 	Checked time.Time
 	// Findings are what is wrong, by code.
 	Findings []Finding
+
+	Report Report
 }
 
 // Finding is one thing that is wrong with a domain.
@@ -136,6 +139,22 @@ type Finding struct {
 	Fault bool      `json:"fault"` // a human has to act; without, it may pass or be lived with
 	Since time.Time `json:"since"`
 	Text  string    `json:"text"` // what is wrong, and what to do
+}
+
+// Report is what the reconciler remembers of the TLSRPT record beside a domain (RFC 8460). It is zero where none is
+// wanted and none of ours is left.
+type Report struct {
+	// Record is the owner name of the record, without trailing dot, and Zone its zone, set before the first write.
+	Record, Zone string
+	// Text are the values that were committed for writing, the last one last, a line each: only these are ours to delete.
+	Text string
+	// Wrote is when the record was last written, Verified when it was last seen right at every authoritative server. Zero:
+	// never, or not as it is wanted now.
+	Wrote, Verified time.Time
+	// Problem is why it is not as it is wanted; empty: it is, or nobody looked yet.
+	Problem string
+	// Failures counts looks in a row with a Problem.
+	Failures int
 }
 
 // MXSet is a named list of MX patterns as an operator configures it.
@@ -195,7 +214,7 @@ type Order struct {
 // ctx. Package storetest is the contract as tests.
 type Store interface {
 	// Declare makes d the whole of what its owner declares: new domains are added with Due now, changed ones (MX set,
-	// publish, account, adopt, or the policy of their MX set) become due now, missing ones get Removed = now, removed ones
+	// publish, account, adopt, TLSRPT, or the policy of their MX set) become due now, missing ones get Removed = now, removed ones
 	// that are declared again lose it; both are due now too, and all of them lose their claim. Domains and MX sets of
 	// another owner are an error, as are those declared twice and a domain whose MX set nobody declares; then nothing is
 	// changed. MX sets of no domain's use and no longer declared are deleted. What equals the last declaration is not

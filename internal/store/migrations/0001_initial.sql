@@ -26,6 +26,7 @@ CREATE TABLE domains (
 	owner          TEXT NOT NULL,
 	adopt          INTEGER NOT NULL,
 	declared_adopt INTEGER NOT NULL, -- adopt as its owner declared it; adopt itself is also written by Save
+	tlsrpt         TEXT NOT NULL DEFAULT '', -- content of the TLSRPT record; '': none is wanted
 	added          INTEGER NOT NULL,
 	removed        INTEGER NOT NULL DEFAULT 0,
 
@@ -61,6 +62,14 @@ CREATE TABLE domains (
 	fault          INTEGER NOT NULL DEFAULT 0,
 	failures       INTEGER NOT NULL DEFAULT 0,
 	checked        INTEGER NOT NULL DEFAULT 0,
+
+	report_record   TEXT NOT NULL DEFAULT '', -- the TLSRPT record
+	report_zone     TEXT NOT NULL DEFAULT '',
+	report_text     TEXT NOT NULL DEFAULT '', -- values of ours, a line each
+	report_wrote    INTEGER NOT NULL DEFAULT 0,
+	report_verified INTEGER NOT NULL DEFAULT 0,
+	report_problem  TEXT NOT NULL DEFAULT '',
+	report_failures INTEGER NOT NULL DEFAULT 0,
 
 	FOREIGN KEY (tenant, mxset) REFERENCES mxsets (tenant, name)
 ) STRICT;

@@ -32,6 +32,7 @@ func declareTests() map[string]func(*env) {
 func declareAdds(e *env) {
 	a, b := domain("a.example"), domain("b.example")
 	b.MXSet, b.Publish, b.Account, b.Adopt = "us", store.PublishAlias, "second", true
+	b.TLSRPT = "v=TLSRPTv1; rua=mailto:b@x.test"
 	e.equal("change", e.declare(file(b, a), at(0)), store.Change{Added: 2})
 
 	for _, want := range []store.Domain{a, b} {
@@ -75,6 +76,7 @@ func declareChanged(e *env) {
 		func(d *store.Domain) { d.Publish = store.PublishAlias },
 		func(d *store.Domain) { d.Account = "second" },
 		func(d *store.Domain) { d.Adopt = true },
+		func(d *store.Domain) { d.TLSRPT = "v=TLSRPTv1; rua=mailto:a@x.test" },
 	} {
 		e.start("a.example", "b.example")
 		for _, name := range []policygen.Name{"a.example", "b.example"} {

@@ -29,19 +29,26 @@ func saveTests() map[string]func(*env) {
 func filled(e *env, n int) store.State {
 	e.Helper()
 	var s store.State
-	v := reflect.ValueOf(&s).Elem()
+	fill(e, reflect.ValueOf(&s).Elem(), "", n)
+	return s
+}
+
+func fill(e *env, v reflect.Value, path string, n int) {
+	e.Helper()
 	for i := range v.NumField() {
 		f := v.Field(i)
-		name := v.Type().Field(i).Name
+		name := path + v.Type().Field(i).Name
 		switch f.Interface().(type) {
+		case store.Report:
+			fill(e, f, name, n)
 		case string:
 			f.SetString(name + strings.Repeat("x", n))
 		case bool:
 			f.SetBool(n%2 == 1)
 		case int:
-			f.SetInt(int64(100*n + i))
+			f.SetInt(int64(100*n + i + len(path)))
 		case time.Time:
-			f.Set(reflect.ValueOf(at(100*n + i)))
+			f.Set(reflect.ValueOf(at(100*n + i + len(path))))
 		case []store.Finding:
 			f.Set(reflect.ValueOf([]store.Finding{{Code: "code", Fault: n%2 == 1, Since: at(100*n + i), Text: name}}))
 		case time.Duration:
@@ -50,7 +57,6 @@ func filled(e *env, n int) store.State {
 			e.Fatalf("State.%s is a %s: teach it to this test", name, f.Type())
 		}
 	}
-	return s
 }
 
 func saveFields(e *env) {
@@ -74,6 +80,7 @@ func saveNothingElse(e *env) {
 	e.start("a.example")
 	before := e.domain("a.example")
 	d := before
+	d.TLSRPT = "v=TLSRPTv1; rua=mailto:x@x.test"
 	d.Tenant, d.MXSet, d.Publish, d.Account, d.Owner = "x", "us", store.PublishAlias, "x", store.OwnerAPI
 	d.Added, d.Removed = at(-9), at(9)
 	e.must(e.Save(e.ctx(), &d, at(1)))
