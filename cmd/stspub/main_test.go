@@ -68,7 +68,7 @@ func TestHelpOfEveryCommand(t *testing.T) {
 			t.Errorf("%s --help: exit code %d, %q on standard error, want 0 and the example in\n%s", path, code, stderr, help)
 		}
 	})
-	if n < 14 {
+	if n < 15 {
 		t.Errorf("%d commands, want all", n)
 	}
 }
@@ -112,6 +112,10 @@ func TestWrongCalls(t *testing.T) {
 		{"config", "stspub config", "config needs a command"},
 		{"config check a b", "stspub config check", "accepts at most 1 arg(s), received 2"},
 		{"reload now", "stspub reload", `unknown command "now" for "stspub reload"`},
+		{"reload --force", "stspub reload", "flag needs an argument: --force"},
+		{"reload --force 1", "stspub reload", `--force: "1" is no hash of a plan; look at what would be let through: stspub plan`},
+		{"reload --force --json", "stspub reload", `--force: "--json" is no hash of a plan; look at what would be let through: stspub plan`},
+		{"plan new.toml", "stspub plan", `unknown command "new.toml" for "stspub plan"`},
 		{"version --short", "stspub version", "unknown flag: --short"},
 	} {
 		_, stderr, code := stspub(t, strings.Fields(c.args)...)
@@ -130,7 +134,9 @@ func TestCommandsWithoutServer(t *testing.T) {
 		{"domain adopt a.example", "adopt domain: "},
 		{"records a.example", "show domain: "},
 		{"reload", "reload: "},
-		{"reload --force", "reload: "},
+		{"reload --force 0123456789abcdef", "reload: "},
+		{"plan", "plan: "},
+		{"plan --json", "plan: "},
 		{"healthcheck", ""},
 	} {
 		for admin, why := range map[string]string{

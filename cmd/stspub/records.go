@@ -4,9 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/publish"
 )
 
 func newRecords() *cobra.Command {
@@ -45,45 +49,55 @@ says for what.`,
 
 func newReload() *cobra.Command {
 	s := &server{}
-	var force, asJSON bool
+	var hash string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Have the server read its configuration again",
-		Long: `reload has the running server read its configuration again, as SIGHUP does, and prints what that changed. A broken
+		Long: `reload has the running server read its configuration again, as SIGHUP does, and prints what that changes. A broken
 configuration changes nothing. So does one that looks like a mistake: one that removes more than ten domains, and more
-than one in a hundred, at once.
+than one in a hundred, at once, and one whose policies leave out MX that are in the DNS of domains: senders would refuse
+their mail.
 
-A policy that leaves out an MX of a domain is taken, but held for that domain: senders would refuse its mail.
-
---force lets through what is refused or held at this moment, including deletions that wait for a confirmation after a
-jump of the clock or a restored store. Look at "stspub domain list --faults" first.`,
-		Example: "  stspub reload\n  stspub reload --force",
+"stspub plan" says beforehand what a reload would do. --force takes the hash that it prints, and lets through what it
+lists as stranded, removed or held, including deletions that wait for a confirmation after a jump of the clock or a
+restored store. If any of that has changed since, nothing is done.`,
+		Example: "  stspub reload\n  stspub reload --force 0123456789abcdef     # as stspub plan prints it",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := s.client().Reload(cmd.Context(), force)
+			if cmd.Flags().Changed("force") && !regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString(hash) {
+				return usageError{fmt.Errorf("--force: %q is no hash of a plan; look at what would be let through: stspub plan", hash)}
+			}
+			r, err := s.client().Reload(cmd.Context(), hash)
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d domains added, %d changed, %d removed, %d restored\n", r.Added, r.Changed, r.Removed, r.Restored)
-			if r.Changed > 0 && !force {
-				fmt.Fprintln(cmd.ErrOrStderr(), `hint: what is held of it shows in "stspub domain list --faults", and a later "stspub reload --force" lets it through`)
-			}
-			for _, f := range r.Forced {
-				fmt.Fprintln(cmd.OutOrStdout(), "forced:", f)
-			}
-			for _, w := range r.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			return nil
+			return writeReload(cmd.OutOrStdout(), cmd.ErrOrStderr(), r)
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().BoolVar(&force, "force", false, "let through what is refused or held now")
+	cmd.Flags().StringVar(&hash, "force", "", "let through what is refused or held, as listed by the plan of this `HASH`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+func writeReload(out, errs io.Writer, r publish.ReloadReport) error {
+	fmt.Fprintf(out, "%d domains added, %d changed, %d removed, %d restored\n", r.Added, r.Changed, r.Removed, r.Restored)
+	if r.Plan != nil {
+		if err := r.Plan.WriteText(out); err != nil {
+			return err
+		}
+	}
+	for _, f := range r.Forced {
+		fmt.Fprintln(out, "forced:", f)
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintln(errs, "warning:", w)
+	}
+	return nil
 }
 
 func newHealthcheck() *cobra.Command {

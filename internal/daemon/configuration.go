@@ -67,11 +67,25 @@ func openStore(ctx context.Context, configPath string, conf *config.Config, brok
 // reread reads the file for a reload.
 func (d *daemon) reread() (*config.Config, []string, error) {
 	conf, found, err := config.Load(d.o.ConfigPath, d.o.Env)
-	var warnings []string
+	return conf, lines(found), err
+}
+
+func lines(found []config.Warning) []string {
+	var all []string
 	for _, w := range found {
-		warnings = append(warnings, w.String())
+		all = append(all, w.String())
 	}
-	return conf, warnings, err
+	return all
+}
+
+// among reads from content by path.
+func among(files map[string][]byte) func(path string) ([]byte, error) {
+	return func(path string) ([]byte, error) {
+		if content, ok := files[path]; ok {
+			return content, nil
+		}
+		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+	}
 }
 
 func (d *daemon) warn(warnings []config.Warning) {
@@ -113,12 +127,7 @@ func (d *daemon) accepted(ctx context.Context) (*config.Config, []config.Warning
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the last accepted configuration: %w", err)
 	}
-	conf, warnings, err := config.LoadFiles(d.o.ConfigPath, d.o.Env, func(path string) ([]byte, error) {
-		if content, ok := files[path]; ok {
-			return content, nil
-		}
-		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
-	})
+	conf, warnings, err := config.LoadFiles(d.o.ConfigPath, d.o.Env, among(files))
 	if err != nil {
 		return nil, nil, fmt.Errorf("take the last accepted configuration: %w", err)
 	}

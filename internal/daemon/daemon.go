@@ -177,7 +177,7 @@ func (d *daemon) assemble() error {
 		return err
 	}
 	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.store.Ping, Metrics: d.registry, Log: d.o.Log}
-	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d.reloaded}})
+	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d}})
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, cs := range [][]prometheus.Collector{
@@ -237,7 +237,7 @@ func (d *daemon) reloads(ctx context.Context) {
 			return
 		case <-d.o.Reload:
 		}
-		report, err := manager{d.reconciler, d.reloaded}.Reload(ctx, false)
+		report, err := manager{d.reconciler, d}.Reload(ctx, "")
 		if err != nil {
 			d.o.Log.Error("configuration not taken; everything stays as it was", "err", err)
 		}

@@ -94,7 +94,8 @@ func TestStartWithRefusedConfiguration(t *testing.T) {
 	w.file("other.pem", string(w.ca.DirectoryCAPEM)) // not that of what is fetched
 	w.file("stspub.toml", w.config(hostname, "elsewhere.provider.test", w.ip, elsewhere, "admin.sock", "other.sock",
 		"resolvers = [", `resolvers = ["127.0.0.1:1"] #`, "stub = ", "# stub = ", "ca.pem", "other.pem", "alias.test", "other.test"))
-	const why = "refused: 12 of 13 domains would be removed (c00.zoned.test, c01.zoned.test, c02.zoned.test, …)"
+	const why = "refused: 12 of 13 domains would be removed (c00.zoned.test, c01.zoned.test, c02.zoned.test, " +
+		"c03.zoned.test, c04.zoned.test, c05.zoned.test, c06.zoned.test, c07.zoned.test, c08.zoned.test, c09.zoned.test and 2 more)"
 	asked := w.dns.Queries(hostname, "A")
 	begun := time.Now()
 	r = w.start(path)

@@ -56,16 +56,16 @@ func (v certView) Cert(host string) publish.Cert {
 // manager is the reconciler for those who reload it.
 type manager struct {
 	*publish.Reconciler
-	reloaded chan<- struct{} // capacity 1
+	d *daemon
 }
 
 // Reload has what stspub stands on looked at once more when a configuration was taken: it may say otherwise what that is,
 // or be the answer to a fault.
-func (m manager) Reload(ctx context.Context, force bool) (publish.ReloadReport, error) {
-	report, err := m.Reconciler.Reload(ctx, force)
+func (m manager) Reload(ctx context.Context, hash string) (publish.ReloadReport, error) {
+	report, err := m.Reconciler.Reload(ctx, hash)
 	if err == nil {
 		select {
-		case m.reloaded <- struct{}{}:
+		case m.d.reloaded <- struct{}{}:
 		default: // it will be
 		}
 	}

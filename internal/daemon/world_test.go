@@ -245,7 +245,7 @@ func (r *run) stop() {
 // reload has the configuration taken.
 func (r *run) reload() {
 	r.w.t.Helper()
-	if _, err := r.admin.Reload(context.Background(), false); err != nil {
+	if _, err := r.admin.Reload(context.Background(), ""); err != nil {
 		r.w.t.Fatal(err)
 	}
 }

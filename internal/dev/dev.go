@@ -266,7 +266,7 @@ func (d *dev) sayReady(names []policygen.Name) {
 			d.o.Command, name, d.dns.Addr, d.path("ca.pem"), httpsPort, mxPort)
 	}
 	fmt.Fprintf(&b, "  %s domain list --config %s\n", d.o.Command, d.path("stspub.toml"))
-	fmt.Fprintf(&b, "  %s reload --config %s   # --force lets through what is held\n", d.o.Command, d.path("stspub.toml"))
+	fmt.Fprintf(&b, "  %s reload --config %s   # stspub plan says beforehand what it will do\n", d.o.Command, d.path("stspub.toml"))
 	fmt.Fprintf(&b, "\nSee a change: in %s add %q to mx, or take the # away there, then: kill -HUP %d\n",
 		d.path("stspub.toml"), secondMX, os.Getpid())
 	b.WriteString("Ctrl-C ends it.\n\nready\n")

@@ -1,9 +1,11 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -145,7 +147,8 @@ func TestUnreachableAuthority(t *testing.T) {
 	}
 }
 
-// TestHeldChange leaves an MX out that a domain's DNS names.
+// TestHeldChange leaves an MX out that a domain's DNS names. A reload refuses that; a start, which waits for no DNS, holds
+// it for that domain.
 func TestHeldChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "Knot")
@@ -156,23 +159,41 @@ func TestHeldChange(t *testing.T) {
 	old := w.policy("enforce", "5")
 	w.settings.mx = []string{"mx1.provider.test"}
 	w.configure()
-	w.must("reload")
-	w.live(zoned, zonedID, w.policy("enforce", "5")) // it is not concerned
-	s := w.step(shop, publish.StepMX)
-	want := "held: senders would refuse mail for shop.provider.test: its MX mx9.provider.test in DNS is not covered by the new policy; " +
-		"add it to the MX set, remove it from DNS, or force the change with: stspub reload --force"
-	if s.Reason != want || !s.Fault || s.Policy != old || s.ID != shopID {
-		t.Errorf("id %s, policy %q, fault %t, reason %q; want the old ones, and as a fault %q", s.ID, s.Policy, s.Fault, s.Reason, want)
+	const refused = "senders would refuse the mail of 1 domain (shop.provider.test): MX in DNS are not covered by the new policy"
+	out, errs, code := w.stspub("plan")
+	hash := regexp.MustCompile(`stspub reload --force ([0-9a-f]{16})\n$`).FindStringSubmatch(out)
+	if code != 1 || hash == nil || !strings.Contains(out, "REFUSED: "+refused+"\n") ||
+		!strings.Contains(out, "stranded      shop.provider.test: MX mx9.provider.test in DNS is not covered\n") {
+		t.Fatalf("stspub plan: exit code %d, %s%s", code, out, errs)
 	}
+	want := "stspub: reload: refused: " + refused + "; nothing is changed; look at stspub plan, and if it is meant, run: stspub reload --force " + hash[1] + "\n"
+	if out, errs, code := w.stspub("reload"); code != 1 || out != "" || errs != want {
+		t.Errorf("stspub reload: exit code %d, %q, %q, want 1, %q", code, out, errs, want)
+	}
+	w.hangup()
+	w.heard(`"msg":"configuration not taken; everything stays as it was"`, hash[1])
+	for domain, id := range map[string]string{zoned: zonedID, shop: shopID} {
+		if s := w.status(domain); s.Policy != old || s.ID != id {
+			t.Errorf("%s: policy %q, id %s, want the old ones", domain, s.Policy, s.ID)
+		}
+	}
+
 	w.crash()
 	w.start()
-	if again := w.step(shop, publish.StepMX); again.Policy != old || again.ID != shopID {
-		t.Errorf("after a crash: id %s, policy %q, want the old ones", again.ID, again.Policy)
+	w.live(zoned, zonedID, w.policy("enforce", "5")) // it is not concerned
+	s := w.step(shop, publish.StepMX)
+	want = "held: senders would refuse mail for shop.provider.test: its MX mx9.provider.test in DNS is not covered by the new policy; " +
+		"add it to the MX set, remove it from DNS, or force the change: stspub plan prints the command"
+	if s.Reason != want || !s.Fault || s.Policy != old || s.ID != shopID {
+		t.Errorf("id %s, policy %q, fault %t, reason %q; want the old ones, and as a fault %q", s.ID, s.Policy, s.Fault, s.Reason, want)
 	}
 	if body, err := fetch(w.sender(shop), shop); err != nil || body != old {
 		t.Errorf("served is %q, %v, want the old policy", body, err)
 	}
-	out := w.must("reload", "--force")
+	if _, errs, code := w.stspub("reload", "--force", hash[1]); code != 1 || !strings.Contains(errs, "is not the hash of what would be done now") {
+		t.Errorf("stspub reload with the hash of a plan that is gone: exit code %d, %q", code, errs)
+	}
+	out = w.must("reload", "--force", w.hash())
 	if !slices.Contains(strings.Split(out, "\n"), "forced: "+shop) {
 		t.Errorf("stspub reload --force prints %q, want the domain in it", out)
 	}
@@ -180,4 +201,14 @@ func TestHeldChange(t *testing.T) {
 	if !s.Fault || !strings.HasPrefix(s.Reason, "senders refuse the MX mx9.provider.test of shop.provider.test") {
 		t.Errorf("fault %t, reason %q; want what is wrong now as a fault", s.Fault, s.Reason)
 	}
+}
+
+// hash is that of the plan for the configuration as it stands.
+func (w *world) hash() string {
+	w.t.Helper()
+	p, err := w.admin.Plan(context.Background(), "", nil, func(int, int) {})
+	if err != nil {
+		w.t.Fatalf("plan: %v", err)
+	}
+	return p.Hash
 }

@@ -277,7 +277,7 @@ func TestClockAhead(t *testing.T) {
 	record := w.txt("_mta-sts." + zoned)
 	w.start()
 	s := w.await(zoned, "held", func(s publish.Status) bool { return s.Step == publish.StepDrain && s.Fault })
-	if !strings.HasPrefix(s.Reason, "the clock says ") || !strings.HasSuffix(s.Reason, ": if the clock is right, confirm with: stspub reload --force") {
+	if !strings.HasPrefix(s.Reason, "the clock says ") || !strings.HasSuffix(s.Reason, ": if the clock is right, confirm it: stspub plan prints the command") {
 		t.Errorf("reason %q, want the clock and the confirmation", s.Reason)
 	}
 	for range 2 { // a restart confirms nothing, nor does a reload
@@ -293,7 +293,7 @@ func TestClockAhead(t *testing.T) {
 	if list := w.must("domain", "list", "--faults"); !strings.Contains(list, "FAULT hold: the clock says ") {
 		t.Errorf("stspub domain list --faults:\n%s\nwant the clock", list)
 	}
-	if out := w.must("reload", "--force"); !strings.Contains(out, "forced: the clock says ") {
+	if out := w.must("reload", "--force", w.hash()); !strings.Contains(out, "forced: the clock says ") {
 		t.Errorf("stspub reload --force prints %q, want the clock", out)
 	}
 	w.until("record deleted", patience, func() (bool, string) {

@@ -37,10 +37,14 @@ type Manager interface {
 	Promote(ctx context.Context, name policygen.Name, testing bool) error
 	// Expel ends the drain of a domain now.
 	Expel(ctx context.Context, name policygen.Name) error
-	// Reload reads the configuration again and declares it; force lets through what is refused otherwise. When it
-	// changed nothing because the configuration is broken or refused, the error wraps publish.ErrRefused and is shown
-	// to the operator.
-	Reload(ctx context.Context, force bool) (publish.ReloadReport, error)
+	// Plan says what a configuration would change: that of files, by path, of which the one at path comes first, or with
+	// nil that which Reload would read. Progress is told of how many look-ups are done, about once a second. When the
+	// configuration is broken the error wraps publish.ErrRefused and is shown to the operator.
+	Plan(ctx context.Context, path string, files map[string][]byte, progress func(done, total int)) (publish.Plan, error)
+	// Reload reads the configuration again and declares it; the hash of a plan, which may be empty, lets through what is
+	// refused otherwise. When it changed nothing because the configuration is broken or refused, the error wraps
+	// publish.ErrRefused and is shown to the operator.
+	Reload(ctx context.Context, hash string) (publish.ReloadReport, error)
 }
 
 // HealthConfig is what [NewHealth] needs, and [NewAdmin] too.
@@ -87,7 +91,8 @@ func NewHealth(cfg HealthConfig) *Server {
 //	POST /v1/domains/NAME/promote[?testing=1]   204
 //	POST /v1/domains/NAME/expel                 204
 //	GET  /v1/faults                    faults of the service as a whole, by subject
-//	POST /v1/reload[?force=1]          what was changed
+//	POST /v1/plan                      what the configuration file, or with a body that of [PlanRequest], would change
+//	POST /v1/reload[?force=HASH]       what was changed
 //
 // Errors are problem documents. RFC 9457.
 func NewAdmin(cfg AdminConfig) *Server {
@@ -101,6 +106,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	r.Post("/v1/domains/{name}/promote", a.handle(a.promote))
 	r.Post("/v1/domains/{name}/expel", a.handle(a.expel))
 	r.Get("/v1/faults", a.handle(a.faults))
+	r.Post("/v1/plan", a.handle(a.plan))
 	r.Post("/v1/reload", a.handle(a.reload))
 
 	s := newServer(r, internalConns, cfg.Log)
@@ -261,11 +267,7 @@ func (a *admin) faults(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (a *admin) reload(w http.ResponseWriter, r *http.Request) error {
-	force, err := flag(r, "force")
-	if err != nil {
-		return err
-	}
-	report, err := a.manager.Reload(r.Context(), force)
+	report, err := a.manager.Reload(r.Context(), r.URL.Query().Get("force"))
 	if err != nil {
 		return refusal(err)
 	}

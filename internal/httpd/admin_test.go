@@ -26,11 +26,14 @@ type fakeManager struct {
 	mu       sync.Mutex // guards the fields below
 	domains  []publish.Status
 	eachErr  error // returned by EachStatus at the end
-	doErr    error // returned by Adopt and Reload
+	doErr    error // returned by Adopt, Plan and Reload
 	adopted  policygen.Name
 	acts     []string // "promote NAME", "demote NAME", "expel NAME"
 	reloads  int
 	reported publish.ReloadReport
+	planned  publish.Plan
+	asked    PlanRequest
+	looks    int // that Plan tells of
 	faults   map[string]string
 }
 
@@ -99,13 +102,27 @@ func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {
 	return m.doErr
 }
 
-func (m *fakeManager) Reload(_ context.Context, force bool) (publish.ReloadReport, error) {
+func (m *fakeManager) Plan(
+	_ context.Context, path string, files map[string][]byte, progress func(done, total int),
+) (publish.Plan, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = PlanRequest{Path: path, Files: files}
+	for i := range m.looks {
+		if progress != nil {
+			progress(i+1, m.looks)
+		}
+	}
+	return m.planned, m.doErr
+}
+
+func (m *fakeManager) Reload(_ context.Context, hash string) (publish.ReloadReport, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reloads++
 	report := m.reported
-	if force {
-		report.Forced = []string{"example.org"}
+	if hash != "" {
+		report.Forced = []string{hash}
 	}
 	return report, m.doErr
 }
@@ -118,6 +135,7 @@ func newFakeManager() *fakeManager {
 			{Name: "xn--mnchen-3ya.example", Unicode: "münchen.example", Tenant: "default", Step: "live", Records: []string{}},
 		},
 		reported: publish.ReloadReport{Added: 1, Changed: 2, Removed: 3, Restored: 4},
+		planned:  publish.Plan{Hash: "0f", Added: publish.Names{Count: 1, First: []policygen.Name{"example.org"}}},
 		faults:   map[string]string{"configuration": "stspub.toml:3 is broken"},
 	}
 }
@@ -208,8 +226,9 @@ func TestAdminAnswers(t *testing.T) {
 		{"GET", "/v1/faults", 200, jsonType, `{"configuration":"stspub.toml:3 is broken"}` + "\n"},
 		{"POST", "/v1/faults", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed"`},
 		{"POST", "/v1/reload", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4}` + "\n"},
-		{"POST", "/v1/reload?force=1", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4,"forced":["example.org"]}` + "\n"},
-		{"POST", "/v1/reload?force=x", 400, problemType, `{"type":"about:blank","title":"Bad Request"`},
+		{"POST", "/v1/reload?force=0f", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4,"forced":["0f"]}` + "\n"},
+		{"POST", "/v1/plan", 200, jsonType, `{"hash":"0f","digest":"","accepted":"","mxsets":null,"added":{"count":1,"first":["example.org"]},`},
+		{"GET", "/v1/plan", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed"`},
 		{"GET", "/v1/reload", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"\"/v1/reload\" takes POST only"}`},
 		{"DELETE", "/v1/domains", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"\"/v1/domains\" takes GET, HEAD only"}`},
 		{"GET", "/v1", 404, problemType, `{"type":"about:blank","title":"Not Found","status":404,"detail":"there is nothing at \"/v1\""}`},
@@ -265,7 +284,7 @@ func TestInternalErrorsStayInside(t *testing.T) {
 	t.Parallel()
 	w := runAdmin(t, unixAddr(t), false)
 	w.manager.with(func(m *fakeManager) { m.doErr = errors.New("password is hunter2") })
-	_, err := w.Reload(t.Context(), false)
+	_, err := w.Reload(t.Context(), "")
 	problem, ok := errors.AsType[*Problem](err)
 	if !ok || problem.Status != 500 || strings.Contains(err.Error(), "hunter2") {
 		t.Fatalf("Reload = %v, want a 500 without the cause", err)

@@ -112,11 +112,12 @@ func (c *Client) act(ctx context.Context, what, name, query string) error {
 	return nil
 }
 
-// Reload makes the server read its configuration again; force lets through what it would refuse.
-func (c *Client) Reload(ctx context.Context, force bool) (publish.ReloadReport, error) {
+// Reload makes the server read its configuration again. The hash of a plan, which may be empty, lets through what it
+// would refuse.
+func (c *Client) Reload(ctx context.Context, hash string) (publish.ReloadReport, error) {
 	path := "/v1/reload"
-	if force {
-		path += "?force=1"
+	if hash != "" {
+		path += "?force=" + url.QueryEscape(hash)
 	}
 	var report publish.ReloadReport
 	if err := c.call(ctx, http.MethodPost, path, &report); err != nil {
@@ -148,9 +149,17 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 
 // do returns a good answer, whose body the caller closes.
 func (c *Client) do(ctx context.Context, method, path, accept string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	return c.send(ctx, method, path, accept, http.NoBody)
+}
+
+// send is do with a body, which is JSON.
+func (c *Client) send(ctx context.Context, method, path, accept string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, body)
 	if err != nil {
 		return nil, err
+	}
+	if body != http.NoBody {
+		req.Header.Set("Content-Type", jsonType)
 	}
 	req.Header.Set("Accept", accept)
 	resp, err := c.http.Do(req)
@@ -162,11 +171,11 @@ func (c *Client) do(ctx context.Context, method, path, accept string) (*http.Res
 	}
 	defer resp.Body.Close()
 	problem := &Problem{}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
+	said, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 	if err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
-	if err := json.Unmarshal(body, problem); err != nil || problem.Detail == "" {
+	if err := json.Unmarshal(said, problem); err != nil || problem.Detail == "" {
 		return nil, fmt.Errorf("ask %q: answered %s, which is not how stspub answers", c.addr, resp.Status)
 	}
 	return nil, problem

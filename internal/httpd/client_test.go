@@ -58,8 +58,8 @@ func TestClient(t *testing.T) {
 				t.Errorf("adopted %q, want example.org", m.adopted)
 			}
 		})
-		report, err := w.Reload(t.Context(), true)
-		want := publish.ReloadReport{Added: 1, Changed: 2, Removed: 3, Restored: 4, Forced: []string{"example.org"}}
+		report, err := w.Reload(t.Context(), "0f")
+		want := publish.ReloadReport{Added: 1, Changed: 2, Removed: 3, Restored: 4, Forced: []string{"0f"}}
 		if diff := cmp.Diff(want, report); diff != "" || err != nil {
 			t.Errorf("Reload: %v, -want +got\n%s", err, diff)
 		}
@@ -93,7 +93,7 @@ func TestClientErrors(t *testing.T) {
 	w.manager.with(func(m *fakeManager) {
 		m.doErr = fmt.Errorf("%w: stspub.toml:3: mxset.eu.mode: is missing", publish.ErrRefused)
 	})
-	_, err = w.Reload(t.Context(), false)
+	_, err = w.Reload(t.Context(), "")
 	check("Reload", err, "reload: refused: stspub.toml:3: mxset.eu.mode: is missing")
 
 	enough := errors.New("enough")

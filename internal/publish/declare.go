@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,51 +20,60 @@ import (
 var ErrRefused = errors.New("refused")
 
 // Declare takes a configuration as what is wanted from now on. What would end in lost mail if it were a mistake is
-// refused with [ErrRefused] unless force is set: a mass removal. What no force helps against, for example taking away the
-// account that a draining domain still needs, is refused in any case. Changes that strand mail are accepted and held
-// domain by domain; force lets those through as well, and confirms what is held.
-func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, force bool) (ReloadReport, error) {
+// refused with [ErrRefused]: a mass removal, and policies that leave out MX in DNS. The hash of the [Plan] lets it through
+// all the same, and confirms what is held; a hash of another plan is refused. What no force helps against, for example
+// taking away the account that a draining domain still needs, is refused in any case.
+func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash string) (ReloadReport, error) {
 	r.reload.Lock()
 	defer r.reload.Unlock()
-	var report ReloadReport
 	d, next, err := r.declaration(conf)
 	if err != nil {
-		return report, err
+		return ReloadReport{}, err
 	}
-	removals, err := refusals(ctx, r.cfg.Store, conf, force)
+	plan, err := r.plan(ctx, conf, next, nil)
 	if err != nil {
-		return report, err
+		return ReloadReport{}, err
 	}
+	if err := plan.allows(hash); err != nil {
+		return ReloadReport{Plan: &plan}, err
+	}
+	report, err := r.take(ctx, conf, d, next)
+	report.Plan = &plan
+	if err == nil && hash != "" {
+		report.Forced, err = r.force(ctx, plan)
+	}
+	if err == nil {
+		r.poke()
+	}
+	return report, err
+}
+
+// take replaces the configuration in force. r.reload is held.
+func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Declaration, next *settings) (ReloadReport, error) {
 	if err := r.cfg.Accepted(ctx, conf); err != nil {
-		return report, err
+		return ReloadReport{}, err
 	}
 	r.declaring.Lock()
 	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
 	if err != nil {
 		r.declaring.Unlock()
-		return report, fmt.Errorf("declare the configuration's domains: %w", err)
+		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
 	}
 	old := r.settings.Swap(next)
 	r.declaring.Unlock()
-	report = ReloadReport{Added: change.Added, Changed: change.Changed, Removed: change.Removed, Restored: change.Restored}
-	if old != nil {
-		report.Warnings = restartNeeded(old.conf, conf)
-		if old.conf.Publish != conf.Publish || old.conf.Check != conf.Check {
-			// The times of the next looks were drawn with the old settings.
-			if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
-				return report, fmt.Errorf("have all domains looked at: %w", err)
-			}
-		} else if err := r.wakeRefused(ctx, old, next); err != nil {
-			return report, err
-		}
+	report := ReloadReport{Added: change.Added, Changed: change.Changed, Removed: change.Removed, Restored: change.Restored}
+	if old == nil {
+		return report, nil
 	}
-	if force {
-		if report.Forced, err = r.force(ctx, d, removals); err != nil {
-			return report, err
+	report.Warnings = restartNeeded(old.conf, conf)
+	if old.conf.Publish != conf.Publish || old.conf.Check != conf.Check {
+		// The times of the next looks were drawn with the old settings.
+		if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
+			return report, fmt.Errorf("have all domains looked at: %w", err)
 		}
+		return report, nil
 	}
-	r.poke()
-	return report, nil
+	return report, r.wakeRefused(ctx, old, next)
 }
 
 // wakeRefused has those looked at that wait for an account which was changed.
@@ -86,6 +96,7 @@ func (r *Reconciler) wakeRefused(ctx context.Context, old, next *settings) error
 func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *settings, error) {
 	kept := *conf
 	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
+	kept.MXSets = maps.Clone(conf.MXSets)
 	old := r.settings.Load()
 	next := &settings{conf: &kept, accounts: make(map[string]dnsupdate.Account)}
 	d := store.Declaration{Owner: store.OwnerFile}
@@ -127,46 +138,20 @@ func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) 
 
 // Refused says why [Reconciler.Start] would refuse a configuration, with [ErrRefused]; nil: it would not.
 func Refused(ctx context.Context, st store.Store, conf *config.Config) error {
-	_, err := refusals(ctx, st, conf, false)
-	return err
-}
-
-// refusals says why a configuration is not accepted, or counts the removals that force let through.
-func refusals(ctx context.Context, st store.Store, conf *config.Config, force bool) (int, error) {
-	wanted := make(map[policygen.Name]config.Domain, len(conf.Domains))
-	for _, w := range conf.Domains {
-		wanted[w.Name] = w
-	}
-	owned, removed := 0, []string{}
-	var errs []error
+	s := newSurvey(conf.Digest, conf.MXSets, conf)
 	err := st.EachDomain(ctx, func(have store.Domain) error {
-		if have.Publish == store.PublishWildcard {
-			return nil // it stays as long as a domain needs it
-		}
-		w, found := wanted[have.Name]
-		leaves := have.Owner == store.OwnerFile && have.Removed.IsZero() && !found
-		if have.Owner == store.OwnerFile && have.Removed.IsZero() {
-			owned++
-		}
-		if leaves {
-			removed = append(removed, string(have.Name))
-		}
-		if have.State.Zone != "" || have.State.Report.Text != "" {
-			errs = append(errs, misplaced(conf, have, w, found))
-		}
-		return nil
+		return s.add(have, func() ([]store.Served, error) { return nil, nil })
 	})
 	if err != nil {
-		return 0, fmt.Errorf("read the domains: %w", err)
+		return fmt.Errorf("read the domains: %w", err)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrRefused, err)
+	p := s.end(time.Time{}, func(string) float64 { return 0 })
+	p.judge()
+	if err := p.allows(p.Hash); err != nil || len(p.Refused) == 0 {
+		return err
 	}
-	if massRemoval(len(removed), owned) && !force {
-		return 0, fmt.Errorf("%w: %d of %d domains would be removed (%s, …), which looks like a truncated file; nothing is changed; "+
-			"if it is meant, run: stspub reload --force", ErrRefused, len(removed), owned, strings.Join(removed[:3], ", "))
-	}
-	return len(removed), nil
+	return fmt.Errorf("%w: %s; nothing is changed; look at stspub plan, which prints the command if it is meant",
+		ErrRefused, strings.Join(p.Refused, "; "))
 }
 
 // misplaced says why a domain with a record cannot become what is declared: its record would be left behind.
@@ -194,35 +179,29 @@ func misplaced(conf *config.Config, have store.Domain, want config.Domain, found
 	return nil
 }
 
-// force lets through what is held, as it is at this moment: the policies that strand mail, and deletions.
-func (r *Reconciler) force(ctx context.Context, d store.Declaration, removals int) ([]string, error) {
+// force lets through what a plan lists: the policies that strand mail, and deletions.
+func (r *Reconciler) force(ctx context.Context, p Plan) ([]string, error) {
 	var forced []string
-	if removals > 0 {
-		forced = append(forced, fmt.Sprintf("removal of %d domains", removals))
+	if p.Removed.Count > 0 {
+		forced = append(forced, "removal of "+count(p.Removed.Count, "domain"))
 	}
-	reason, err := r.release(ctx)
-	if err != nil {
-		return forced, err
-	}
-	if reason != "" {
-		forced = append(forced, reason)
-	}
-	var held []store.Domain
-	err = r.cfg.Store.EachDomain(ctx, func(have store.Domain) error {
-		if have.State.Step == StepMX {
-			held = append(held, have)
+	if p.hold != "" {
+		if err := r.release(ctx, p.hold); err != nil {
+			return forced, err
 		}
-		return nil
-	})
-	if err != nil {
-		return forced, fmt.Errorf("read the domains: %w", err)
+		forced = append(forced, p.hold)
 	}
-	for _, have := range held {
-		err := r.update(ctx, have.Name, func(d *store.Domain) { d.State.Forced = r.policyOf(*d) })
+	names := slices.Clone(p.held)
+	for _, d := range p.Stranded {
+		names = append(names, d.Name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		err := r.update(ctx, name, func(d *store.Domain) { d.State.Forced = r.policyOf(*d) })
 		if err != nil {
 			return forced, err
 		}
-		forced = append(forced, string(have.Name))
+		forced = append(forced, string(name))
 	}
 	return forced, nil
 }

@@ -138,7 +138,7 @@ func TestReadOnlyStore(t *testing.T) {
 		w.pass(time.Minute) // in the settle time
 		w.change(func() { w.readOnly = true })
 		w.pass(time.Hour)
-		if _, err := w.reload(true); !errors.Is(err, errReadOnly) {
+		if _, err := w.reload(w.plan().Hash); !errors.Is(err, errReadOnly) {
 			t.Errorf("reload: %v, want %v", err, errReadOnly)
 		}
 		for _, name := range names {

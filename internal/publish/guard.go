@@ -53,20 +53,20 @@ func (r *Reconciler) holds(ctx context.Context) (start, end string) {
 	return "", ""
 }
 
-// release is the confirmation.
-func (r *Reconciler) release(ctx context.Context) (string, error) {
-	reason, err := r.cfg.Store.Value(ctx, keyHold)
-	if errors.Is(err, store.ErrNotFound) {
-		return "", nil
+// release is the confirmation of what was held for a reason. What is held for another one by now stays so.
+func (r *Reconciler) release(ctx context.Context, reason string) error {
+	held, err := r.cfg.Store.Value(ctx, keyHold)
+	if errors.Is(err, store.ErrNotFound) || err == nil && string(held) != reason {
+		return nil
 	}
 	if err == nil {
 		err = r.cfg.Store.DeleteValue(ctx, keyHold)
 	}
 	if err != nil {
-		return "", fmt.Errorf("release what is held: %w", err)
+		return fmt.Errorf("release what is held: %w", err)
 	}
 	r.fault("hold", "")
-	return string(reason), nil
+	return nil
 }
 
 // jumped says by how much the wall clock left the monotonic one.
@@ -91,8 +91,8 @@ func (r *Reconciler) checkClock(ctx context.Context) error {
 	if err != nil || now.Sub(last).Abs() < jumpStart {
 		return r.keepClock(ctx, now)
 	}
-	if err := r.hold(ctx, fmt.Sprintf("the clock says %s, and this server last ran at %s: if the clock is right, confirm with: "+
-		"stspub reload --force", now.Format(time.RFC3339), last.Format(time.RFC3339))); err != nil {
+	if err := r.hold(ctx, fmt.Sprintf("the clock says %s, and this server last ran at %s: if the clock is right, confirm it: "+
+		"stspub plan prints the command", now.Format(time.RFC3339), last.Format(time.RFC3339))); err != nil {
 		return err
 	}
 	return r.keepClock(ctx, now)
@@ -144,7 +144,7 @@ func (r *Reconciler) lookAtClock(ctx context.Context) error {
 func (r *Reconciler) clockMoved(ctx context.Context, jump time.Duration) error {
 	now := time.Now().UTC()
 	if jump.Abs() > jumpLive {
-		if err := r.hold(ctx, fmt.Sprintf("the clock jumped by %s at %s: if it is right now, confirm with: stspub reload --force",
+		if err := r.hold(ctx, fmt.Sprintf("the clock jumped by %s at %s: if it is right now, confirm it: stspub plan prints the command",
 			jump.Round(time.Second), now.Format(time.RFC3339))); err != nil {
 			return err
 		}
@@ -210,7 +210,7 @@ func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
 		return
 	}
 	err := r.hold(ctx, fmt.Sprintf("DNS holds ids that the store does not know, of %d domains (%s, …): the store is an old copy, or "+
-		"another server writes these records; when that is settled, confirm with: stspub reload --force", len(seed), seed[0]))
+		"another server writes these records; when that is settled, confirm it: stspub plan prints the command", len(seed), seed[0]))
 	if err != nil {
 		r.cfg.Log.Error("deletions not held", "err", err)
 	}

@@ -17,7 +17,7 @@ func TestClockAheadHoldsDeletions(t *testing.T) {
 	inBubble(t, []policygen.Name{one, two}, func(w *world) {
 		w.reach(one, publish.StepLive, 10*time.Minute)
 		w.change(func() { w.conf.Domains = w.conf.Domains[1:] })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		s := w.reach(one, publish.StepDrain, 15*time.Minute)
@@ -28,7 +28,7 @@ func TestClockAheadHoldsDeletions(t *testing.T) {
 		}
 		w.pass(3 * 24 * time.Hour)
 		held := w.status(one)
-		if len(w.record(one)) != 1 || !held.Fault || !strings.Contains(held.Reason, "if the clock is right, confirm with: stspub reload --force") {
+		if len(w.record(one)) != 1 || !held.Fault || !strings.Contains(held.Reason, "if the clock is right, confirm it: stspub plan prints the command") {
 			t.Errorf("record %q, fault %v, reason %q; want the record, and a fault that says how to go on", w.record(one), held.Fault, held.Reason)
 		}
 		if got := w.faults(); len(got) != 1 || !strings.HasPrefix(got[0], "hold: the clock says ") {
@@ -42,7 +42,7 @@ func TestClockAheadHoldsDeletions(t *testing.T) {
 		if len(w.record(one)) != 1 || len(w.faults()) != 1 {
 			t.Errorf("after another restart: record %q, faults %q; want both", w.record(one), w.faults())
 		}
-		r, err := w.reload(true)
+		r, err := w.reload(w.plan().Hash)
 		if err != nil || len(r.Forced) != 1 {
 			t.Fatalf("reload --force = %+v, %v, want the hold in it", r, err)
 		}
@@ -59,7 +59,7 @@ func TestStartAfterHorizon(t *testing.T) {
 	inBubble(t, []policygen.Name{one, two}, func(w *world) {
 		w.reach(one, publish.StepLive, 10*time.Minute)
 		w.change(func() { w.conf.Domains = w.conf.Domains[1:]; w.conf.Check.Every = 10 * time.Hour })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		horizon := w.reach(one, publish.StepDrain, 15*time.Minute).Horizon
@@ -84,7 +84,7 @@ func TestRestoredStore(t *testing.T) {
 			w.reach(name, publish.StepLive, 20*time.Minute)
 		}
 		w.change(func() { w.conf.Domains = w.conf.Domains[1:] })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.reach("a.test", publish.StepDrain, 20*time.Minute)
@@ -97,7 +97,7 @@ func TestRestoredStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.change(func() { w.conf.MXSets["eu"] = mxset(policygen.Enforce, "mx2.provider.test") })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(30 * time.Minute)
@@ -142,7 +142,7 @@ func TestClockJumpWhileRunning(t *testing.T) {
 			if got := len(w.faults()) > 0; got != held {
 				t.Errorf("jump by %s: held %v, want %v", jump, got, held)
 			}
-			if _, err := w.reload(true); err != nil {
+			if _, err := w.reload(w.plan().Hash); err != nil {
 				t.Fatal(err)
 			}
 		}

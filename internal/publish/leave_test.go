@@ -21,7 +21,7 @@ func TestTimeoutsReleaseNoDrain(t *testing.T) {
 			w.host[one] = publish.Host{Proven: true, TTL: time.Hour, Reason: "elsewhere"}
 			w.conf.Domains = w.conf.Domains[1:]
 		})
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(6 * 24 * time.Hour)
@@ -44,7 +44,7 @@ func TestDriftBeginsTheHorizonAnew(t *testing.T) {
 	inBubble(t, []policygen.Name{one, two}, func(w *world) {
 		old := w.reach(one, publish.StepLive, 10*time.Minute).ID
 		w.change(func() { w.conf.Domains = w.conf.Domains[1:] })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		first := w.reach(one, publish.StepDrain, 15*time.Minute).Horizon
@@ -70,7 +70,7 @@ func TestDrainWithoutRecord(t *testing.T) {
 			w.txt[one.RecordName()] = nil
 			w.conf.Domains = w.conf.Domains[1:]
 		})
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		s := w.reach(one, publish.StepDrain, 15*time.Minute)
@@ -98,7 +98,7 @@ func TestRefusedFromTheStart(t *testing.T) {
 			w.conf.Domains = []config.Domain{{Name: two, MXSet: "eu", Publish: store.PublishAlias, Account: "main"}}
 			w.applyErr = nil
 		})
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		s := w.reach(two, publish.StepDelegation, time.Hour)

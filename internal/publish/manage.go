@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,22 +16,25 @@ import (
 )
 
 // Reload reads the configuration and declares it. A broken or refused one changes nothing, and is a fault of the service
-// until a good one follows.
-func (r *Reconciler) Reload(ctx context.Context, force bool) (ReloadReport, error) {
+// until a good one follows. Hash is empty, or that of the [Plan] which is confirmed; see [Reconciler.Declare].
+func (r *Reconciler) Reload(ctx context.Context, hash string) (ReloadReport, error) {
 	conf, warnings, err := r.cfg.Load()
 	if err != nil {
 		r.fault("configuration", err.Error())
 		return ReloadReport{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	report, err := r.Declare(ctx, conf, force)
+	report, err := r.Declare(ctx, conf, hash)
 	report.Warnings = append(warnings, report.Warnings...)
-	if err != nil {
+	switch {
+	case errors.Is(err, errOtherPlan): // that is no fault of the configuration
+		return report, err
+	case err != nil:
 		r.fault("configuration", err.Error())
 		return report, err
 	}
 	r.fault("configuration", "")
 	r.cfg.Log.Info("reloaded", "added", report.Added, "changed", report.Changed, "removed", report.Removed, "restored", report.Restored,
-		"forced", report.Forced)
+		"forced", report.Forced, "plan", report.Plan.Lines())
 	return report, nil
 }
 

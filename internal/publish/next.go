@@ -163,7 +163,7 @@ func (p *pass) strands() (string, *Decision) {
 	}
 	if len(p.o.MX.Uncovered) > 0 {
 		return fmt.Sprintf("held: senders would refuse mail for %s: its MX %s in DNS is not covered by the new policy; "+
-			"add it to the MX set, remove it from DNS, or force the change with: stspub reload --force",
+			"add it to the MX set, remove it from DNS, or force the change: stspub plan prints the command",
 			p.w.Name, strings.Join(p.o.MX.Uncovered, ", ")), nil
 	}
 	return "", nil

@@ -131,7 +131,7 @@ func New(cfg Config) *Reconciler {
 }
 
 // Start takes the configuration, and fills the snapshot from the store so that everything served before is served again.
-// It refuses what [Reconciler.Reload] refuses.
+// It refuses what [Refused] says. It waits for no DNS: what would strand mail is taken, and held domain by domain.
 func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadReport, error) {
 	if err := r.checkClock(ctx); err != nil {
 		return ReloadReport{}, err
@@ -139,7 +139,18 @@ func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadRepo
 	if err := r.loadSnapshot(ctx); err != nil {
 		return ReloadReport{}, err
 	}
-	return r.Declare(ctx, conf, false)
+	r.reload.Lock()
+	defer r.reload.Unlock()
+	if err := Refused(ctx, r.cfg.Store, conf); err != nil {
+		return ReloadReport{}, err
+	}
+	d, next, err := r.declaration(conf)
+	if err != nil {
+		return ReloadReport{}, err
+	}
+	report, err := r.take(ctx, conf, d, next)
+	r.poke()
+	return report, err
 }
 
 // loadSnapshot serves what was served, and has those looked at soon whose pass a crash may have cut off. A sample of the

@@ -37,7 +37,7 @@ func TestFirstPublicationAndChange(t *testing.T) {
 		}
 
 		w.change(func() { w.conf.MXSets["eu"] = mxset(policygen.Enforce, "mx2.provider.test"); w.steps = nil })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(time.Minute)
@@ -105,7 +105,7 @@ func TestDrain(t *testing.T) {
 			w.conf.Domains = w.conf.Domains[1:]
 			w.ttl = time.Hour // of the last old id: it was written with another configuration
 		})
-		report, err := w.reload(false)
+		report, err := w.reload("")
 		if err != nil || report.Removed != 1 {
 			t.Fatalf("reload = %+v, %v, want 1 removed", report, err)
 		}
@@ -147,12 +147,12 @@ func TestDrainIsTakenBack(t *testing.T) {
 		first := w.reach(one, publish.StepLive, 10*time.Minute)
 		all := w.conf.Domains
 		w.change(func() { w.conf.Domains = all[1:] })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		draining := w.reach(one, publish.StepDrain, 15*time.Minute)
 		w.change(func() { w.conf.Domains = all })
-		if r, err := w.reload(false); err != nil || r.Restored != 1 {
+		if r, err := w.reload(""); err != nil || r.Restored != 1 {
 			t.Fatalf("reload = %+v, %v, want 1 restored", r, err)
 		}
 		back := w.reach(one, publish.StepLive, 15*time.Minute)
@@ -174,7 +174,7 @@ func TestDrainOfACustomerWhoLeft(t *testing.T) {
 			w.host[one] = publish.Host{Proven: true, Reason: "elsewhere"}
 			w.conf.Domains = w.conf.Domains[1:]
 		})
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(6 * 24 * time.Hour)
@@ -283,27 +283,78 @@ func TestAdopt(t *testing.T) {
 	})
 }
 
-func TestStrandingIsHeld(t *testing.T) {
+func TestStrandingIsRefused(t *testing.T) {
 	inBubble(t, []policygen.Name{one}, func(w *world) {
 		first := w.reach(one, publish.StepLive, 10*time.Minute)
 		w.change(func() {
 			w.uncovered = []string{"mx1.provider.test"}
 			w.conf.MXSets["eu"] = mxset(policygen.Enforce, "mx2.provider.test")
 		})
-		if _, err := w.reload(false); err != nil {
+		p := w.plan()
+		want := "refused: senders would refuse the mail of 1 domain (one.test): MX in DNS are not covered by the new policy; nothing is changed; " +
+			"look at stspub plan, and if it is meant, run: stspub reload --force " + p.Hash
+		if _, err := w.reload(""); !errors.Is(err, publish.ErrRefused) || err.Error() != want {
+			t.Errorf("reload = %v, want %s", err, want)
+		}
+		if got := w.faults(); !slices.Equal(got, []string{"configuration: " + want}) {
+			t.Errorf("faults = %q, want that of the configuration", got)
+		}
+		if _, err := w.reload("0123456789abcdef"); !errors.Is(err, publish.ErrRefused) || !strings.HasPrefix(err.Error(), `refused: "0123456789abcdef" is not the hash `) {
+			t.Errorf("reload with another hash = %v, want it refused", err)
+		}
+		w.pass(24 * time.Hour)
+		if s := w.status(one); s.Policy != first.Policy || s.ID != first.ID || !slices.Equal(w.record(one), []string{policygen.RecordText(first.ID)}) {
+			t.Errorf("refused: policy %q, id %s, record %q; want the old ones", s.Policy, s.ID, w.record(one))
+		}
+		r, err := w.reload(p.Hash)
+		if err != nil || !slices.Equal(r.Forced, []string{"one.test"}) || len(w.faults()) != 0 {
+			t.Fatalf("reload --force = %+v, %v, faults %q; want one.test forced", r, err, w.faults())
+		}
+		w.pass(20 * time.Minute)
+		if s := w.status(one); !strings.Contains(s.Policy, "mx2.provider.test") || s.ID == first.ID {
+			t.Errorf("forced: policy %q, id %s", s.Policy, s.ID)
+		}
+	})
+}
+
+// What cannot be looked up does not refuse a reload; the domain is held then, until it can be.
+func TestStrandingIsHeld(t *testing.T) {
+	inBubble(t, []policygen.Name{one}, func(w *world) {
+		first := w.reach(one, publish.StepLive, 10*time.Minute)
+		w.change(func() {
+			w.uncovered, w.unknownMX = []string{"mx1.provider.test"}, "SERVFAIL"
+			w.conf.MXSets["eu"] = mxset(policygen.Enforce, "mx2.provider.test")
+		})
+		if p := w.plan(); len(p.Unknown) != 1 || p.Unknown[0] != (publish.PlanReason{Subject: "one.test", Reason: "SERVFAIL"}) || len(p.Refused) > 0 {
+			t.Errorf("plan: unknown %q, refused %q", p.Unknown, p.Refused)
+		}
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		s := w.reach(one, publish.StepMX, time.Minute)
+		if want := "held: the MX of one.test cannot be looked up (SERVFAIL), so whether the new policy covers them is not known"; s.Reason != want {
+			t.Errorf("reason %q, want %q", s.Reason, want)
+		}
+		w.change(func() { w.unknownMX = "" })
+		w.pass(time.Hour)
+		s = w.status(one)
 		want := "held: senders would refuse mail for one.test: its MX mx1.provider.test in DNS is not covered by the new policy; " +
-			"add it to the MX set, remove it from DNS, or force the change with: stspub reload --force"
+			"add it to the MX set, remove it from DNS, or force the change: stspub plan prints the command"
 		if s.Reason != want || !s.Fault || s.Policy != first.Policy {
 			t.Errorf("reason %q, fault %v, policy %q; want %q, a fault, and the old policy", s.Reason, s.Fault, s.Policy, want)
+		}
+		if _, err := w.reload(""); err != nil { // no news, so nothing to refuse
+			t.Errorf("reload = %v", err)
 		}
 		w.pass(24 * time.Hour)
 		if got := w.record(one); !slices.Equal(got, []string{policygen.RecordText(first.ID)}) {
 			t.Errorf("record %q while held, want id %s", got, first.ID)
 		}
-		r, err := w.reload(true)
+		p := w.plan()
+		if len(p.Held) != 1 || p.Held[0] != (publish.PlanReason{Subject: "one.test", Reason: want}) || len(p.Refused)+len(p.Stranded) > 0 {
+			t.Errorf("plan: held %q, refused %q, stranded %v", p.Held, p.Refused, p.Stranded)
+		}
+		r, err := w.reload(p.Hash)
 		if err != nil || !slices.Equal(r.Forced, []string{"one.test"}) {
 			t.Fatalf("reload --force = %+v, %v, want one.test forced", r, err)
 		}
@@ -324,9 +375,13 @@ func TestMassRemovalIsRefused(t *testing.T) {
 		all := w.conf.Domains
 		for left, removed := range map[int]int{0: 30, 12: 18, 19: 11} { // emptied, truncated
 			w.change(func() { w.conf.Domains = all[:left] })
-			want := fmt.Sprintf("refused: %d of 30 domains would be removed (d%02[2]d.test, d%02[3]d.test, d%02[4]d.test, …), "+
-				"which looks like a truncated file; nothing is changed; if it is meant, run: stspub reload --force", removed, left, left+1, left+2)
-			if _, err := w.reload(false); !errors.Is(err, publish.ErrRefused) || err.Error() != want {
+			var first []string
+			for i := range 10 {
+				first = append(first, fmt.Sprintf("d%02d.test", left+i))
+			}
+			want := fmt.Sprintf("refused: %d of 30 domains would be removed (%s and %d more), which looks like a truncated file; nothing is changed; "+
+				"look at stspub plan, and if it is meant, run: stspub reload --force %s", removed, strings.Join(first, ", "), removed-10, w.plan().Hash)
+			if _, err := w.reload(""); !errors.Is(err, publish.ErrRefused) || err.Error() != want {
 				t.Errorf("reload with %d domains = %v, want %s", left, err, want)
 			}
 		}
@@ -340,11 +395,11 @@ func TestMassRemovalIsRefused(t *testing.T) {
 			}
 		}
 		w.change(func() { w.conf.Domains = all[:20] })
-		if r, err := w.reload(false); err != nil || r.Removed != 10 {
+		if r, err := w.reload(""); err != nil || r.Removed != 10 {
 			t.Errorf("reload with 20 domains = %+v, %v, want 10 removed", r, err)
 		}
 		w.change(func() { w.conf.Domains = all[:1] })
-		if r, err := w.reload(true); err != nil || !slices.Equal(r.Forced, []string{"removal of 19 domains"}) {
+		if r, err := w.reload(w.plan().Hash); err != nil || !slices.Equal(r.Forced, []string{"removal of 19 domains"}) {
 			t.Errorf("reload --force with 1 domain = %+v, %v", r, err)
 		}
 		if got := w.faults(); len(got) != 0 {
@@ -357,7 +412,7 @@ func TestBrokenConfigurationChangesNothing(t *testing.T) {
 	inBubble(t, []policygen.Name{one}, func(w *world) {
 		w.reach(one, publish.StepLive, 10*time.Minute)
 		w.change(func() { w.loadErr = errors.New("stspub.toml:3: no") })
-		if _, err := w.reload(true); !errors.Is(err, publish.ErrRefused) || err.Error() != "refused: stspub.toml:3: no" {
+		if _, err := w.reload(""); !errors.Is(err, publish.ErrRefused) || err.Error() != "refused: stspub.toml:3: no" {
 			t.Errorf("reload = %v", err)
 		}
 		if got := w.faults(); !slices.Equal(got, []string{"configuration: stspub.toml:3: no"}) {
@@ -376,7 +431,7 @@ func TestWhatADrainNeedsStays(t *testing.T) {
 		w.reach(two, publish.StepLive, 10*time.Minute)
 		all, accounts := w.conf.Domains, w.conf.Accounts
 		w.change(func() { w.conf.Domains = all[1:] })
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		until := w.reach(one, publish.StepDrain, 15*time.Minute).Horizon.UTC().Format("2006-01-02 15:04:05 MST")
@@ -385,7 +440,7 @@ func TestWhatADrainNeedsStays(t *testing.T) {
 			w.conf.Accounts = map[string]config.Account{"other": {Name: "other"}}
 		})
 		want := "refused: account.main: account is needed for the record of one.test until that is gone (it drains until " + until + "); put it back"
-		if _, err := w.reload(true); err == nil || err.Error() != want {
+		if _, err := w.reload(w.plan().Hash); err == nil || err.Error() != want {
 			t.Errorf("reload without the account = %v, want %s", err, want)
 		}
 		w.change(func() {
@@ -394,7 +449,7 @@ func TestWhatADrainNeedsStays(t *testing.T) {
 		})
 		want = `refused: domain two.test: publish cannot change from "zone" to "alias" while its record is at _mta-sts.two.test; ` +
 			`remove the domain, and add it again when it has drained`
-		if _, err := w.reload(true); err == nil || err.Error() != want {
+		if _, err := w.reload(w.plan().Hash); err == nil || err.Error() != want {
 			t.Errorf("reload with another way to publish = %v, want %s", err, want)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -23,17 +24,22 @@ const (
 // policy is what a domain is to serve by its stage, and how long its roll-out lasts; zero: it is over, or there is none.
 func (s *settings) policy(d store.Domain) (policygen.Policy, time.Duration, bool) {
 	set, ok := s.conf.MXSets[d.MXSet]
+	p, rollout := stage(set, d)
+	return p, rollout, ok
+}
+
+// stage is settings.policy for the MX set of the domain.
+func stage(set config.MXSet, d store.Domain) (policygen.Policy, time.Duration) {
 	p := set.Policy
-	if !ok || p.Mode != policygen.Enforce {
-		return p, 0, ok
-	}
 	switch {
+	case p.Mode != policygen.Enforce:
+		return p, 0
 	case d.State.Pinned:
 	case set.Rollout == 0, !d.State.Promoted.IsZero(), enforced(d.State.Served): // one who enforces already need not begin anew
-		return p, 0, true
+		return p, 0
 	}
 	p.Mode = policygen.Testing
-	return p, set.Rollout, true
+	return p, set.Rollout
 }
 
 // promoted is a policy in mode enforce.
@@ -234,7 +240,7 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 	case len(apart) > max(10, all/10):
 		slices.Sort(against)
 		return MX{Reason: fmt.Sprintf("held: %d of %d domains cannot get the new policy, so nobody does: %s, …; mend that, or force the "+
-			"change with: stspub reload --force", len(apart), all, strings.Join(against[:3], "; "))}, nil
+			"change with the hash of: stspub plan", len(apart), all, strings.Join(against[:3], "; "))}, nil
 	}
 	for _, name := range apart {
 		err := r.update(ctx, name, func(d *store.Domain) {

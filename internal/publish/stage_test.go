@@ -59,7 +59,7 @@ func TestExpel(t *testing.T) {
 			t.Errorf("Expel of a wanted domain: %v", err)
 		}
 		w.conf = configuration("c.example")
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(time.Hour)

@@ -55,5 +55,6 @@ type ReloadReport struct {
 	Removed  int      `json:"removed"`
 	Restored int      `json:"restored"`
 	Forced   []string `json:"forced,omitempty"` // what --force let through: domains, removals, a clock jump
+	Plan     *Plan    `json:"plan,omitempty"`   // what was foreseen; nil where a configuration is taken at start
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -66,7 +66,7 @@ func (l *reportLife) want(text string) {
 	} else {
 		l.conf.Domains[0].TLSRPT = text
 	}
-	if _, err := l.rec.Reload(l.Context(), false); err != nil {
+	if _, err := l.rec.Reload(l.Context(), ""); err != nil {
 		l.Fatal(err)
 	}
 }

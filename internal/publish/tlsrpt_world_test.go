@@ -85,7 +85,7 @@ func TestReport(t *testing.T) {
 
 		const other = "v=TLSRPTv1; rua=https://r.test/v1"
 		w.wantsReport(other)
-		if r, err := w.reload(false); err != nil || r.Changed != 2 {
+		if r, err := w.reload(""); err != nil || r.Changed != 2 {
 			t.Fatalf("reload = %+v, %v, want 2 changed", r, err)
 		}
 		w.pass(time.Minute)
@@ -99,7 +99,7 @@ func TestReport(t *testing.T) {
 
 		w.change(func() { w.txt[two.ReportName()] = append(w.txt[two.ReportName()], "a stranger") })
 		w.wantsReport("")
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(5 * time.Minute)
@@ -188,7 +188,7 @@ func TestReportOfADomainThatLeaves(t *testing.T) {
 		w.change(func() { w.conf.Domains = moved })
 		const refused = `refused: domain two.test: publish cannot change from "zone" to "alias" while its record is at _smtp._tls.two.test; ` +
 			"remove the domain, and add it again when it has drained"
-		if _, err := w.reload(false); err == nil || err.Error() != refused {
+		if _, err := w.reload(""); err == nil || err.Error() != refused {
 			t.Errorf("reload = %v, want %s", err, refused)
 		}
 
@@ -196,7 +196,7 @@ func TestReportOfADomainThatLeaves(t *testing.T) {
 			w.conf.Domains = nil
 			w.applyErr = &dnsupdate.Error{Account: "main", Op: "write", Kind: dnsupdate.KindUnavailable, Err: errors.New("502")}
 		})
-		if _, err := w.reload(false); err != nil {
+		if _, err := w.reload(""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(time.Hour)

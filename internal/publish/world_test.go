@@ -42,7 +42,10 @@ type world struct {
 	txt        map[string][]string
 	uncovered  []string
 	stranded   map[policygen.Name]bool   // whose MX no policy covers
+	deaf       map[policygen.Name]bool   // whose MX cannot be looked up
 	unready    map[policygen.Name]string // why
+	unknownMX  string                    // why MX cannot be looked up
+	mxLooks    []policygen.Name
 	delegation map[policygen.Name]bool
 	foreign    string
 	ttl        time.Duration // of the records seen
@@ -63,7 +66,7 @@ func newWorld(t *testing.T, domains ...policygen.Name) *world {
 	w := &world{
 		t: t, path: filepath.Join(memory(t), "stspub.db"), prior: true,
 		host: make(map[policygen.Name]publish.Host), cert: make(map[string]publish.Cert), txt: make(map[string][]string),
-		stranded: make(map[policygen.Name]bool), unready: make(map[policygen.Name]string),
+		stranded: make(map[policygen.Name]bool), deaf: make(map[policygen.Name]bool), unready: make(map[policygen.Name]string),
 		delegation: make(map[policygen.Name]bool), wanted: make(map[string]bool),
 	}
 	w.conf = configuration(domains...)
@@ -193,8 +196,19 @@ func (w *world) reach(name policygen.Name, step string, within time.Duration) pu
 	return s
 }
 
-func (w *world) reload(force bool) (publish.ReloadReport, error) {
-	return w.rec.Reload(w.ctx, force)
+func (w *world) reload(hash string) (publish.ReloadReport, error) { return w.rec.Reload(w.ctx, hash) }
+
+// plan says what a reload would do.
+func (w *world) plan() publish.Plan {
+	w.t.Helper()
+	w.mu.Lock()
+	conf := w.conf
+	w.mu.Unlock()
+	p, err := w.rec.Plan(w.ctx, conf, nil)
+	if err != nil {
+		w.t.Fatalf("Plan: %v", err)
+	}
+	return p
 }
 
 func (w *world) change(f func()) {
@@ -281,6 +295,13 @@ func (w *world) Ready(_ context.Context, name policygen.Name, _ string) publish.
 func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.mxLooks = append(w.mxLooks, name)
+	if w.unknownMX != "" {
+		return publish.MX{Reason: w.unknownMX}
+	}
+	if w.deaf[name] {
+		return publish.MX{Reason: "SERVFAIL"}
+	}
 	if w.stranded[name] {
 		return publish.MX{Known: true, Uncovered: []string{"old.provider.test"}}
 	}
