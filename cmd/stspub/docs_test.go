@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
 )
 
 // blocks returns the fenced blocks of a language in a Markdown file, without their indentation.
@@ -56,6 +57,50 @@ func TestConfigurationsInREADME(t *testing.T) {
 	}
 	if whole != 2 {
 		t.Errorf("README.md has %d whole configurations, want one for each provider", whole)
+	}
+}
+
+// Every account in docs/providers.md is one that a configuration may hold, and stands below its provider's name.
+func TestAccountsInProviders(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("c2VjcmV0c2VjcmV0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("../../config.example.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := regexp.MustCompile(`(?ms)^\[account\.main\]$.*?^(api_token_file = [^\n]*)$`)
+	if !account.Match(example) {
+		t.Fatal("config.example.toml has no account main")
+	}
+	tested := make(map[string]bool)
+	for i, text := range blocks(t, "../../docs/providers.md", "toml") {
+		whole := account.ReplaceAllLiteralString(string(example), strings.ReplaceAll(text, "/run/secrets/", dir+"/"))
+		path := filepath.Join(dir, "stspub.toml")
+		if err := os.WriteFile(path, []byte(whole), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		conf, warnings, err := config.Load(path, func(string) string { return "" })
+		if err != nil || len(warnings) > 0 {
+			t.Errorf("account %d of providers.md: %v, warnings %v", i+1, err, warnings)
+			continue
+		}
+		a := conf.Accounts["main"]
+		if _, err := dnsupdate.Open(a, dnsupdate.Options{}); err != nil {
+			t.Errorf("account %d of providers.md: %v", i+1, err)
+		}
+		tested[a.Provider] = true
+	}
+	text, err := os.ReadFile("../../docs/providers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, provider := range []string{"rfc2136", "powerdns", "cloudflare", "route53", "desec", "cloudns", "ovh", "mythicbeasts"} {
+		section := regexp.MustCompile("(?s)\n## " + provider + "\n.*?\nprovider = \"" + provider + "\"\n")
+		if !tested[provider] || !section.Match(text) || strings.Count(section.FindString(string(text)), "\n## ") != 1 {
+			t.Errorf("providers.md has no account for %s in its section", provider)
+		}
 	}
 }
 

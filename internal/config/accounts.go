@@ -23,6 +23,8 @@ const (
 	defaultServerID     = "localhost"
 )
 
+const providerNames = `"cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136", "route53"`
+
 // accounts reads [account.NAME].
 func (l *loader) accounts() {
 	l.cfg.Accounts = make(map[string]Account, len(l.doc.Accounts))
@@ -32,15 +34,25 @@ func (l *loader) accounts() {
 		a := Account{Name: name, Provider: t.Provider.v}
 		switch {
 		case !t.Provider.given():
-			l.problem(t.Line, table+".provider", `missing; write provider = "cloudflare", "powerdns" or "rfc2136"`)
+			l.problem(t.Line, table+".provider", "missing; write one of %s", providerNames)
 		case t.Provider.v == "cloudflare":
 			l.cloudflare(table, t, &a)
 		case t.Provider.v == "powerdns":
 			l.powerDNS(table, t, &a)
 		case t.Provider.v == "rfc2136":
 			l.rfc2136(table, t, &a)
+		case t.Provider.v == "route53":
+			l.route53(table, t, &a)
+		case t.Provider.v == "desec":
+			l.desec(table, t, &a)
+		case t.Provider.v == "cloudns":
+			l.cloudns(table, t, &a)
+		case t.Provider.v == "ovh":
+			l.ovh(table, t, &a)
+		case t.Provider.v == "mythicbeasts":
+			l.mythicbeasts(table, t, &a)
 		default:
-			l.problem(t.Provider.line, table+".provider", `%q is no provider; write "cloudflare", "powerdns" or "rfc2136"`, t.Provider.v)
+			l.problem(t.Provider.line, table+".provider", "%q is no provider; write one of %s", t.Provider.v, providerNames)
 		}
 		l.cfg.Accounts[name] = a
 	}

@@ -74,13 +74,18 @@ type ACME struct {
 // Account is an [account.NAME] table: credentials at one DNS provider.
 type Account struct {
 	Name     string
-	Provider string // "cloudflare", "powerdns" or "rfc2136"
+	Provider string // "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136" or "route53"
 	// Fault is why the secret could not be read, and is then missing: nothing can be written by the account. Only
 	// [LoadFiles] leaves one out. Empty: nothing is missing.
 	Fault string
 
-	APIToken Secret // cloudflare: api_token_file or api_token_env
-	APIURL   string // cloudflare: default "https://api.cloudflare.com/client/v4"
+	APIToken Secret // cloudflare, desec: api_token_file or api_token_env
+	APIURL   string // all with an HTTP API; empty: the provider's own; cloudflare: default "https://api.cloudflare.com/client/v4"
+
+	KeyID       string // route53: access_key_id; cloudns: auth_id or sub_auth_id; ovh: application_key; mythicbeasts: key_id
+	SubUser     bool   // cloudns: KeyID is a sub_auth_id
+	Secret      Secret // route53: secret_access_key_…; cloudns: auth_password_…; ovh: application_secret_…; mythicbeasts: secret_…
+	ConsumerKey Secret // ovh: consumer_key_file or consumer_key_env
 
 	// Server is, for rfc2136, "HOST:PORT" of the primary, an address or a name, port 53 when left out; for powerdns, the URL
 	// of its web server.

@@ -5,7 +5,8 @@ import "strings"
 func problemEdits() []edit {
 	var all []edit
 	for _, edits := range [][]edit{
-		formEdits(), serverEdits(), tableEdits(), accountEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(), manyEdits(), reportEdits(),
+		formEdits(), serverEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(),
+		manyEdits(), reportEdits(),
 	} {
 		all = append(all, edits...)
 	}
@@ -296,11 +297,11 @@ func accountEdits() []edit {
 	return []edit{
 		{
 			"no provider", `provider = "cloudflare"`, ``,
-			`stspub.toml:5: account.main.provider: missing; write provider = "cloudflare", "powerdns" or "rfc2136"`,
+			`stspub.toml:5: account.main.provider: missing; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136", "route53"`,
 		},
 		{
 			"unknown provider", `"cloudflare"`, `"godaddy"`,
-			`stspub.toml:6: account.main.provider: "godaddy" is no provider; write "cloudflare", "powerdns" or "rfc2136"`,
+			`stspub.toml:6: account.main.provider: "godaddy" is no provider; write one of "cloudflare", "cloudns", "desec", "mythicbeasts", "ovh", "powerdns", "rfc2136", "route53"`,
 		},
 		{
 			"key of another provider", `provider = "cloudflare"`, "provider = 'cloudflare'\nserver = '192.0.2.1'",

@@ -66,6 +66,25 @@ type accountTable struct {
 	APIKeyFile text `toml:"api_key_file"`
 	APIKeyEnv  text `toml:"api_key_env"`
 	ServerID   text `toml:"server_id"`
+
+	AccessKeyID         text `toml:"access_key_id"`
+	SecretAccessKeyFile text `toml:"secret_access_key_file"`
+	SecretAccessKeyEnv  text `toml:"secret_access_key_env"`
+
+	AuthID           text `toml:"auth_id"`
+	SubAuthID        text `toml:"sub_auth_id"`
+	AuthPasswordFile text `toml:"auth_password_file"`
+	AuthPasswordEnv  text `toml:"auth_password_env"`
+
+	ApplicationKey        text `toml:"application_key"`
+	ApplicationSecretFile text `toml:"application_secret_file"`
+	ApplicationSecretEnv  text `toml:"application_secret_env"`
+	ConsumerKeyFile       text `toml:"consumer_key_file"`
+	ConsumerKeyEnv        text `toml:"consumer_key_env"`
+
+	KeyID      text `toml:"key_id"`
+	SecretFile text `toml:"secret_file"`
+	SecretEnv  text `toml:"secret_env"`
 }
 
 type aliasTable struct {

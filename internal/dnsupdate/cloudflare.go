@@ -1,10 +1,8 @@
 package dnsupdate
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,8 +19,6 @@ import (
 
 const (
 	cloudflareURL = "https://api.cloudflare.com/client/v4" // as in the library
-	// cloudflareTimeout bounds one request.
-	cloudflareTimeout = 15 * time.Second
 	// 1200 requests are allowed in 5 minutes, then none for 5 minutes. Others use the same user's allowance.
 	cloudflareRate, cloudflareBurst = 3.5, 50
 	cloudflarePenalty               = 5 * time.Minute
@@ -31,17 +27,15 @@ const (
 )
 
 // cloudflareAccount writes through the library libdns/cloudflare. The API has no compare-and-swap: the account looks at
-// all records of the name, lets the library patch, create or delete exactly the one record it means, and looks again.
-// A patch replaces the value in one step.
+// all records of the name, lets the library patch, create or delete exactly the one record it means, and looks again; see
+// [cloud]. A patch replaces the value in one step. The API keeps content as it was given, in quotes or not.
 //
 // The library would patch whatever single TXT it finds, and gives up on two. So it never reads by itself: its one seam,
 // the HTTP client, answers its questions from what the account has seen; see [session].
 type cloudflareAccount struct {
-	guard  *guard
-	token  string
-	base   *url.URL
-	client *http.Client
-	zones  cache[cfZone] // by name
+	api   *api
+	token string
+	zones cache[cfZone] // by name
 }
 
 type cfZone struct {
@@ -59,54 +53,35 @@ type cfRecord struct {
 	CreatedOn string `json:"created_on,omitempty"` // RFC 3339, UTC, so it sorts as text
 }
 
-// text is the value without quotes and escapes. The API keeps what it was given, in quotes or not.
-func (r cfRecord) text() string {
-	if strings.HasPrefix(r.Content, `"`) {
-		if s, err := parseTXT(r.Content); err == nil {
-			return s
-		}
-	}
-	return r.Content
-}
-
-func newCloudflare(a config.Account, g *guard, rt http.RoundTripper) (*cloudflareAccount, error) {
+func newCloudflare(a config.Account, g *guard, rt http.RoundTripper) (*cloud, error) {
 	g.limit = rate.NewLimiter(cloudflareRate, cloudflareBurst)
 	if a.APIToken == "" {
 		return nil, errors.New("no API token: set api_token_file or api_token_env")
 	}
-	base, err := url.Parse(strings.TrimSuffix(cmp.Or(a.APIURL, cloudflareURL), "/"))
-	if err != nil || base.Host == "" {
-		return nil, fmt.Errorf("api_url %q: not an URL", a.APIURL)
+	api, err := newAPI(a, g, rt, cloudflareURL)
+	if err != nil {
+		return nil, err
 	}
-	return &cloudflareAccount{guard: g, token: string(a.APIToken), base: base, client: &http.Client{
-		Transport: rt,
-		Timeout:   cloudflareTimeout,
-		// The token goes to nobody else.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	api.judge, api.penalty = judgeCloudflare, cloudflarePenalty
+	return &cloud{api: recordwise{&cloudflareAccount{api: api, token: string(a.APIToken)}}}, nil
 }
 
-func (a *cloudflareAccount) apply(ctx context.Context, c Change) error {
-	zone, known := a.zones.get(c.Zone)
-	if known {
-		err := a.change(ctx, c, zone)
-		f, ok := errors.AsType[*fault](err)
-		// A zone that was deleted and made again has another id, and the API says so in several ways.
-		if !ok || f.op != opRead || f.kind != KindNoZone && f.kind != KindAuth {
-			return err
-		}
+func (a *cloudflareAccount) look(ctx context.Context, c Change) ([]txtRecord, error) {
+	_, known := a.zones.get(c.Zone)
+	found, err := a.list(ctx, c)
+	// A zone that was deleted and made again has another id, and the API says so in several ways.
+	if f, ok := errors.AsType[*fault](err); known && ok && (f.kind == KindNoZone || f.kind == KindAuth) {
 		a.zones.forget(c.Zone)
+		return a.list(ctx, c)
 	}
-	zone, err := a.findZone(ctx, c.Zone)
-	if err != nil {
-		return err
-	}
-	a.zones.put(c.Zone, zone)
-	return a.change(ctx, c, zone)
+	return found, err
 }
 
 // findZone asks for one zone by name, so it does not matter how many there are.
 func (a *cloudflareAccount) findZone(ctx context.Context, name string) (cfZone, error) {
+	if zone, known := a.zones.get(name); known {
+		return zone, nil
+	}
 	var zones []cfZone
 	if _, err := a.get(ctx, "/zones", url.Values{"name": {name}, "per_page": {"50"}}, &zones); err != nil {
 		return cfZone{}, err
@@ -119,56 +94,35 @@ func (a *cloudflareAccount) findZone(ctx context.Context, name string) (cfZone, 
 	if len(zones) != 1 {
 		return cfZone{}, faultf(KindNoZone, "the API token sees %d zones of this name", len(zones))
 	}
+	a.zones.put(name, zones[0])
 	return zones[0], nil
 }
 
-func (a *cloudflareAccount) change(ctx context.Context, c Change, zone cfZone) error {
-	found, err := a.look(ctx, zone, c.Name)
-	if err != nil {
-		return err
-	}
-	p, err := c.plan(found.texts())
-	if err != nil || p.empty() {
-		return err
-	}
-	created, err := a.write(ctx, c, zone, found, p)
-	if err != nil {
-		return writing(err)
-	}
-	if err := a.confirm(ctx, c, zone, created); err != nil {
-		return writing(err)
-	}
-	return nil
+func (a *cloudflareAccount) create(ctx context.Context, c Change) error { return a.set(ctx, c, nil) }
+
+func (a *cloudflareAccount) modify(ctx context.Context, c Change, r txtRecord) error {
+	return a.set(ctx, c, cfRecords{{ID: r.id, Type: "TXT", Name: c.Name, Content: r.data}})
 }
 
-// write makes the change. Where a record can be patched, all others go before, so that there is always one.
-func (a *cloudflareAccount) write(ctx context.Context, c Change, zone cfZone, found cfRecords, p plan) (created bool, err error) {
-	var remove, patch cfRecords
-	for _, i := range p.remove {
-		remove = append(remove, found[i])
-	}
-	if p.add && len(remove) > 0 {
-		at := max(0, slices.IndexFunc(remove, func(r cfRecord) bool { return c.rival(r.text()) }))
-		patch = remove[at : at+1 : at+1]
-		remove = slices.Concat(remove[:at], remove[at+1:])
-	}
-	for _, r := range remove {
-		if err := a.delete(ctx, zone, r); err != nil {
-			return false, err
-		}
-	}
-	if !p.add {
-		return false, nil
+// set has the library patch the record that it is shown, or create one if there is none.
+func (a *cloudflareAccount) set(ctx context.Context, c Change, shown cfRecords) error {
+	zone, err := a.findZone(ctx, c.Zone)
+	if err != nil {
+		return err
 	}
 	// The library joins names without a final dot to the zone in its questions only, and the API wants whole names.
 	txt := libdns.TXT{Name: c.Name, TTL: c.TTL, Text: c.Add}
-	_, err = a.library(zone, patch).SetRecords(ctx, zone.Name, []libdns.Record{txt})
-	return len(patch) == 0, err
+	_, err = a.library(zone, shown).SetRecords(ctx, zone.Name, []libdns.Record{txt})
+	return err
 }
 
-func (a *cloudflareAccount) delete(ctx context.Context, zone cfZone, r cfRecord) error {
-	txt := libdns.TXT{Name: r.Name, Text: r.Content}
-	_, err := a.library(zone, cfRecords{r}).DeleteRecords(ctx, zone.Name, []libdns.Record{txt})
+func (a *cloudflareAccount) remove(ctx context.Context, c Change, r txtRecord) error {
+	zone, err := a.findZone(ctx, c.Zone)
+	if err != nil {
+		return err
+	}
+	shown := cfRecords{{ID: r.id, Type: "TXT", Name: c.Name, Content: r.data}}
+	_, err = a.library(zone, shown).DeleteRecords(ctx, zone.Name, []libdns.Record{libdns.TXT{Name: c.Name, Text: r.data}})
 	return err
 }
 
@@ -176,34 +130,14 @@ func (a *cloudflareAccount) library(zone cfZone, shown cfRecords) *cloudflare.Pr
 	return &cloudflare.Provider{APIToken: a.token, HTTPClient: &session{account: a, zone: zone, shown: shown}}
 }
 
-// confirm looks again: the API may have acknowledged and not done it, and another process may have written as well.
-func (a *cloudflareAccount) confirm(ctx context.Context, c Change, zone cfZone, created bool) error {
-	found, err := a.look(ctx, zone, c.Name)
+// list returns the TXT records at a name, or the fault that there is a CNAME.
+func (a *cloudflareAccount) list(ctx context.Context, c Change) ([]txtRecord, error) {
+	zone, err := a.findZone(ctx, c.Zone)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p, conflict := c.plan(found.texts())
-	if conflict == nil && p.empty() {
-		return nil
-	}
-	if conflict == nil {
-		return faultf(KindUnavailable, "the API acknowledged the change and does not show it")
-	}
-	if created {
-		// Two that create at once both see two records now. The younger one goes again, by whoever made it.
-		if ours, late := found.late(c); late {
-			if err := a.delete(ctx, zone, ours); err != nil {
-				return err
-			}
-		}
-	}
-	return conflict
-}
-
-// look returns the TXT records at a name, or the fault that there is a CNAME.
-func (a *cloudflareAccount) look(ctx context.Context, zone cfZone, name string) (cfRecords, error) {
-	query := url.Values{"name": {name}, "per_page": {"100"}}
-	var found cfRecords
+	query := url.Values{"name": {c.Name}, "per_page": {"100"}}
+	var found []txtRecord
 	for page := 1; page <= cloudflarePages; page++ {
 		query.Set("page", strconv.Itoa(page))
 		var records cfRecords
@@ -213,12 +147,12 @@ func (a *cloudflareAccount) look(ctx context.Context, zone cfZone, name string) 
 		}
 		for _, r := range records {
 			switch {
-			case !strings.EqualFold(r.Name, name):
+			case !strings.EqualFold(r.Name, c.Name):
 				return nil, faultf(KindUnavailable, "malformed answer of the API: a record of %q", r.Name)
 			case r.Type == "CNAME":
 				return nil, faultf(KindCNAME, "the name is a CNAME to %q", unfqdn(r.Content))
 			case r.Type == "TXT":
-				found = append(found, r)
+				found = append(found, txtRecord{id: r.ID, made: r.CreatedOn, data: r.Content, text: textOf(r.Content)})
 			}
 		}
 		if page >= pages {
@@ -228,26 +162,5 @@ func (a *cloudflareAccount) look(ctx context.Context, zone cfZone, name string) 
 	return nil, faultf(KindRefused, "there are more than %d records at the name", 100*cloudflarePages)
 }
 
-// cfRecords are TXT records at one name.
+// cfRecords are records at one name.
 type cfRecords []cfRecord
-
-func (rs cfRecords) texts() []string {
-	out := make([]string, len(rs))
-	for i, r := range rs {
-		out[i] = r.text()
-	}
-	return out
-}
-
-// late returns the record that a change added, and whether a rival of it is older.
-func (rs cfRecords) late(c Change) (ours cfRecord, late bool) {
-	rivals := slices.DeleteFunc(slices.Clone(rs), func(r cfRecord) bool { return !c.rival(r.text()) })
-	slices.SortFunc(rivals, func(x, y cfRecord) int {
-		return cmp.Or(cmp.Compare(x.CreatedOn, y.CreatedOn), cmp.Compare(x.ID, y.ID))
-	})
-	i := slices.IndexFunc(rivals, func(r cfRecord) bool { return r.text() == c.Add })
-	if i < 0 {
-		return cfRecord{}, false
-	}
-	return rivals[i], i > 0
-}

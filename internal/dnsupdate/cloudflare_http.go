@@ -1,21 +1,15 @@
 package dnsupdate
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
-	"time"
 )
-
-// maxBody bounds an answer of the API: 100 records of 8 KB.
-const maxBody = 1 << 20
 
 // session is the HTTP client of the library for one record. What the library asks is answered from what the account has
 // just read, so it finds the zone, and either the one record that is to be changed or none. What it writes is sent.
@@ -43,10 +37,6 @@ func (s *session) Do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return response(body), nil
-}
-
-func response(body []byte) *http.Response {
-	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(body))}
 }
 
 // cfAnswer is the envelope of all answers.
@@ -85,7 +75,7 @@ func (a *cloudflareAccount) get(ctx context.Context, path string, query url.Valu
 		err = json.Unmarshal(answer.Result, result)
 	}
 	if err != nil {
-		return 0, faultf(KindUnavailable, "malformed answer of the API: %w", err)
+		return 0, malformed(err)
 	}
 	if answer.ResultInfo != nil {
 		pages = answer.ResultInfo.TotalPages
@@ -93,56 +83,33 @@ func (a *cloudflareAccount) get(ctx context.Context, path string, query url.Valu
 	return pages, nil
 }
 
-// send makes one request and returns the body of its success; anything else is a fault. All requests of the account come
-// through here. In a dry run those that write do not pass.
+// send makes one request, wherever the API is.
 func (a *cloudflareAccount) send(req *http.Request) ([]byte, error) {
-	if a.guard.dryRun && req.Method != http.MethodGet {
-		return nil, faultf(KindDryRun, "%w", ErrDryRun)
-	}
-	if err := a.guard.permit(req.Context()); err != nil {
-		return nil, err
-	}
-	req.URL.Path = a.base.Path + strings.TrimPrefix(req.URL.Path, "/client/v4")
-	req.URL.Scheme, req.URL.Host, req.Host = a.base.Scheme, a.base.Host, ""
-	resp, err := a.client.Do(req)
-	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err // the URL says nothing that the record's name does not
-		}
-		return nil, faultf(KindUnavailable, "ask %s: %w", a.base.Host, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	if err != nil {
-		return nil, faultf(KindUnavailable, "read answer of %s: %w", a.base.Host, err)
-	}
-	if len(body) > maxBody {
-		return nil, faultf(KindUnavailable, "the answer of %s is larger than %d octets", a.base.Host, maxBody)
-	}
-	return body, a.verdict(resp, body)
+	base := a.api.base
+	req.URL.Path = base.Path + strings.TrimPrefix(req.URL.Path, "/client/v4")
+	req.URL.Scheme, req.URL.Host, req.Host = base.Scheme, base.Host, ""
+	return a.api.send(req, req.Method != http.MethodGet)
 }
 
-// verdict tells success from every kind of failure.
-func (a *cloudflareAccount) verdict(resp *http.Response, body []byte) error {
+// judgeCloudflare tells success from every kind of failure, and repeats the API's words and codes.
+func judgeCloudflare(status int, body []byte) (Kind, string) {
 	var answer cfAnswer
 	malformed := json.Unmarshal(body, &answer) // gateways answer in HTML
-	if resp.StatusCode == http.StatusOK && malformed == nil && answer.Success && len(answer.Errors) == 0 {
-		return nil
+	if status == http.StatusOK && malformed == nil && answer.Success && len(answer.Errors) == 0 {
+		return "", ""
 	}
-	f := &fault{op: opRead, kind: kindOf(resp.StatusCode, answer.Errors)}
-	f.err = errors.New(a.describe(resp.StatusCode, answer.Errors))
-	f.retryAfter = retryAfter(resp.Header.Get("Retry-After"))
-	if f.kind == KindRateLimited {
-		if f.retryAfter == 0 {
-			f.retryAfter = cloudflarePenalty
+	var words []string
+	for _, e := range answer.Errors {
+		for len(e.Chain) > 0 {
+			e = e.Chain[0] // the last one is the cause
 		}
-		a.guard.pause(f.retryAfter)
+		words = append(words, fmt.Sprintf("%q (%d)", e.Message, e.Code))
 	}
-	return f
+	return cfKind(status, answer.Errors), strings.Join(words, ", ")
 }
 
-// kindOf goes by the API's code where that says more than the status.
-func kindOf(status int, errs []cfError) Kind {
+// cfKind goes by the API's code where that says more than the status.
+func cfKind(status int, errs []cfError) Kind {
 	for _, e := range errs {
 		switch e.Code {
 		case 81053, 81054: // an address or CNAME record is there
@@ -157,38 +124,6 @@ func kindOf(status int, errs []cfError) Kind {
 			return KindNoZone
 		}
 	}
-	switch {
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return KindAuth
-	case status == http.StatusTooManyRequests:
-		return KindRateLimited
-	case status == http.StatusNotFound:
-		return KindNoZone
-	case status >= 500, status == http.StatusOK, status == http.StatusRequestTimeout:
-		return KindUnavailable // 200: the API says that it did not succeed, or nothing that can be read
-	}
-	return KindRefused
-}
-
-// describe puts status and the API's own words on one line.
-func (a *cloudflareAccount) describe(status int, errs []cfError) string {
-	s := strings.TrimSpace(fmt.Sprintf("the API says HTTP %d %s", status, http.StatusText(status)))
-	for _, e := range errs {
-		for len(e.Chain) > 0 {
-			e = e.Chain[0] // the last one is the cause
-		}
-		s += fmt.Sprintf(", %q (%d)", e.Message, e.Code)
-	}
-	return strings.ReplaceAll(s, a.token, "[secret]")
-}
-
-// retryAfter reads the header, RFC 9110, Section 10.2.3: seconds or a date. 0: not there. At most an hour is believed.
-func retryAfter(header string) time.Duration {
-	d := time.Duration(0)
-	if n, err := strconv.Atoi(header); err == nil {
-		d = time.Duration(min(n, 3600)) * time.Second
-	} else if at, err := http.ParseTime(header); err == nil {
-		d = time.Until(at)
-	}
-	return min(max(d, 0), time.Hour)
+	// Below 300 the API says that it did not succeed, or nothing that can be read.
+	return cmp.Or(kindOfStatus(status), KindUnavailable)
 }

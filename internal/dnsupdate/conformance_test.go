@@ -62,6 +62,8 @@ func states() []state {
 		{name: "remove-nothing-beside-foreign", before: []string{quoted(foreign), stranger}, remove: []string{old}, after: []string{quoted(foreign), stranger}, still: true},
 		{name: "tombstone", before: []string{quoted(old)}, remove: []string{old}, add: "not in use", after: []string{`"not in use"`}},
 		{name: "tombstone-ends", before: []string{`"not in use"`, quoted(old)}, remove: []string{"not in use", old}, add: now, after: []string{quoted(now)}},
+		{name: "*.own", before: []string{quoted(old)}, remove: []string{old}, add: now, after: []string{quoted(now)}},
+		{name: "*.new", add: now, after: []string{quoted(now)}},
 		// TLSRPTv1 records are guarded like STSv1 ones, and the two kinds are strangers to each other.
 		{name: "tlsrpt-fresh", before: []string{stranger}, add: rpt("now"), after: []string{stranger, quoted(rpt("now"))}},
 		{name: "tlsrpt-replaced", before: []string{quoted(foreign), quoted(rpt("old"))}, remove: []string{rpt("old")}, add: rpt("now"), after: []string{quoted(foreign), quoted(rpt("now"))}},
@@ -131,8 +133,8 @@ func TestTTL(t *testing.T) {
 			c := change(name, sts("n"+strconv.Itoa(i)), sts("n"+strconv.Itoa(i-1)))
 			c.TTL = ttl
 			apply(t, a, c)
-			if got := p.observe(t, name).MaxTTL(); got != ttl {
-				t.Errorf("TTL = %v, want %v", got, ttl)
+			if got, want := p.observe(t, name).MaxTTL(), max(ttl, p.minTTL); got != want {
+				t.Errorf("TTL = %v, want %v", got, want)
 			}
 		}
 	})
@@ -184,7 +186,7 @@ func TestWriters(t *testing.T) {
 				{p.open(t, dnsupdate.Options{}), p.open(t, dnsupdate.Options{})},
 			} {
 				if p.alone && len(accounts) > 1 {
-					continue // the caller sees to that: see TestCloudflareRival, TestPowerDNSRival
+					continue // the caller sees to that: see TestCloudflareRival, TestPowerDNSRival and TestCloudRival
 				}
 				name := "_mta-sts.w" + strconv.Itoa(len(before)+len(accounts)) + "." + zone
 				if before != "" {

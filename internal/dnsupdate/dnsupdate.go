@@ -19,10 +19,11 @@
 // The same holds for the TLSRPTv1 record at an _smtp._tls name (RFC 8460, Section 3): a Change that adds one takes further
 // TLSRPTv1 records for foreign, and STSv1 records for strangers.
 //
-// What an account can hold to depends on its provider. RFC 2136 has prerequisites: the server compares and swaps by
-// itself, and two writers anywhere cannot harm each other. The APIs of Cloudflare and PowerDNS have none: there the account
-// looks before it writes, with one writer per name in the process; that no other process writes at the same time is the
-// caller's part (leases in the store).
+// What an account can hold to depends on its provider. RFC 2136 has prerequisites, and Route 53 deletes only what is said
+// exactly: the server compares and swaps by itself, and two writers anywhere cannot harm each other. The other APIs have
+// nothing of the kind: there the account looks before it writes, with one writer per name in the process; that no other
+// process writes at the same time is the caller's part (leases in the store). All but PowerDNS's, where a write is one
+// transaction, are looked at again afterwards.
 package dnsupdate
 
 import (
@@ -39,7 +40,8 @@ import (
 type Change struct {
 	// Zone is the zone that holds the record, as in [View].Zone; Name is the record's owner. A-labels, without trailing dot.
 	Zone, Name string
-	// TTL of the record, in whole seconds, at least 1s. Cloudflare takes 60s and more.
+	// TTL of the record, in whole seconds, at least 1s. Cloudflare takes 60s and more. Where deSEC or ClouDNS do not take
+	// it, it is the next longer one that they do.
 	TTL time.Duration
 	// Remove are the values that go: all character-strings of a record joined. Those that are not there are no error.
 	Remove []string
@@ -62,7 +64,7 @@ type Change struct {
 // request that fails as a whole leaves each of its changes with an error of its own.
 type Account interface {
 	Name() string     // as in the configuration
-	Provider() string // "cloudflare", "powerdns", "rfc2136"
+	Provider() string // as in the configuration: "cloudflare", "rfc2136", …
 	Rate() Rate
 	Apply(ctx context.Context, c Change) error
 }
@@ -94,6 +96,16 @@ func Open(a config.Account, o Options) (Account, error) {
 		g.backend, err = newRFC2136(a, g)
 	case "cloudflare":
 		g.backend, err = newCloudflare(a, g, o.HTTP)
+	case "route53":
+		g.backend, err = newRoute53(a, g, o.HTTP)
+	case "desec":
+		g.backend, err = newDeSEC(a, g, o.HTTP)
+	case "cloudns":
+		g.backend, err = newClouDNS(a, g, o.HTTP)
+	case "ovh":
+		g.backend, err = newOVH(a, g, o.HTTP)
+	case "mythicbeasts":
+		g.backend, err = newMythicBeasts(a, g, o.HTTP)
 	case "powerdns":
 		g.backend, err = newPowerDNS(a, g, o.HTTP)
 	default:

@@ -70,15 +70,28 @@ func (e *Error) advice() string {
 	case KindQuota:
 		return "delete records, or have the provider raise the limit"
 	}
-	return adviceOf(e.Provider, e.Kind)
+	return adviceOf(e.Provider, e.Kind, e.Zone)
 }
 
-func adviceOf(provider string, kind Kind) string {
+func adviceOf(provider string, kind Kind, zone string) string {
 	switch provider + "/" + string(kind) {
 	case "cloudflare/auth":
 		return "give the API token the permissions Zone:Read and DNS:Edit for this zone, or replace it"
 	case "cloudflare/no_zone":
 		return "add the zone to the provider's account, or include it in the API token"
+	case "route53/auth":
+		return "give the access key the permissions route53:ListHostedZonesByName, route53:ListResourceRecordSets and" +
+			" route53:ChangeResourceRecordSets, or replace it"
+	case "desec/auth":
+		return "give the API token a policy with perm_write for TXT in this domain, or replace it"
+	case "cloudns/auth":
+		return "compare auth_id or sub_auth_id and the password with the API user's, and its addresses with this machine's"
+	case "ovh/auth":
+		return "grant the consumer key GET, POST, PUT and DELETE on /domain/zone/" + zone + "/*, or replace it"
+	case "mythicbeasts/auth":
+		return "give the API key the permission to change TXT records of this zone, or replace it"
+	case "route53/no_zone", "desec/no_zone", "cloudns/no_zone", "ovh/no_zone", "mythicbeasts/no_zone":
+		return "add the zone to the provider's account, or give the credentials access to it"
 	case "powerdns/auth":
 		return "compare the API key with api-key in the server's configuration, and webserver-allow-from"
 	case "powerdns/no_zone":
@@ -98,6 +111,7 @@ func adviceOf(provider string, kind Kind) string {
 type fault struct {
 	op         string
 	kind       Kind
+	status     int // of HTTP; 0: not answered
 	retryAfter time.Duration
 	err        error
 }

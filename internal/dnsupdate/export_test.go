@@ -1,4 +1,18 @@
 package dnsupdate
 
+import (
+	"golang.org/x/time/rate"
+
+	"github.com/stspub/stspub/internal/config"
+)
+
 // SetPort has an Observer ask name servers at another port than 53, for tests without privileges.
 func (o *Observer) SetPort(port uint16) { o.port = port }
+
+// Unlimit takes the rate limit off an account that Open made; TestRates holds the limits against the providers' own.
+func Unlimit(a Account) { a.(*guard).limit.SetLimit(rate.Inf) }
+
+// OVHSignature signs a request at a time, in seconds since 1970.
+func OVHSignature(a config.Account, method, target, body string, at int64) string {
+	return ovhSignature(a, method, target, []byte(body), at)
+}

@@ -31,6 +31,7 @@ type place struct {
 	wire   *wire                   // what HTTP goes over; nil: it is no HTTP API
 	spoil  func(a *config.Account) // makes the credentials those of nobody
 	alone  bool                    // the provider cannot compare and swap: only one process may write a name
+	minTTL time.Duration
 }
 
 const zoneText = `
@@ -47,7 +48,7 @@ func places() map[string]func(t *testing.T) *place {
 			return dnsPlace(s)
 		}
 	}
-	return map[string]func(t *testing.T) *place{
+	all := map[string]func(t *testing.T) *place{
 		"BIND":     server(labtest.StartBIND),
 		"Knot":     server(labtest.StartKnot),
 		"PowerDNS": server(labtest.StartPowerDNS),
@@ -57,6 +58,10 @@ func places() map[string]func(t *testing.T) *place {
 		},
 		"Cloudflare": func(t *testing.T) *place { _, p := cloudflarePlace(t); return p },
 	}
+	for name := range clouds() {
+		all[name] = func(t *testing.T) *place { _, p := cloudPlace(t, name); return p }
+	}
+	return all
 }
 
 func dnsPlace(s *labtest.DNSServer) *place {
@@ -113,6 +118,9 @@ func (p *place) open(t *testing.T, o dnsupdate.Options) dnsupdate.Account {
 	a, err := dnsupdate.Open(p.config, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, cloud := clouds()[p.config.Provider]; cloud {
+		dnsupdate.Unlimit(a)
 	}
 	return a
 }
@@ -175,7 +183,7 @@ func (p *place) fails(t *testing.T, err error, kind dnsupdate.Kind) *dnsupdate.E
 	if !ok || e.Kind != kind {
 		t.Fatalf("error = %v, want kind %s", err, kind)
 	}
-	for _, secret := range []config.Secret{p.config.APIToken, p.config.APIKey, p.config.Key} {
+	for _, secret := range []config.Secret{p.config.APIToken, p.config.APIKey, p.config.Key, p.config.Secret, p.config.ConsumerKey} {
 		if secret != "" && strings.Contains(err.Error(), string(secret)) {
 			t.Errorf("error shows a secret: %v", err)
 		}
@@ -192,6 +200,14 @@ func says(t *testing.T, err error, want string) {
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("message (-want +got):\n%s", diff)
 	}
+}
+
+// kindOf is the kind of an error, or "".
+func (p *place) kindOf(err error) dnsupdate.Kind {
+	if e, ok := errors.AsType[*dnsupdate.Error](err); ok {
+		return e.Kind
+	}
+	return ""
 }
 
 // metrics returns counters, and how often histograms counted, by name and labels.

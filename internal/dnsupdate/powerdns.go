@@ -26,12 +26,8 @@ const (
 	powerDNSReaders = 4
 	// powerDNSBody is the size of a PATCH, in octets; the server takes 2 MB by default.
 	powerDNSBody = 1 << 20
-	// powerDNSTimeout bounds one request.
-	powerDNSTimeout = 15 * time.Second
 	// powerDNSTries is how often a request is made that the server answers with an internal error.
 	powerDNSTries = 4
-	// powerDNSPenalty is the pause after a 429 that names none. The server has no such limit; a proxy before it may.
-	powerDNSPenalty = time.Minute
 )
 
 // powerDNS writes through the HTTP API of PowerDNS Authoritative. A PATCH replaces whole record sets, as many as it has,
@@ -40,11 +36,9 @@ const (
 // On a database that takes one writer at a time, two requests at once end in "database is locked", a status of 500 like
 // any other internal error. So one batch is made at a time, and such requests are made again.
 type powerDNS struct {
-	guard  *guard
-	key    string
-	base   *url.URL // of the server's zones
-	client *http.Client
-	turn   chan struct{} // holds a token while a batch is made
+	api  *api // at the server's zones
+	key  string
+	turn chan struct{} // holds a token while a batch is made
 }
 
 func newPowerDNS(a config.Account, g *guard, rt http.RoundTripper) (backend, error) {
@@ -58,16 +52,12 @@ func newPowerDNS(a config.Account, g *guard, rt http.RoundTripper) (backend, err
 	if err != nil || base.Host == "" {
 		return nil, fmt.Errorf("server %q: not an URL", a.Server)
 	}
-	p := &powerDNS{
-		guard: g, key: string(a.APIKey), turn: make(chan struct{}, 1),
-		base: base.JoinPath("api/v1/servers", cmp.Or(a.ServerID, "localhost"), "zones"),
-		client: &http.Client{
-			Transport: rt,
-			Timeout:   powerDNSTimeout,
-			// The key goes to nobody else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+	api, err := newAPI(a, g, rt, base.JoinPath("api/v1/servers", cmp.Or(a.ServerID, "localhost"), "zones").String())
+	if err != nil {
+		return nil, err
 	}
+	api.judge = judgePowerDNS
+	p := &powerDNS{api: api, key: string(a.APIKey), turn: make(chan struct{}, 1)}
 	return newBatches(g, powerDNSChanges, p.applyAll), nil
 }
 
@@ -106,7 +96,7 @@ func (p *powerDNS) applyAll(ctx context.Context, cs []Change) []error {
 	for i, c := range cs {
 		readers.Go(func() error {
 			defer func() {
-				if err := p.guard.survived(recover(), c.Zone); err != nil {
+				if err := p.api.guard.survived(recover(), c.Zone); err != nil {
 					errs[i] = err
 				}
 			}()
@@ -127,23 +117,18 @@ func (p *powerDNS) applyAll(ctx context.Context, cs []Change) []error {
 
 // look reads what is at the name and returns what is to be there; nil: there is nothing to write.
 func (p *powerDNS) look(ctx context.Context, c Change) (*rrset, error) {
+	var answer struct {
+		RRsets []rrset `json:"rrsets"`
+	}
 	query := url.Values{"rrset_name": {c.Name + "."}}
-	body, err := p.send(ctx, http.MethodGet, c.Zone, query, nil)
-	if err != nil {
+	if err := p.ask(ctx, http.MethodGet, c.Zone, "?"+query.Encode(), nil, &answer); err != nil {
 		return nil, err
 	}
-	var answer struct {
-		RRsets *[]rrset `json:"rrsets"`
-	}
-	err = json.Unmarshal(body, &answer)
-	if err == nil && answer.RRsets == nil {
-		err = errors.New("no record sets") // is not an empty list: there may be some
-	}
-	if err != nil {
-		return nil, faultf(KindUnavailable, "malformed answer of the API: %w", err)
+	if answer.RRsets == nil {
+		return nil, malformed(errors.New("no record sets")) // is not an empty list: there may be some
 	}
 	found := rrset{Name: c.Name + ".", Type: "TXT"}
-	for _, set := range *answer.RRsets {
+	for _, set := range answer.RRsets {
 		switch {
 		case unfqdn(set.Name) != c.Name: // servers before 4.6 answer with the whole zone
 		case set.Type == "CNAME" && len(set.Records) > 0:
@@ -196,7 +181,7 @@ func (p *powerDNS) write(ctx context.Context, zone string, sets []*rrset, which 
 	body, err := json.Marshal(request)
 	halve := len(which) > 1 && len(body) > powerDNSBody
 	if err == nil && !halve {
-		_, err = p.send(ctx, http.MethodPatch, zone, nil, body)
+		err = p.ask(ctx, http.MethodPatch, zone, "", json.RawMessage(body), nil)
 		f, ok := errors.AsType[*fault](err)
 		halve = len(which) > 1 && ok && (f.kind == KindRefused || f.kind == KindCNAME)
 	}
@@ -213,22 +198,34 @@ func (p *powerDNS) write(ctx context.Context, zone string, sets []*rrset, which 
 	}
 }
 
-// send makes one request about a zone and returns the body of its success; anything else is a fault. All requests of the
-// account come through here. In a dry run those that write do not pass.
-func (p *powerDNS) send(ctx context.Context, method, zone string, query url.Values, body []byte) ([]byte, error) {
-	if p.guard.dryRun && method != http.MethodGet {
-		return nil, faultf(KindDryRun, "%w", ErrDryRun)
-	}
+// ask makes a request about a zone, again if the server has an internal error. All requests of the account come through here.
+func (p *powerDNS) ask(ctx context.Context, method, zone, query string, body, result any) error {
 	for try := 0; ; try++ {
-		if err := p.guard.permit(ctx); err != nil {
-			return nil, err
-		}
-		status, answer, err := p.request(ctx, method, zone, query, body)
-		if status != http.StatusInternalServerError || try == powerDNSTries-1 {
-			return answer, err
+		err := p.api.call(ctx, method, "/"+url.PathEscape(zone+".")+query, body, result, func(r *http.Request, _ []byte) {
+			r.Header.Set("X-API-Key", p.key)
+		})
+		f, ok := errors.AsType[*fault](err)
+		if !ok || f.status != http.StatusInternalServerError || try == powerDNSTries-1 {
+			return err
 		}
 		if sleep(ctx, rand.N(50*time.Millisecond)<<try) != nil {
-			return nil, err
+			return err
 		}
 	}
+}
+
+// judgePowerDNS goes by the status. A write is answered with 204, a question with the zone.
+func judgePowerDNS(status int, body []byte) (Kind, string) {
+	var answer struct {
+		Error  string            `json:"error"`
+		RRsets []json.RawMessage `json:"rrsets"`
+	}
+	malformed := json.Unmarshal(body, &answer) // some errors are plain text, and gateways answer in HTML
+	switch {
+	case status == http.StatusNoContent, status == http.StatusOK && malformed == nil && answer.RRsets != nil:
+		return "", ""
+	case status == http.StatusUnprocessableEntity && strings.Contains(answer.Error, "onflicts with"):
+		return KindCNAME, worded(answer.Error) // nothing else is in the way of a TXT
+	}
+	return cmp.Or(kindOfStatus(status), KindUnavailable), worded(answer.Error)
 }

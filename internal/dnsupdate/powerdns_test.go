@@ -57,6 +57,11 @@ func TestPowerDNSMessages(t *testing.T) {
 			1, dnsupdate.KindUnavailable, 30 * time.Second,
 			"the API says HTTP 503 Service Unavailable; trying again later",
 		},
+		"200 without a zone": {
+			trouble{status: 200, body: `{"result": "ok"}`},
+			1, dnsupdate.KindUnavailable, 0,
+			"the API says HTTP 200 OK; trying again later",
+		},
 		"moved": {trouble{status: 301}, 1, dnsupdate.KindRefused, 0, "the API says HTTP 301 Moved Permanently"},
 	}
 	for _, op := range []string{"read", "write"} {
@@ -76,6 +81,15 @@ func TestPowerDNSMessages(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestPowerDNSSecret has the API repeat the key.
+func TestPowerDNSSecret(t *testing.T) {
+	t.Parallel()
+	p := apiPlace(labtest.StartPowerDNS(t, lab.Zone{Name: zone}))
+	p.wire.order(trouble{status: 400, body: `{"error": "bad key ` + string(p.config.APIKey) + `"}`})
+	err := p.open(t, dnsupdate.Options{}).Apply(t.Context(), change(record, sts("now")))
+	says(t, p.fails(t, err, dnsupdate.KindRefused), "read "+prefixPD+`the API says HTTP 400 Bad Request, "bad key [secret]"`)
 }
 
 // TestPowerDNSLocked has the database locked for a while, which is not worth an error.
@@ -150,6 +164,11 @@ func TestRate(t *testing.T) {
 	for want, a := range map[dnsupdate.Rate]config.Account{
 		{Changes: 15_000, Batch: 300}:        {Provider: "rfc2136", Server: "127.0.0.1"},
 		{Changes: 3.5 / 3, Batch: 1}:         {Provider: "cloudflare", APIToken: "token"},
+		{Changes: 1.5, Batch: 1}:             {Provider: "route53", KeyID: "key", Secret: "secret"},
+		{Changes: 0.2, Batch: 1}:             {Provider: "desec", APIToken: "token"},
+		{Changes: 8.0 / 3, Batch: 1}:         {Provider: "cloudns", KeyID: "1", Secret: "secret"},
+		{Changes: 2.0 / 6, Batch: 1}:         {Provider: "ovh", KeyID: "key", Secret: "secret", ConsumerKey: "key"},
+		{Changes: 2.0 / 3, Batch: 1}:         {Provider: "mythicbeasts", KeyID: "key", Secret: "secret"},
 		{Changes: 1000 / 1.001, Batch: 1000}: {Provider: "powerdns", Server: "http://127.0.0.1", APIKey: "key"},
 	} {
 		account, err := dnsupdate.Open(a, dnsupdate.Options{})

@@ -90,9 +90,11 @@ type rotation struct {
 
 func (r rotation) run(t *testing.T) {
 	// Cloudflare's allowance is 50 requests at once, three a rotation.
-	for provider, rotations := range map[string]int{
-		"BIND": 200, "Knot": 200, "PowerDNS": 50, "PowerDNS API": 50, "Cloudflare": 15,
-	} {
+	rotations := map[string]int{"BIND": 200, "Knot": 200, "PowerDNS": 50, "PowerDNS API": 50, "Cloudflare": 15}
+	for name := range clouds() {
+		rotations[name] = 30
+	}
+	for provider, rotations := range rotations {
 		t.Run(provider, func(t *testing.T) {
 			t.Parallel()
 			p := places()[provider](t)
