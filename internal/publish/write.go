@@ -1,0 +1,114 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// write does what was decided at the account that holds the record.
+func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, zone string, dec Decision) error {
+	account, ok := set.accounts[d.Account]
+	if !ok {
+		return fmt.Errorf("write the record of %s: account %q is not configured; put it back", d.Name, d.Account)
+	}
+	if !r.enter(d.Account) {
+		return errBusy
+	}
+	defer r.leave(d.Account)
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	record := RecordName(set.conf.Alias.Zone, d)
+	err := account.Apply(ctx, dnsupdate.Change{
+		Zone: zone, Name: record, TTL: set.conf.Publish.TTL, Remove: dec.Remove, Add: dec.Add,
+	})
+	if err != nil {
+		return err
+	}
+	if dec.Do == DoWrite {
+		r.tell(d.Name, StepTXT, fmt.Sprintf("wrote %s TXT %q at account %s", record, dec.Add, d.Account))
+	}
+	message := "wrote record"
+	if dec.Do == DoDelete {
+		message = "deleted record"
+	}
+	r.cfg.Log.Info(message, "domain", d.Name, "record", record, "add", dec.Add, "remove", dec.Remove)
+	return nil
+}
+
+// errBusy says that an account has enough to do. Who waited for it would keep others from working.
+var errBusy = errors.New("the account is busy with other records")
+
+// enter takes a place at an account, unless all that it may have are taken.
+func (r *Reconciler) enter(account string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.writing[account] >= workers*3/4 {
+		return false
+	}
+	r.writing[account]++
+	return true
+}
+
+func (r *Reconciler) leave(account string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writing[account]--
+}
+
+// refused ends a pass whose write did not succeed. Whether it landed all the same is seen in the next pass.
+//
+// first says that no write was tried before.
+func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain, dec Decision, first bool, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return err
+	}
+	step := StepTXT
+	switch {
+	case dec.Do == DoDelete && d.Removed.IsZero():
+		step = StepAttach
+	case dec.Do == DoDelete:
+		step = StepDrain
+	}
+	p := pass{s: d.State, now: time.Now()}
+	end := *p.wait(step, err.Error(), false, 0)
+	end.State.Failures++
+	end.After = min(rewriteAfter<<min(end.State.Failures-1, 10), writeRetryCap)
+	var failed *dnsupdate.Error
+	if errors.As(err, &failed) {
+		if failed.Op == "read" || needsHuman(failed.Kind) {
+			// Nothing was written, so whoever mends it need not wait.
+			end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
+			if first {
+				end.State.Zone = "" // nor before: the domain is free to be published in another way
+			}
+		}
+		end.State.Fault = needsHuman(failed.Kind)
+		end.After = max(end.After, failed.RetryAfter)
+	}
+	end.State.Fault = end.State.Fault || p.now.Sub(end.State.Since) > writeFault
+	if errors.Is(err, dnsupdate.ErrConflict) || errors.Is(err, errBusy) { // nothing was written; look again and decide again
+		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
+	}
+	if end.State.Findings = nil; end.State.Fault {
+		end.State.Findings = []store.Finding{{Code: step, Fault: true, Since: p.now, Text: end.State.Reason}}
+	}
+	if d.State.Expelled && end.State.Fault {
+		r.cfg.Log.Warn("a record is left behind", "domain", d.Name, "record", d.State.Record, "err", err)
+		return r.forget(ctx, *d)
+	}
+	return r.rest(ctx, set, Want{Name: d.Name}, d, end)
+}
+
+// needsHuman tells what only a human can mend from what passes.
+func needsHuman(k dnsupdate.Kind) bool {
+	switch k {
+	case dnsupdate.KindRateLimited, dnsupdate.KindUnavailable, dnsupdate.KindConflict, dnsupdate.KindDryRun:
+		return false
+	}
+	return true
+}
