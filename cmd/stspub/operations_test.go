@@ -77,7 +77,7 @@ func (o *operator) set(file, settings string) {
 	if !found {
 		o.Fatalf("%s has no table %s", file, header)
 	}
-	for _, line := range strings.Split(strings.TrimSpace(keys), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(keys), "\n") {
 		key, _, _ := strings.Cut(line, " =")
 		old := regexp.MustCompile(`(?ms)^` + key + ` = (\[.*?^\]|\[[^\n]*\]|"[^\n]*")$`).FindString(table)
 		if old == "" {

@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -254,46 +253,6 @@ func ours(values []string, ids []store.WrittenID) []string {
 	})
 }
 
-// liveFor keeps since when a text is seen live. The times in tracks carry the monotonic clock, so a jump of the wall clock
-// does not shorten a settle time; a restart begins it anew.
-// intended remembers that a domain's intended id was committed by this process.
-// track returns the track of a domain. r.mu is held.
-// open has the steps of a publication told.
-// serve puts a committed text before the senders.
-func (r *Reconciler) serve(ctx context.Context, d store.Domain) error {
-	r.mu.Lock()
-	t := r.track(d.Name)
-	t.live, t.said = time.Time{}, make(map[string]bool)
-	r.mu.Unlock()
-	if err := r.serveStored(ctx, d); err != nil {
-		return err
-	}
-	r.tell(d.Name, "serve", "the new policy is served; no sender is told yet")
-	r.cfg.Log.Info("serving a new policy", "domain", d.Name)
-	return nil
-}
-
-// serveStored puts before the senders what the store holds now. Another pass may have committed another text since, and
-// one that ended between its commit and this is made up for at the next look.
-func (r *Reconciler) serveStored(ctx context.Context, d store.Domain) error {
-	r.serving.Lock()
-	defer r.serving.Unlock()
-	var news bool
-	var err error
-	if d.Publish == store.PublishWildcard {
-		news, err = r.serveShared(ctx, d)
-	} else {
-		var now store.Domain
-		if now, err = r.cfg.Store.Domain(ctx, d.Name); err == nil || errors.Is(err, store.ErrNotFound) {
-			news, err = r.cfg.Snapshot.Set(d.Name, now.State.Served), nil
-		}
-	}
-	if news {
-		r.liveFor(d.Name, d.State.Served, false)
-	}
-	return err
-}
-
 // rest commits the end of a pass, and when the next one is.
 func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.Domain, dec Decision) error {
 	before := d.State
@@ -390,10 +349,6 @@ func (r *Reconciler) forget(ctx context.Context, d store.Domain) error {
 	r.cfg.Log.Info("forgot domain", "domain", d.Name)
 	return nil
 }
-
-// tellCommit tells of steps that are states rather than looks.
-// tellRest tells where a pass ended, when that is new.
-// tell passes a step on, once in a publication.
 
 // found keeps since when something is wrong, and says once in the log that it is, and that it is not any more.
 func (r *Reconciler) found(name policygen.Name, before, now []store.Finding) []store.Finding {

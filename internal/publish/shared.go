@@ -158,20 +158,6 @@ func (r *Reconciler) eachAttached(ctx context.Context, record store.Domain, f fu
 	})
 }
 
-// serveShared puts the texts of a shared record's domains before the senders, as the store has them. It says whether that
-// was news. r.serving is held.
-func (r *Reconciler) serveShared(ctx context.Context, record store.Domain) (bool, error) {
-	news := false
-	err := r.cfg.Store.EachShared(ctx, record.Tenant, record.MXSet, func(d store.Domain) error {
-		news = r.cfg.Snapshot.Set(d.Name, d.State.Served) || news
-		return nil
-	})
-	if err != nil {
-		return news, fmt.Errorf("serve the policy of %s: %w", record.Name, err)
-	}
-	return news, nil
-}
-
 // wakeDetached has those looked at that may be attached to a shared record's new id.
 func (r *Reconciler) wakeDetached(ctx context.Context, record store.Domain) error {
 	return r.cfg.Store.EachShared(ctx, record.Tenant, record.MXSet, func(d store.Domain) error {
@@ -275,6 +261,8 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 // unfit says why a domain cannot have a shared policy in mode enforce.
 func (r *Reconciler) unfit(ctx context.Context, d store.Domain, policy string, rollout time.Duration) string {
 	switch {
+	case d.State.Forced == policy:
+		return ""
 	case d.State.Pinned:
 		return "it is kept in mode testing"
 	case rollout > 0 && d.State.Promoted.IsZero() && !enforced(d.State.Served):

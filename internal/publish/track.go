@@ -18,6 +18,8 @@ type track struct {
 	intended string
 }
 
+// liveFor keeps since when a text is seen live. The times in tracks carry the monotonic clock, so a jump of the wall clock
+// does not shorten a settle time; a restart begins it anew.
 func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -36,6 +38,7 @@ func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.D
 	return 0
 }
 
+// intended remembers that a domain's intended id was committed by this process.
 func (r *Reconciler) intended(d store.Domain) {
 	if d.State.Intended == "" {
 		return
@@ -52,6 +55,7 @@ func (r *Reconciler) intendedHere(d store.Domain) bool {
 	return t != nil && t.intended == d.State.Intended
 }
 
+// track returns the track of a domain. r.mu is held.
 func (r *Reconciler) track(name policygen.Name) *track {
 	t := r.tracks[name]
 	if t == nil {
@@ -61,6 +65,7 @@ func (r *Reconciler) track(name policygen.Name) *track {
 	return t
 }
 
+// open has the steps of a publication told.
 func (r *Reconciler) open(name policygen.Name) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,6 +74,7 @@ func (r *Reconciler) open(name policygen.Name) {
 	}
 }
 
+// tellCommit tells of steps that are states rather than looks.
 func (r *Reconciler) tellCommit(w Want, before, after store.State) {
 	switch {
 	case after.ID != before.ID && after.ID != "":
@@ -78,6 +84,7 @@ func (r *Reconciler) tellCommit(w Want, before, after store.State) {
 	}
 }
 
+// tellRest tells where a pass ended, when that is new.
 func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
 	if after.Step == StepLive && !after.Fault {
 		r.tell(name, StepLive, "all is right")
@@ -106,6 +113,7 @@ func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
 	r.cfg.Log.Log(context.Background(), level, "domain rests", "domain", name, "step", after.Step, "reason", after.Reason, "fault", after.Fault)
 }
 
+// tell passes a step on, once in a publication.
 func (r *Reconciler) tell(name policygen.Name, step, message string) {
 	if r.cfg.OnStep == nil {
 		return
