@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 const (
 	defaultAPIURL       = "https://api.cloudflare.com/client/v4"
 	defaultKeyAlgorithm = "hmac-sha256"
+	defaultServerID     = "localhost"
 )
 
 // accounts reads [account.NAME].
@@ -30,22 +32,22 @@ func (l *loader) accounts() {
 		a := Account{Name: name, Provider: t.Provider.v}
 		switch {
 		case !t.Provider.given():
-			l.problem(t.Line, table+".provider", `missing; write provider = "cloudflare" or provider = "rfc2136"`)
+			l.problem(t.Line, table+".provider", `missing; write provider = "cloudflare", "powerdns" or "rfc2136"`)
 		case t.Provider.v == "cloudflare":
 			l.cloudflare(table, t, &a)
+		case t.Provider.v == "powerdns":
+			l.powerDNS(table, t, &a)
 		case t.Provider.v == "rfc2136":
 			l.rfc2136(table, t, &a)
 		default:
-			l.problem(t.Provider.line, table+".provider", `%q is no provider; write "cloudflare" or "rfc2136"`, t.Provider.v)
+			l.problem(t.Provider.line, table+".provider", `%q is no provider; write "cloudflare", "powerdns" or "rfc2136"`, t.Provider.v)
 		}
 		l.cfg.Accounts[name] = a
 	}
 }
 
 func (l *loader) cloudflare(table string, t accountTable, a *Account) {
-	l.foreign(table, "cloudflare", map[string]text{
-		"server": t.Server, "key_name": t.KeyName, "key_algorithm": t.KeyAlgorithm, "key_file": t.KeyFile, "key_env": t.KeyEnv,
-	})
+	l.foreign(table, t, "api_token_file", "api_token_env", "api_url")
 	a.APIToken, a.Fault = l.secret(table, "api_token", t.APITokenFile, t.APITokenEnv, nil)
 	if !t.APITokenFile.given() && !t.APITokenEnv.given() {
 		l.problem(t.Line, table+".api_token_file", `missing; write api_token_file = "/run/secrets/cloudflare" or `+
@@ -58,9 +60,7 @@ func (l *loader) cloudflare(table string, t accountTable, a *Account) {
 }
 
 func (l *loader) rfc2136(table string, t accountTable, a *Account) {
-	l.foreign(table, "rfc2136", map[string]text{
-		"api_token_file": t.APITokenFile, "api_token_env": t.APITokenEnv, "api_url": t.APIURL,
-	})
+	l.foreign(table, t, "server", "key_name", "key_algorithm", "key_file", "key_env")
 	if t.Server.given() {
 		a.Server = l.primary(table+".server", t.Server)
 	} else {
@@ -69,6 +69,42 @@ func (l *loader) rfc2136(table string, t accountTable, a *Account) {
 	a.Key, a.Fault = l.secret(table, "key", t.KeyFile, t.KeyEnv, checkTSIG)
 	a.KeyName = l.keyName(table, a.Server, t)
 	a.KeyAlgorithm = l.keyAlgorithm(table+".key_algorithm", t.KeyAlgorithm)
+}
+
+func (l *loader) powerDNS(table string, t accountTable, a *Account) {
+	l.foreign(table, t, "server", "server_id", "api_key_file", "api_key_env")
+	if t.Server.given() {
+		a.Server = l.webServer(table+".server", t.Server)
+	} else {
+		l.problem(t.Line, table+".server", `missing; write the URL of the server's API, server = "http://127.0.0.1:8081"`)
+	}
+	a.APIKey, a.Fault = l.secret(table, "api_key", t.APIKeyFile, t.APIKeyEnv, nil)
+	if !t.APIKeyFile.given() && !t.APIKeyEnv.given() {
+		l.problem(t.Line, table+".api_key_file", `missing; write api_key_file = "/run/secrets/powerdns" or api_key_env = "POWERDNS_API_KEY"`)
+	}
+	a.ServerID = defaultServerID
+	if t.ServerID.given() {
+		a.ServerID = t.ServerID.v
+		if t.ServerID.v == "" || strings.Trim(strings.ToLower(t.ServerID.v), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			l.problem(t.ServerID.line, table+".server_id", `%q is no id of a server; leave it out for "localhost"`, t.ServerID.v)
+		}
+	}
+}
+
+// webServer returns the URL of a web server of the operator's own, which in a network of its own may do without TLS.
+func (l *loader) webServer(key string, t text) string {
+	u := l.absolute(key, t)
+	switch {
+	case u == nil:
+		return ""
+	case u.Scheme != "https" && u.Scheme != "http":
+		l.problem(t.line, key, `%q is no URL of a web server; write one like "http://127.0.0.1:8081"`, t.v)
+		return ""
+	case u.Scheme == "http" && !isLoopback(u):
+		l.warn(t.line, key, "the API key goes over the network in clear; write a URL that begins with https://, or let nobody else "+
+			"into that network")
+	}
+	return strings.TrimSuffix(t.v, "/")
 }
 
 // checkTSIG says why a secret cannot be that of a TSIG key.
@@ -80,11 +116,14 @@ func checkTSIG(key Secret) error {
 	return nil
 }
 
-// foreign refuses keys of another provider.
-func (l *loader) foreign(table, provider string, keys map[string]text) {
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if keys[key].given() {
-			l.problem(keys[key].line, table+"."+key, "provider %q has no such key; leave it out", provider)
+// foreign refuses keys that the provider does not have as its own.
+func (l *loader) foreign(table string, t accountTable, own ...string) {
+	v := reflect.ValueOf(t)
+	for i := range v.NumField() {
+		key := v.Type().Field(i).Tag.Get("toml")
+		value, ok := v.Field(i).Interface().(text)
+		if ok && value.given() && key != "provider" && !slices.Contains(own, key) {
+			l.problem(value.line, table+"."+key, "provider %q has no such key; leave it out", t.Provider.v)
 		}
 	}
 }

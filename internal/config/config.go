@@ -74,7 +74,7 @@ type ACME struct {
 // Account is an [account.NAME] table: credentials at one DNS provider.
 type Account struct {
 	Name     string
-	Provider string // "cloudflare" or "rfc2136"
+	Provider string // "cloudflare", "powerdns" or "rfc2136"
 	// Fault is why the secret could not be read, and is then missing: nothing can be written by the account. Only
 	// [LoadFiles] leaves one out. Empty: nothing is missing.
 	Fault string
@@ -82,10 +82,15 @@ type Account struct {
 	APIToken Secret // cloudflare: api_token_file or api_token_env
 	APIURL   string // cloudflare: default "https://api.cloudflare.com/client/v4"
 
-	Server       string // rfc2136: "HOST:PORT" of the primary, an address or a name; port 53 when left out
+	// Server is, for rfc2136, "HOST:PORT" of the primary, an address or a name, port 53 when left out; for powerdns, the URL
+	// of its web server.
+	Server       string
 	KeyName      string // rfc2136: TSIG key name, lower case, without trailing dot; empty: unsigned
 	KeyAlgorithm string // rfc2136: "hmac-sha256" (default), or with sha1, sha224, sha384, sha512; lower case, no trailing dot
 	Key          Secret // rfc2136: base64, not empty where KeyName is not; key_file or key_env
+
+	APIKey   Secret // powerdns: api_key_file or api_key_env
+	ServerID string // powerdns: default "localhost"
 }
 
 // Alias is the [alias] table; Zone is empty when there is none.

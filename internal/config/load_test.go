@@ -171,6 +171,11 @@ stspub.toml:9: mxset.eu.mx: "*.Bücher.example" is published as "*.xn--bcher-kva
 			`stspub.toml:17: account.b: updates are not signed: whoever can send from this address can change the zone; ` +
 				`write key_name and key_file`,
 		},
+		{
+			"API key in clear", "", "[account.b]\nprovider = 'powerdns'\nserver = 'http://pdns:8081'\napi_key_env = 'TOKEN'\n",
+			"stspub.toml:19: account.b.server: the API key goes over the network in clear; write a URL that begins with https://, or let " +
+				"nobody else into that network",
+		},
 		{"unsigned updates on loopback", "", "[account.b]\nprovider = 'rfc2136'\nserver = '127.0.0.1:5353'\n", ""},
 	}
 }

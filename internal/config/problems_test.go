@@ -296,11 +296,11 @@ func accountEdits() []edit {
 	return []edit{
 		{
 			"no provider", `provider = "cloudflare"`, ``,
-			`stspub.toml:5: account.main.provider: missing; write provider = "cloudflare" or provider = "rfc2136"`,
+			`stspub.toml:5: account.main.provider: missing; write provider = "cloudflare", "powerdns" or "rfc2136"`,
 		},
 		{
-			"unknown provider", `"cloudflare"`, `"route53"`,
-			`stspub.toml:6: account.main.provider: "route53" is no provider; write "cloudflare" or "rfc2136"`,
+			"unknown provider", `"cloudflare"`, `"godaddy"`,
+			`stspub.toml:6: account.main.provider: "godaddy" is no provider; write "cloudflare", "powerdns" or "rfc2136"`,
 		},
 		{
 			"key of another provider", `provider = "cloudflare"`, "provider = 'cloudflare'\nserver = '192.0.2.1'",
@@ -349,6 +349,27 @@ func accountEdits() []edit {
 		{
 			"key that is no base64", "", "[account.b]\nprovider = 'rfc2136'\nserver = '192.0.2.1'\nkey_name = 'k'\nkey_env = 'NO_BASE'\n",
 			`stspub.toml:21: account.b.key_env: the secret is not base64; write the secret of the TSIG key alone, as it stands behind the word secret in the server's configuration`,
+		},
+		{
+			"bare account at PowerDNS", "", "[account.b]\nprovider = 'powerdns'\n",
+			`stspub.toml:17: account.b.server: missing; write the URL of the server's API, server = "http://127.0.0.1:8081"
+stspub.toml:17: account.b.api_key_file: missing; write api_key_file = "/run/secrets/powerdns" or api_key_env = "POWERDNS_API_KEY"`,
+		},
+		{
+			"bad server of PowerDNS", "", "[account.b]\nprovider = 'powerdns'\nserver = '127.0.0.1:8081'\napi_key_env = 'TOKEN'\n",
+			`stspub.toml:19: account.b.server: is no URL; write one like "https://api.example.com/path"`,
+		},
+		{
+			"no web server", "", "[account.b]\nprovider = 'powerdns'\nserver = 'ftp://127.0.0.1'\napi_key_env = 'TOKEN'\n",
+			`stspub.toml:19: account.b.server: "ftp://127.0.0.1" is no URL of a web server; write one like "http://127.0.0.1:8081"`,
+		},
+		{
+			"bad server id", "", "[account.b]\nprovider = 'powerdns'\nserver = 'http://127.0.0.1'\napi_key_env = 'TOKEN'\nserver_id = 'a/b'\n",
+			`stspub.toml:21: account.b.server_id: "a/b" is no id of a server; leave it out for "localhost"`,
+		},
+		{
+			"TSIG key for PowerDNS", "", "[account.b]\nprovider = 'powerdns'\nserver = 'http://127.0.0.1'\napi_key_env = 'TOKEN'\nkey_name = 'k'\n",
+			`stspub.toml:21: account.b.key_name: provider "powerdns" has no such key; leave it out`,
 		},
 		{
 			"alias without zone and account", "", "[alias]\n",

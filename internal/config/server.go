@@ -235,22 +235,34 @@ func (l *loader) acme() {
 
 // url returns an HTTPS URL. On loopback it may be HTTP where insecure says so. It is not shown, as it may hold a password.
 func (l *loader) url(key string, t text, insecure bool) string {
-	u, err := url.Parse(t.v)
-	if err != nil || u.Host == "" || u.Opaque != "" {
-		l.problem(t.line, key, `is no URL; write one like "https://api.example.com/path"`)
+	u := l.absolute(key, t)
+	if u == nil {
 		return ""
 	}
-	if u.User != nil {
-		l.problem(t.line, key, "has a user or password in it, which does not belong into this file")
-		return ""
-	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	loopback := err == nil && ip.IsLoopback() || u.Hostname() == "localhost"
-	if u.Scheme != "https" && !(insecure && u.Scheme == "http" && loopback) {
+	if u.Scheme != "https" && !(insecure && u.Scheme == "http" && isLoopback(u)) {
 		l.problem(t.line, key, "is not HTTPS; write a URL that begins with https://")
 		return ""
 	}
 	return t.v
+}
+
+// absolute returns a URL that names a host and no user, or nil after a problem.
+func (l *loader) absolute(key string, t text) *url.URL {
+	u, err := url.Parse(t.v)
+	if err != nil || u.Host == "" || u.Opaque != "" {
+		l.problem(t.line, key, `is no URL; write one like "https://api.example.com/path"`)
+		return nil
+	}
+	if u.User != nil {
+		l.problem(t.line, key, "has a user or password in it, which does not belong into this file")
+		return nil
+	}
+	return u
+}
+
+func isLoopback(u *url.URL) bool {
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err == nil && ip.IsLoopback() || u.Hostname() == "localhost"
 }
 
 // caFile returns the path of a file with CA certificates, and checks that there are any; "" where there are none.

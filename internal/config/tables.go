@@ -62,6 +62,10 @@ type accountTable struct {
 	KeyAlgorithm text `toml:"key_algorithm"`
 	KeyFile      text `toml:"key_file"`
 	KeyEnv       text `toml:"key_env"`
+
+	APIKeyFile text `toml:"api_key_file"`
+	APIKeyEnv  text `toml:"api_key_env"`
+	ServerID   text `toml:"server_id"`
 }
 
 type aliasTable struct {

@@ -58,6 +58,12 @@ server = "[2001:db8::53]"
 key_name = "k"
 key_env = "KNOT"
 
+[account.powerdns]
+provider = "powerdns"
+server = "https://pdns.example.com/dns/"
+server_id = "second"
+api_key_env = "POWERDNS"
+
 [alias]
 zone = "alias.example.com"
 account = "bind"
@@ -119,7 +125,7 @@ func TestWholeConfiguration(t *testing.T) {
 	mkdir(t, filepath.Join(dir, "lists"))
 	const customers = "\ufeffd.example\r\n# comment\r\n\r\nc.example # x\r\n"
 	writeFile(t, filepath.Join(dir, "lists", "customers.txt"), customers, 0o644)
-	env := map[string]string{"CLOUDFLARE": "token", "KNOT": "a2V5"}
+	env := map[string]string{"CLOUDFLARE": "token", "KNOT": "a2V5", "POWERDNS": "changeme"}
 
 	got, warnings, err := Load(filepath.Join(dir, "stspub.toml"), func(key string) string { return env[key] })
 	if err != nil || len(warnings) > 0 {
@@ -147,6 +153,9 @@ func TestWholeConfiguration(t *testing.T) {
 			"bind": {
 				Name: "bind", Provider: "rfc2136", Server: "ns1.example.com:53", KeyName: "stspub",
 				KeyAlgorithm: "hmac-sha512", Key: "Z2VoZWlt",
+			},
+			"powerdns": {
+				Name: "powerdns", Provider: "powerdns", Server: "https://pdns.example.com/dns", ServerID: "second", APIKey: "changeme",
 			},
 			"knot": {
 				Name: "knot", Provider: "rfc2136", Server: "[2001:db8::53]:53", KeyName: "k",

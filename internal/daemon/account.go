@@ -25,6 +25,9 @@ func (s *sealed) Name() string { return s.name }
 // Provider returns its provider.
 func (s *sealed) Provider() string { return s.provider }
 
+// Rate is none.
+func (s *sealed) Rate() dnsupdate.Rate { return dnsupdate.Rate{Batch: 1} }
+
 // Apply writes nothing.
 func (s *sealed) Apply(_ context.Context, c dnsupdate.Change) error {
 	return &dnsupdate.Error{

@@ -2,7 +2,6 @@ package dnsupdate
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +55,7 @@ func (c Change) plan(found []string) (plan, error) {
 		case adds && text == c.Add, slices.Contains(c.Remove, text):
 			p.remove = append(p.remove, i)
 		case adds && policygen.IsSTSv1(text):
-			return plan{}, &fault{op: opRead, kind: KindConflict, err: fmt.Errorf("the STSv1 record %q is there, too", text)}
+			return plan{}, faultf(KindConflict, "the STSv1 record %q is there, too", text)
 		}
 	}
 	return p, nil

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/lab/labtest"
@@ -20,8 +18,6 @@ const (
 	record   = "_mta-sts." + zone
 	prefixCF = `TXT "_mta-sts.example.org" in zone "example.org" by account "main" (cloudflare): `
 )
-
-const html502 = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>cloudflare</body></html>"
 
 // refusal is one way of the API to say no.
 type refusal struct {
@@ -298,22 +294,7 @@ func TestCloudflareRequests(t *testing.T) {
 	// The first refusal may be due to a stale zone id, so the zone is asked for again.
 	c.Fail(labtest.CloudflareFault{Status: 403, Times: 2})
 	p.fails(t, a.Apply(t.Context(), change(record, sts("c"), sts("b"))), dnsupdate.KindAuth)
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(m.Collectors()...)
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	values := make(map[string]float64)
-	for _, f := range families {
-		for _, metric := range f.GetMetric() {
-			key := f.GetName()
-			for _, l := range metric.GetLabel() {
-				key += " " + l.GetName() + "=" + l.GetValue()
-			}
-			values[key] = metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
-		}
-	}
+	values := metrics(t, m)
 	for key, want := range map[string]float64{
 		"stspub_dns_writes_total account=main result=ok":   2,
 		"stspub_dns_writes_total account=main result=auth": 1,

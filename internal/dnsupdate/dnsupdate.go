@@ -17,9 +17,9 @@
 //   - strangers: everything else (site verifications, SPF). They are never touched, byte for byte.
 //
 // What an account can hold to depends on its provider. RFC 2136 has prerequisites: the server compares and swaps by
-// itself, and two writers anywhere cannot harm each other. Cloudflare's API has none: there the account looks, writes and
-// looks again, with one writer per name in the process; that no other process writes at the same time is the caller's
-// part (leases in the store).
+// itself, and two writers anywhere cannot harm each other. The APIs of Cloudflare and PowerDNS have none: there the account
+// looks before it writes, with one writer per name in the process; that no other process writes at the same time is the
+// caller's part (leases in the store).
 package dnsupdate
 
 import (
@@ -54,10 +54,20 @@ type Change struct {
 //
 // Errors are of type [*Error]. After one of kind [KindUnavailable] it is not known whether the change was made, or will
 // still be. Apply takes 30 seconds at most, however the provider behaves.
+//
+// Where a provider takes several changes of one zone in one request, calls that wait at the same moment share one. A
+// request that fails as a whole leaves each of its changes with an error of its own.
 type Account interface {
 	Name() string     // as in the configuration
-	Provider() string // "cloudflare", "rfc2136"
+	Provider() string // "cloudflare", "powerdns", "rfc2136"
+	Rate() Rate
 	Apply(ctx context.Context, c Change) error
+}
+
+// Rate is how fast an account may write when it has much to do. Network and provider may be slower.
+type Rate struct {
+	Changes float64 // a second, at most; 0: none at all
+	Batch   int     // changes of one zone that go into one write; 1: each is a write of its own
 }
 
 // Options are common to all accounts. The zero value is good.
@@ -81,6 +91,8 @@ func Open(a config.Account, o Options) (Account, error) {
 		g.backend, err = newRFC2136(a, g)
 	case "cloudflare":
 		g.backend, err = newCloudflare(a, g, o.HTTP)
+	case "powerdns":
+		g.backend, err = newPowerDNS(a, g, o.HTTP)
 	default:
 		err = fmt.Errorf("unknown provider %q", a.Provider)
 	}

@@ -79,6 +79,10 @@ func adviceOf(provider string, kind Kind) string {
 		return "give the API token the permissions Zone:Read and DNS:Edit for this zone, or replace it"
 	case "cloudflare/no_zone":
 		return "add the zone to the provider's account, or include it in the API token"
+	case "powerdns/auth":
+		return "compare the API key with api-key in the server's configuration, and webserver-allow-from"
+	case "powerdns/no_zone":
+		return "add the zone to the server, and compare server and server_id"
 	case "rfc2136/auth":
 		return "compare key_name, key_algorithm and key with the server's, and the clocks"
 	case "rfc2136/no_zone":

@@ -29,6 +29,8 @@ type guard struct {
 	name, provider string
 	backend        backend
 	limit          *rate.Limiter
+	perChange      float64 // requests that a change takes when there are many
+	batch          int     // changes in one request
 	log            *slog.Logger
 	metrics        *Metrics
 	dryRun         bool
@@ -41,7 +43,9 @@ type guard struct {
 func newGuard(a config.Account, o Options) *guard {
 	return &guard{
 		name: a.Name, provider: a.Provider, log: o.Log, metrics: o.Metrics, dryRun: o.DryRun,
-		locks: locks{held: make(map[string]*lock)},
+		locks:     locks{held: make(map[string]*lock)},
+		perChange: 3, // a look, the write, another look
+		batch:     1,
 	}
 }
 
@@ -50,6 +54,11 @@ func (g *guard) Name() string { return g.name }
 
 // Provider returns its provider.
 func (g *guard) Provider() string { return g.provider }
+
+// Rate returns what the limit lets through.
+func (g *guard) Rate() Rate {
+	return Rate{Changes: float64(g.limit.Limit()) / g.perChange, Batch: g.batch}
+}
 
 // Apply keeps the contract of [Account].
 func (g *guard) Apply(ctx context.Context, c Change) error {
@@ -73,10 +82,8 @@ func (g *guard) Apply(ctx context.Context, c Change) error {
 
 func (g *guard) apply(ctx context.Context, c Change) (err error) {
 	defer func() {
-		if r := recover(); r != nil {
-			g.log.Error("dns provider panicked", "account", g.name, "provider", g.provider, "zone", c.Zone,
-				"stack", string(debug.Stack()))
-			err = &fault{op: opWrite, kind: KindInternal, err: fmt.Errorf("panic: %v", r)}
+		if perr := g.survived(recover(), c.Zone); perr != nil {
+			err = perr
 		}
 	}()
 	if err := c.check(); err != nil {
@@ -88,6 +95,15 @@ func (g *guard) apply(ctx context.Context, c Change) (err error) {
 	}
 	defer unlock()
 	return g.backend.apply(ctx, c)
+}
+
+// survived makes an error of what a panic left, for the deferred function that recovered it; nil: nothing did.
+func (g *guard) survived(r any, zone string) error {
+	if r == nil {
+		return nil
+	}
+	g.log.Error("dns provider panicked", "account", g.name, "provider", g.provider, "zone", zone, "stack", string(debug.Stack()))
+	return &fault{op: opWrite, kind: KindInternal, err: fmt.Errorf("panic: %v", r)}
 }
 
 // explain makes an [Error] of whatever went wrong.

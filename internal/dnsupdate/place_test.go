@@ -1,6 +1,7 @@
 package dnsupdate_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
@@ -25,7 +27,10 @@ type place struct {
 	config config.Account
 	addr   string // of its DNS server
 	set    func(t testing.TB, name, typ string, values ...string)
-	writes func() int // attempts to write that reached the provider; nil: not known
+	writes func() int              // attempts to write that reached the provider; nil: not known
+	wire   *wire                   // what HTTP goes over; nil: it is no HTTP API
+	spoil  func(a *config.Account) // makes the credentials those of nobody
+	alone  bool                    // the provider cannot compare and swap: only one process may write a name
 }
 
 const zoneText = `
@@ -39,14 +44,32 @@ func places() map[string]func(t *testing.T) *place {
 	server := func(start func(testing.TB, ...lab.Zone) *labtest.DNSServer) func(t *testing.T) *place {
 		return func(t *testing.T) *place {
 			s := start(t, lab.Zone{Name: zone, Text: zoneText})
-			return &place{config: s.Account("main"), addr: s.Addr, set: s.Set}
+			return dnsPlace(s)
 		}
 	}
 	return map[string]func(t *testing.T) *place{
-		"BIND":       server(labtest.StartBIND),
-		"Knot":       server(labtest.StartKnot),
-		"PowerDNS":   server(labtest.StartPowerDNS),
+		"BIND":     server(labtest.StartBIND),
+		"Knot":     server(labtest.StartKnot),
+		"PowerDNS": server(labtest.StartPowerDNS),
+		"PowerDNS API": func(t *testing.T) *place {
+			s := labtest.StartPowerDNS(t, lab.Zone{Name: zone, Text: zoneText})
+			return apiPlace(s)
+		},
 		"Cloudflare": func(t *testing.T) *place { _, p := cloudflarePlace(t); return p },
+	}
+}
+
+func dnsPlace(s *labtest.DNSServer) *place {
+	return &place{config: s.Account("main"), addr: s.Addr, set: s.Set, spoil: func(a *config.Account) {
+		a.Key = config.Secret(base64.StdEncoding.EncodeToString([]byte("another secret of another server")))
+	}}
+}
+
+func apiPlace(s *labtest.DNSServer) *place {
+	w := &wire{}
+	return &place{
+		config: s.APIAccount("main"), addr: s.Addr, set: s.Set, wire: w, writes: w.count, alone: true,
+		spoil: func(a *config.Account) { a.APIKey = "expired-expired-expired" },
 	}
 }
 
@@ -62,7 +85,10 @@ func cloudflarePlace(t *testing.T) (*labtest.Cloudflare, *place) {
 			c.Put(name, typ, v)
 		}
 	}
-	return c, &place{config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes}
+	return c, &place{
+		config: c.Account("main"), addr: c.DNS.Addr, set: set, writes: c.Writes, alone: true, wire: &wire{},
+		spoil: func(a *config.Account) { a.APIToken = "expired-expired-expired-expired-expired-" },
+	}
 }
 
 // everywhere runs a test on all places at once.
@@ -81,6 +107,9 @@ func (p *place) open(t *testing.T, o dnsupdate.Options) dnsupdate.Account {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
+	if o.HTTP == nil && p.wire != nil {
+		o.HTTP = p.wire
+	}
 	a, err := dnsupdate.Open(p.config, o)
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +118,7 @@ func (p *place) open(t *testing.T, o dnsupdate.Options) dnsupdate.Account {
 }
 
 // observe asks the place's server as publication does.
-func (p *place) observe(t *testing.T, name string) dnsupdate.View {
+func (p *place) observe(t testing.TB, name string) dnsupdate.View {
 	t.Helper()
 	o := &dnsupdate.Observer{Resolver: &sender.Resolver{Stub: map[string][]string{".": {p.addr}}}}
 	v, err := o.Observe(t.Context(), name, dns.TypeTXT)
@@ -103,7 +132,7 @@ func (p *place) observe(t *testing.T, name string) dnsupdate.View {
 }
 
 // data returns the TXT records at a name as the server answers them, byte for byte, in zone-file format, sorted.
-func (p *place) data(t *testing.T, name string) []string {
+func (p *place) data(t testing.TB, name string) []string {
 	t.Helper()
 	out := []string{}
 	for _, rr := range p.observe(t, name).Answers[0].RRs {
@@ -113,7 +142,7 @@ func (p *place) data(t *testing.T, name string) []string {
 	return out
 }
 
-func (p *place) wantData(t *testing.T, name string, want ...string) {
+func (p *place) wantData(t testing.TB, name string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
 	if diff := cmp.Diff(append([]string{}, want...), p.data(t, name)); diff != "" {
@@ -144,7 +173,7 @@ func (p *place) fails(t *testing.T, err error, kind dnsupdate.Kind) *dnsupdate.E
 	if !ok || e.Kind != kind {
 		t.Fatalf("error = %v, want kind %s", err, kind)
 	}
-	for _, secret := range []config.Secret{p.config.APIToken, p.config.Key} {
+	for _, secret := range []config.Secret{p.config.APIToken, p.config.APIKey, p.config.Key} {
 		if secret != "" && strings.Contains(err.Error(), string(secret)) {
 			t.Errorf("error shows a secret: %v", err)
 		}
@@ -161,4 +190,26 @@ func says(t *testing.T, err error, want string) {
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("message (-want +got):\n%s", diff)
 	}
+}
+
+// metrics returns counters, and how often histograms counted, by name and labels.
+func metrics(t testing.TB, m *dnsupdate.Metrics) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m.Collectors()...)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]float64)
+	for _, f := range families {
+		for _, metric := range f.GetMetric() {
+			key := f.GetName()
+			for _, l := range metric.GetLabel() {
+				key += " " + l.GetName() + "=" + l.GetValue()
+			}
+			values[key] = metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	return values
 }

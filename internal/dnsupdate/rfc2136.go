@@ -20,8 +20,10 @@ import (
 const (
 	// updateTries is how often a compare-and-swap is begun anew because the record set changed in between.
 	updateTries = 4
-	// exchangeTimeout bounds one question or update.
-	exchangeTimeout = 10 * time.Second
+	// updateChanges go into one update: enough to make its cost that of the records, and far from filling it.
+	updateChanges = 300
+	// maxUpdate is the size of an update, in octets, that leaves room for the signature; 65535 is the end.
+	maxUpdate = 60_000
 )
 
 // errSwapped is that a prerequisite did not hold: the record set is not what the server answered a moment ago.
@@ -31,21 +33,22 @@ var errSwapped = errors.New("the record changed while it was written")
 // compare-and-swap: "this is the whole record set" (Section 2.4.2) or "there is none" (2.4.3), then delete and add.
 type rfc2136 struct {
 	guard     *guard
-	server    string            // "ADDR:PORT"
-	key       string            // canonical name; empty: unsigned
-	algorithm string            // canonical name
-	secret    map[string]string // for the library
+	server    string // "ADDR:PORT"
+	key       string // canonical name; empty: unsigned
+	algorithm string // canonical name
+	secret    string // base64
 }
 
-func newRFC2136(a config.Account, g *guard) (*rfc2136, error) {
+func newRFC2136(a config.Account, g *guard) (backend, error) {
 	// The server is the operator's own. The limit only keeps a mass roll-out from filling its journal at once.
 	g.limit = rate.NewLimiter(100, 100)
+	g.perChange = 2.0 / updateChanges // the questions, the update
 	r := &rfc2136{guard: g, server: a.Server}
 	if _, _, err := net.SplitHostPort(r.server); err != nil {
 		r.server = net.JoinHostPort(strings.Trim(r.server, "[]"), "53")
 	}
 	if a.KeyName == "" {
-		return r, nil
+		return r.batches(), nil
 	}
 	r.key = dns.CanonicalName(a.KeyName)
 	r.algorithm = dns.HmacSHA256
@@ -59,143 +62,175 @@ func newRFC2136(a config.Account, g *guard) (*rfc2136, error) {
 	if raw, err := base64.StdEncoding.DecodeString(string(a.Key)); err != nil || len(raw) == 0 {
 		return nil, errors.New("the TSIG key is not base64") // the cause would quote from it
 	}
-	r.secret = map[string]string{r.key: string(a.Key)}
-	return r, nil
+	r.secret = string(a.Key)
+	return r.batches(), nil
 }
 
-func (r *rfc2136) apply(ctx context.Context, c Change) error {
+func (r *rfc2136) batches() *batches { return newBatches(r.guard, updateChanges, r.applyAll) }
+
+// job is a change on its way.
+type job struct {
+	Change
+	found []*dns.TXT // at the name
+	plan  plan
+	err   error // the result, when it is no longer on its way
+}
+
+// applyAll makes changes of one zone. What the questions show to be in order goes in one message. All its prerequisites
+// have to hold, so a name that somebody else changes in between is looked for, and tried again without holding the others.
+func (r *rfc2136) applyAll(ctx context.Context, cs []Change) []error {
+	jobs := make([]*job, len(cs))
+	for i, c := range cs {
+		jobs[i] = &job{Change: c}
+	}
+	pending := jobs
 	for try := range updateTries {
-		found, err := r.read(ctx, c)
-		if err != nil {
-			return err
-		}
-		p, err := c.plan(texts(found))
-		if len(found) > 0 && (err != nil || try > 0) {
-			// A wildcard is answered like a record of the name, but is not at the name, and no prerequisite sees it.
-			held, herr := r.holds(ctx, c, dns.TypeTXT)
-			if herr != nil {
-				return herr
-			}
-			if !held {
-				found = nil
-				p, err = c.plan(nil)
-			}
-		}
-		if err != nil || p.empty() {
-			return err
-		}
-		if err := r.swap(ctx, c, found, p); !errors.Is(err, errSwapped) {
-			return err
+		pending = r.swap(ctx, r.look(ctx, pending, try > 0))
+		if len(pending) == 0 {
+			break
 		}
 		if err := sleep(ctx, rand.N(100*time.Millisecond)<<try); err != nil {
-			return err
+			fail(pending, err)
+			pending = nil
+			break
 		}
 	}
-	return &fault{op: opWrite, kind: KindConflict, err: fmt.Errorf("%w, %d times", errSwapped, updateTries)}
+	fail(pending, &fault{op: opWrite, kind: KindConflict, err: fmt.Errorf("%w, %d times", errSwapped, updateTries)})
+	errs := make([]error, len(cs))
+	for i, j := range jobs {
+		errs[i] = j.err
+	}
+	return errs
 }
 
-// read asks the primary for the TXT records at the name.
-func (r *rfc2136) read(ctx context.Context, c Change) ([]*dns.TXT, error) {
-	m := new(dns.Msg).SetQuestion(dns.Fqdn(c.Name), dns.TypeTXT)
-	m.RecursionDesired = false
-	answer, err := r.exchange(ctx, m)
-	if err != nil {
-		return nil, err
+func fail(jobs []*job, err error) {
+	for _, j := range jobs {
+		j.err = err
 	}
-	if err := r.readFault(c, answer); err != nil {
-		return nil, err
+}
+
+// look asks what is at the names, and returns those where there is something to write. A wildcard is answered like a
+// record of the name, but is not at the name, and no prerequisite sees it: it is told apart where it would matter, or
+// where a prerequisite has just failed (again).
+func (r *rfc2136) look(ctx context.Context, jobs []*job, again bool) (write []*job) {
+	questions := make([]*dns.Msg, len(jobs))
+	for i, j := range jobs {
+		questions[i] = new(dns.Msg).SetQuestion(dns.Fqdn(j.Name), dns.TypeTXT)
+		questions[i].RecursionDesired = false
 	}
-	var found []*dns.TXT
-	for _, rr := range answer.Answer {
+	var doubtful []*job
+	var types []*dns.Msg // whether the doubtful have records of the type
+	for i, answer := range r.exchange(ctx, questions) {
+		j := jobs[i]
+		j.found, j.plan = nil, plan{}
+		alias := r.read(j, answer)
+		switch {
+		case alias:
+			doubtful, types = append(doubtful, j), append(types, holds(j.Change, dns.TypeCNAME))
+		case len(j.found) > 0 && (again || j.err != nil):
+			doubtful, types = append(doubtful, j), append(types, holds(j.Change, dns.TypeTXT))
+		}
+	}
+	for i, answer := range r.exchange(ctx, types) {
+		j := doubtful[i]
+		err := answer.err
+		if err == nil {
+			err = updateFault(answer.msg)
+		}
+		if err == nil { // a wildcard's
+			j.found = nil
+			j.plan, j.err = j.Change.plan(nil)
+		} else if !errors.Is(err, errSwapped) {
+			j.err = err
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return j.err != nil || j.plan.empty() })
+}
+
+// read takes from an answer what is at the name, and plans. alias says that it is a CNAME, if it is at the name.
+func (r *rfc2136) read(j *job, answer reply) (alias bool) {
+	if j.err = answer.err; j.err == nil {
+		j.err = r.readFault(j.Change, answer.msg)
+	}
+	if j.err != nil {
+		return false
+	}
+	for _, rr := range answer.msg.Answer {
 		switch rr := rr.(type) {
 		case *dns.DNAME:
-			return nil, faultf(KindCNAME, "%q is redirected to %q by a DNAME", unfqdn(rr.Hdr.Name), unfqdn(rr.Target))
+			j.err = faultf(KindCNAME, "%q is redirected to %q by a DNAME", unfqdn(rr.Hdr.Name), unfqdn(rr.Target))
+			return false
 		case *dns.CNAME:
-			held, err := r.holds(ctx, c, dns.TypeCNAME)
-			if err != nil {
-				return nil, err
-			}
-			if held {
-				return nil, faultf(KindCNAME, "the name is a CNAME to %q", unfqdn(rr.Target))
-			}
-			return nil, nil // a wildcard's
+			j.err = faultf(KindCNAME, "the name is a CNAME to %q", unfqdn(rr.Target))
+			return true
 		case *dns.TXT:
-			if unfqdn(rr.Hdr.Name) == c.Name {
-				found = append(found, rr)
+			if unfqdn(rr.Hdr.Name) == j.Name {
+				j.found = append(j.found, rr)
 			}
 		}
 	}
-	return found, nil
+	j.plan, j.err = j.Change.plan(texts(j.found))
+	return false
 }
 
-// holds says whether the name itself has records of a type, by an update that has a prerequisite and changes nothing.
-func (r *rfc2136) holds(ctx context.Context, c Change, qtype uint16) (bool, error) {
+// holds asks whether the name itself has records of a type, by an update that has a prerequisite and changes nothing.
+func holds(c Change, qtype uint16) *dns.Msg {
 	m := new(dns.Msg).SetUpdate(dns.Fqdn(c.Zone))
 	m.RRsetNotUsed([]dns.RR{&dns.ANY{Hdr: dns.RR_Header{Name: dns.Fqdn(c.Name), Rrtype: qtype}}})
-	answer, err := r.exchange(ctx, m)
-	if err != nil {
-		return false, err
-	}
-	err = updateFault(answer)
-	if errors.Is(err, errSwapped) {
-		return true, nil
-	}
-	return false, err
+	return m
 }
 
-// swap replaces the record set if it still is what was found.
-func (r *rfc2136) swap(ctx context.Context, c Change, found []*dns.TXT, p plan) error {
-	header := dns.RR_Header{Name: dns.Fqdn(c.Name), Rrtype: dns.TypeTXT, Class: dns.ClassINET}
-	m := new(dns.Msg).SetUpdate(dns.Fqdn(c.Zone))
-	// The library writes into the records it is given; the exact data of each is kept, however it is split into strings.
-	for _, rr := range found {
-		m.Used([]dns.RR{dns.Copy(rr)})
+// swap replaces the record sets if all of them still are what was found, and returns those that are not. A message that
+// is too large, or that the server does not take for the sake of some of its changes, is halved.
+func (r *rfc2136) swap(ctx context.Context, jobs []*job) (changed []*job) {
+	if len(jobs) == 0 {
+		return nil
 	}
-	if len(found) == 0 {
-		m.RRsetNotUsed([]dns.RR{&dns.ANY{Hdr: header}})
+	m := new(dns.Msg).SetUpdate(dns.Fqdn(jobs[0].Zone))
+	m.Compress = true
+	for _, j := range jobs {
+		j.update(m)
 	}
-	for _, i := range p.remove {
-		m.Remove([]dns.RR{dns.Copy(found[i])})
+	halve := func() []*job {
+		half := len(jobs) / 2
+		return append(r.swap(ctx, jobs[:half]), r.swap(ctx, jobs[half:])...)
 	}
-	if p.add {
-		header.Ttl = uint32(c.TTL / time.Second)
-		m.Insert([]dns.RR{&dns.TXT{Hdr: header, Txt: []string{c.Add}}})
+	if len(jobs) > 1 && m.Len() > maxUpdate {
+		return halve()
 	}
-	answer, err := r.exchange(ctx, m)
-	if err != nil {
-		return writing(err)
+	answer, err := r.one(ctx, m)
+	if err == nil {
+		err = updateFault(answer)
 	}
-	if err := updateFault(answer); err != nil {
-		return writing(err)
+	if err == nil {
+		return nil
 	}
+	swapped := errors.Is(err, errSwapped)
+	if f, ok := errors.AsType[*fault](err); len(jobs) > 1 && (swapped || ok && f.kind == KindRefused) {
+		return halve()
+	}
+	if swapped {
+		return jobs
+	}
+	fail(jobs, writing(err))
 	return nil
 }
 
-// exchange sends a message over TCP, signed, and returns the answer if its signature is right. A message that would
-// change the zone is refused in a dry run.
-func (r *rfc2136) exchange(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
-	if r.guard.dryRun && m.Opcode == dns.OpcodeUpdate && len(m.Ns) > 0 {
-		return nil, faultf(KindDryRun, "%w", ErrDryRun)
+// update adds the change to an update: that the record set is what was found, what goes and what comes.
+func (j *job) update(m *dns.Msg) {
+	header := dns.RR_Header{Name: dns.Fqdn(j.Name), Rrtype: dns.TypeTXT, Class: dns.ClassINET}
+	// The library writes into the records it is given; the exact data of each is kept, however it is split into strings.
+	for _, rr := range j.found {
+		m.Used([]dns.RR{dns.Copy(rr)})
 	}
-	if err := r.guard.permit(ctx); err != nil {
-		return nil, err
+	if len(j.found) == 0 {
+		m.RRsetNotUsed([]dns.RR{&dns.ANY{Hdr: header}})
 	}
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	defer cancel()
-	client := &dns.Client{Net: "tcp", Timeout: exchangeTimeout, TsigSecret: r.secret}
-	// One connection a message: the library would let the signature of a second one depend on the first.
-	conn, err := client.DialContext(ctx, r.server)
-	if err != nil {
-		return nil, faultf(KindUnavailable, "ask server %s: %w", r.server, err)
+	for _, i := range j.plan.remove {
+		m.Remove([]dns.RR{dns.Copy(j.found[i])})
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })() // the library looks at the deadline only
-	if r.key != "" {
-		m.SetTsig(r.key, r.algorithm, 300, time.Now().Unix())
+	if j.plan.add {
+		header.Ttl = uint32(j.TTL / time.Second)
+		m.Insert([]dns.RR{&dns.TXT{Hdr: header, Txt: []string{j.Add}}})
 	}
-	answer, _, err := client.ExchangeWithConnContext(ctx, m, conn)
-	if answer == nil || errors.Is(err, dns.ErrId) {
-		return nil, faultf(KindUnavailable, "ask server %s: %w", r.server, err)
-	}
-	return answer, r.signatureFault(answer, err)
 }

@@ -7,11 +7,8 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/miekg/dns"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
@@ -29,7 +26,7 @@ func dnsServers(t *testing.T, test func(t *testing.T, s *labtest.DNSServer, p *p
 	} {
 		s := start(t, lab.Zone{Name: zone})
 		t.Run(s.Program, func(t *testing.T) {
-			test(t, s, &place{config: s.Account("main"), addr: s.Addr, set: s.Set})
+			test(t, s, dnsPlace(s))
 		})
 	}
 }
@@ -84,59 +81,10 @@ func TestNotAllowed(t *testing.T) {
 	})
 }
 
-// meddler is a TCP relay before a server that meddles with the n-th message.
-type meddler struct {
-	addr     string
-	messages atomic.Int64
-}
-
-// startMeddler calls meddle for each message with its number, from 1, before the server's answer is passed on; false
-// cuts the connection in place of that.
-func startMeddler(t *testing.T, server string, meddle func(n int64) bool) *meddler {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	m := &meddler{addr: l.Addr().String()}
-	go func() { // ends with the listener
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go m.relay(conn, server, meddle)
-		}
-	}()
-	return m
-}
-
-func (m *meddler) relay(client net.Conn, server string, meddle func(n int64) bool) {
-	defer client.Close()
-	upstream, err := net.Dial("tcp", server)
-	if err != nil {
-		return
-	}
-	defer upstream.Close()
-	from, to := &dns.Conn{Conn: client}, &dns.Conn{Conn: upstream}
-	question, err := from.ReadMsgHeader(nil)
-	if err != nil {
-		return
-	}
-	if _, err = to.Write(question); err != nil {
-		return
-	}
-	answer, err := to.ReadMsgHeader(nil)
-	if err == nil && meddle(m.messages.Add(1)) {
-		_, _ = from.Write(answer)
-	}
-}
-
 // TestLostAnswer cuts the connection after the server has made the update.
 func TestLostAnswer(t *testing.T) {
 	dnsServers(t, func(t *testing.T, s *labtest.DNSServer, p *place) {
-		m := startMeddler(t, s.Addr, func(n int64) bool { return n != 2 })
+		m := startMeddler(t, s.Addr, func(m message) bool { return m.n != 2 })
 		p.config.Server = m.addr
 		name := "_mta-sts." + zone
 		p.set(t, name, "TXT", quoted(sts("old")), `"stranger"`)
@@ -191,8 +139,8 @@ func TestSwapped(t *testing.T) {
 				record := "_mta-sts." + zone
 				p.set(t, record, "TXT", tt.before...)
 				q := *p
-				q.config.Server = startMeddler(t, s.Addr, func(n int64) bool {
-					if n == 1 {
+				q.config.Server = startMeddler(t, s.Addr, func(m message) bool {
+					if m.n == 1 {
 						p.set(t, record, "TXT", tt.between...)
 					}
 					return true
@@ -217,10 +165,10 @@ func TestSwapped(t *testing.T) {
 func TestRestless(t *testing.T) {
 	t.Parallel()
 	s := labtest.StartBIND(t, lab.Zone{Name: zone})
-	p := &place{config: s.Account("main"), addr: s.Addr, set: s.Set}
+	p := dnsPlace(s)
 	record := "_mta-sts." + zone
-	p.config.Server = startMeddler(t, s.Addr, func(n int64) bool {
-		p.set(t, record, "TXT", fmt.Sprintf(`"stranger %d"`, n))
+	p.config.Server = startMeddler(t, s.Addr, func(m message) bool {
+		p.set(t, record, "TXT", fmt.Sprintf(`"stranger %d"`, m.n))
 		return true
 	}).addr
 	err := p.open(t, dnsupdate.Options{}).Apply(t.Context(), change(record, sts("now")))

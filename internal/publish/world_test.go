@@ -309,6 +309,8 @@ func (w *world) Cert(host string) publish.Cert {
 func (w *world) Name() string     { return "main" }
 func (w *world) Provider() string { return "test" }
 
+func (w *world) Rate() dnsupdate.Rate { return dnsupdate.Rate{Changes: 100, Batch: 1} }
+
 func (w *world) Apply(_ context.Context, c dnsupdate.Change) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

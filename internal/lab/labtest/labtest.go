@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,6 +38,8 @@ type DNSServer struct {
 	KeyAlgorithm string // "hmac-sha256"
 	Secret       string // base64
 	Guest        string // a key with the same secret that may ask and not update
+	API          string // PowerDNS: the URL of its HTTP API; others have none
+	APIKey       string
 
 	dir   string
 	zones []string
@@ -80,6 +83,11 @@ func (s *DNSServer) Account(name string) config.Account {
 		Name: name, Provider: "rfc2136", Server: s.Addr,
 		KeyName: s.KeyName, KeyAlgorithm: s.KeyAlgorithm, Key: config.Secret(s.Secret),
 	}
+}
+
+// APIAccount is a powerdns account for the server.
+func (s *DNSServer) APIAccount(name string) config.Account {
+	return config.Account{Name: name, Provider: "powerdns", Server: s.API, ServerID: "localhost", APIKey: config.Secret(s.APIKey)}
 }
 
 // Set replaces the record set of a name and type ("TXT") by values in zone-file format, without any it removes it. The
@@ -147,6 +155,22 @@ func (s *DNSServer) ping() error {
 				return fmt.Errorf("zone %s: %s, signed: %t", zone, dns.RcodeToString[r.Rcode], r.IsTsig() != nil)
 			}
 		}
+	}
+	if s.API == "" {
+		return nil
+	}
+	req, err := http.NewRequest(http.MethodGet, s.API+"/api/v1/servers/localhost", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-API-Key", s.APIKey)
+	resp, err := (&http.Client{Timeout: 2 * time.Second}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("API: %s", resp.Status)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package labtest
 
 import (
+	cryptorand "crypto/rand"
 	"database/sql"
 	"fmt"
 	"os"
@@ -53,7 +54,7 @@ func StartKnot(t testing.TB, zones ...lab.Zone) *DNSServer {
   background-workers: 1
 database:
   storage: %[1]s
-  journal-db-max-size: 64M
+  journal-db-max-size: 512M
 log:
   - target: stderr
     any: notice
@@ -78,6 +79,7 @@ template:
     zonefile-sync: -1
     zonefile-load: difference-no-serial
     journal-content: all
+    journal-max-depth: 1000
     acl: [update, ask]
 zone:
 `, s.dir, port, s.KeyName, s.Guest, s.KeyAlgorithm, s.Secret)
@@ -90,13 +92,16 @@ zone:
 	return s
 }
 
-// StartPowerDNS starts PowerDNS with a database of its own and without caches: with them it answers from the past for up
-// to 21 seconds after an update.
+// StartPowerDNS starts PowerDNS with its HTTP API, with a database of its own and without caches: with them it answers
+// from the past for up to 21 seconds after an update.
 func StartPowerDNS(t testing.TB, zones ...lab.Zone) *DNSServer {
 	t.Helper()
 	s := newDNSServer(t, "PowerDNS", zones)
 	s.fillPowerDNS(t)
+	s.APIKey = cryptorand.Text()
 	s.run(t, "pdns_server", "pdns-server pdns-backend-sqlite3", func(port int) []string {
+		web := freePort(t)
+		s.API = fmt.Sprintf("http://127.0.0.1:%d", web)
 		s.write(t, "pdns.conf", s.powerDNS()+fmt.Sprintf(`local-address=127.0.0.1
 local-port=%d
 socket-dir=%s
@@ -113,7 +118,11 @@ guardian=no
 setuid=
 setgid=
 loglevel=4
-`, port, s.dir))
+api=yes
+api-key=%s
+webserver-address=127.0.0.1
+webserver-port=%d
+`, port, s.dir, s.APIKey, web))
 		return []string{"--config-dir=" + s.dir}
 	})
 	return s
