@@ -18,12 +18,13 @@ import (
 // hold private keys and belong to the user that runs stspub alone.
 //
 // Writes queue for a single connection, so they never meet each other as SQLITE_BUSY; reads go beside them and see the
-// last commit. Every commit is synced to disk.
+// last commit. Every commit is synced to disk; small writes that come at the same time share one, see [group].
 type SQLite struct {
 	path    string
 	writer  *sql.DB // one connection
 	readers *sql.DB // for reads that end within their method
 	streams *sql.DB // for EachDomain and EachCertificate, see [stream]
+	group   *group  // for the writes that come in numbers
 	close   func() error
 }
 
@@ -58,6 +59,7 @@ func openSQLite(ctx context.Context, path string) (*SQLite, error) {
 		return nil, adviseFile(file, errors.Join(err, lock.Close()))
 	}
 	s := &SQLite{path: file}
+	s.group = &group{store: s}
 	s.close = sync.OnceValue(func() error {
 		// The writer goes last: the last connection to a database tidies its log away, and a reader could not.
 		return errors.Join(closeAll(s.readers, s.streams, s.writer), lock.Close())
@@ -148,9 +150,9 @@ func (s *SQLite) write(ctx context.Context, doing string, f func(*sql.Tx) error)
 	return nil
 }
 
-// exec is write for a single statement.
+// exec is write for a single small statement.
 func (s *SQLite) exec(ctx context.Context, doing, query string, args ...any) error {
-	return s.write(ctx, doing, func(tx *sql.Tx) error {
+	return s.group.write(ctx, doing, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, query, args...)
 		return err
 	})

@@ -64,7 +64,7 @@ func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 		return nil, nil
 	}
 	var claimed []Domain
-	err := s.write(ctx, "claim domains", func(tx *sql.Tx) error {
+	err := s.group.write(ctx, "claim domains", func(ctx context.Context, tx *sql.Tx) error {
 		var err error
 		if claimed, err = overdue(ctx, tx, now, n); err != nil || len(claimed) == 0 {
 			return err
@@ -132,9 +132,12 @@ func (s *SQLite) NextDue(ctx context.Context) (time.Time, error) {
 func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) error {
 	const wake = `UPDATE domains SET due = iif(claimed = 0, ?1, due), woken = (claimed <> 0) WHERE due > ?1`
 	if name == "" {
-		return s.exec(ctx, "wake all domains", wake, micros(now))
+		return s.write(ctx, "wake all domains", func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, wake, micros(now))
+			return err
+		})
 	}
-	return s.write(ctx, fmt.Sprintf("wake domain %q", name), func(tx *sql.Tx) error {
+	return s.group.write(ctx, fmt.Sprintf("wake domain %q", name), func(ctx context.Context, tx *sql.Tx) error {
 		var there int
 		if err := tx.QueryRowContext(ctx, `SELECT 1 FROM domains WHERE name = ?`, name).Scan(&there); err != nil {
 			return err
@@ -146,8 +149,9 @@ func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) e
 
 // Save implements [Store].
 func (s *SQLite) Save(ctx context.Context, d *Domain, now time.Time) error {
-	saved := *d
-	err := s.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(tx *sql.Tx) error {
+	var saved Domain
+	err := s.group.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(ctx context.Context, tx *sql.Tx) error {
+		saved = *d
 		old, err := latest(ctx, tx, saved)
 		if err != nil {
 			return err
