@@ -114,7 +114,7 @@ func TestConnections(t *testing.T) {
 			t.Errorf("%s of the writer is %s, %v, want %s", c.pragma, got, err, c.want)
 		}
 	}
-	for name, pool := range map[string]*sql.DB{"readers": s.readers, "streams": s.streams} {
+	for name, pool := range map[string]*sql.DB{"readers": s.readers.DB, "streams": s.streams} {
 		_, err := pool.ExecContext(t.Context(), `DELETE FROM domains`)
 		var e *sqlite.Error
 		if !errors.As(err, &e) || e.Code() != sqlite3.SQLITE_READONLY {

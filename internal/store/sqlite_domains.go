@@ -64,7 +64,7 @@ func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 		return nil, nil
 	}
 	var claimed []Domain
-	err := s.group.write(ctx, "claim domains", func(ctx context.Context, tx *sql.Tx) error {
+	err := s.group.write(ctx, "claim domains", func(ctx context.Context, tx *transaction) error {
 		var err error
 		if claimed, err = overdue(ctx, tx, now, n); err != nil || len(claimed) == 0 {
 			return err
@@ -77,7 +77,7 @@ func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 	return claimed, nil
 }
 
-func overdue(ctx context.Context, tx *sql.Tx, now time.Time, n int) ([]Domain, error) {
+func overdue(ctx context.Context, tx *transaction, now time.Time, n int) ([]Domain, error) {
 	rows, err := tx.QueryContext(ctx, queryClaim, micros(now), n)
 	if err != nil {
 		return nil, err
@@ -95,20 +95,16 @@ func overdue(ctx context.Context, tx *sql.Tx, now time.Time, n int) ([]Domain, e
 }
 
 // lend marks domains as claimed until end. The new version shuts out an earlier claimer whose lease ran out.
-func lend(ctx context.Context, tx *sql.Tx, domains []Domain, now, end time.Time) error {
+func lend(ctx context.Context, tx *transaction, domains []Domain, now, end time.Time) error {
 	version, err := nextVersion(ctx, tx)
 	if err != nil {
 		return err
 	}
-	update, err := tx.PrepareContext(ctx,
-		`UPDATE domains SET due = ?, claimed = ?, woken = 0, version = ? WHERE name = ?`)
-	if err != nil {
-		return err
-	}
-	defer update.Close()
 	for i := range domains {
 		d := &domains[i]
-		if _, err := update.ExecContext(ctx, micros(end), micros(now), version, d.Name); err != nil {
+		_, err := tx.ExecContext(ctx, `UPDATE domains SET due = ?, claimed = ?, woken = 0, version = ? WHERE name = ?`,
+			micros(end), micros(now), version, d.Name)
+		if err != nil {
 			return err
 		}
 		d.Due, d.Version = fromMicros(micros(end)), version
@@ -132,12 +128,12 @@ func (s *SQLite) NextDue(ctx context.Context) (time.Time, error) {
 func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) error {
 	const wake = `UPDATE domains SET due = iif(claimed = 0, ?1, due), woken = (claimed <> 0) WHERE due > ?1`
 	if name == "" {
-		return s.write(ctx, "wake all domains", func(tx *sql.Tx) error {
+		return s.write(ctx, "wake all domains", func(tx *transaction) error {
 			_, err := tx.ExecContext(ctx, wake, micros(now))
 			return err
 		})
 	}
-	return s.group.write(ctx, fmt.Sprintf("wake domain %q", name), func(ctx context.Context, tx *sql.Tx) error {
+	return s.group.write(ctx, fmt.Sprintf("wake domain %q", name), func(ctx context.Context, tx *transaction) error {
 		var there int
 		if err := tx.QueryRowContext(ctx, `SELECT 1 FROM domains WHERE name = ?`, name).Scan(&there); err != nil {
 			return err
@@ -150,7 +146,7 @@ func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) e
 // Save implements [Store].
 func (s *SQLite) Save(ctx context.Context, d *Domain, now time.Time) error {
 	var saved Domain
-	err := s.group.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(ctx context.Context, tx *sql.Tx) error {
+	err := s.group.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(ctx context.Context, tx *transaction) error {
 		saved = *d
 		old, err := latest(ctx, tx, saved)
 		if err != nil {
@@ -202,7 +198,7 @@ type stored struct {
 }
 
 // latest returns what is stored, if d is its latest version.
-func latest(ctx context.Context, tx *sql.Tx, d Domain) (stored, error) {
+func latest(ctx context.Context, tx *transaction, d Domain) (stored, error) {
 	var old stored
 	var version int64
 	err := tx.QueryRowContext(ctx, `SELECT version, served, id, intended, due, claimed, woken FROM domains WHERE name = ?`,
@@ -218,7 +214,7 @@ func latest(ctx context.Context, tx *sql.Tx, d Domain) (stored, error) {
 }
 
 // saveState writes what Save may write.
-func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
+func saveState(ctx context.Context, tx *transaction, d Domain, p plan) error {
 	st := d.State
 	findings := ""
 	if len(st.Findings) > 0 {
@@ -246,7 +242,7 @@ func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
 
 // Delete implements [Store].
 func (s *SQLite) Delete(ctx context.Context, d Domain) error {
-	return s.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(tx *sql.Tx) error {
+	return s.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(tx *transaction) error {
 		if _, err := latest(ctx, tx, d); err != nil {
 			return err
 		}

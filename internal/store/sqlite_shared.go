@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 )
@@ -11,7 +10,7 @@ import (
 const attached = `tenant = ?1 AND mxset = ?2 AND publish = 'shared' AND detached = 0 AND served <> ''`
 
 // saveShared keeps a shared record and the domains attached to it at one text.
-func saveShared(ctx context.Context, tx *sql.Tx, old State, d Domain, now time.Time) error {
+func saveShared(ctx context.Context, tx *transaction, old State, d Domain, now time.Time) error {
 	switch {
 	case d.Publish == PublishWildcard && d.State.Served != old.Served:
 		return turnShared(ctx, tx, d, now)
@@ -22,7 +21,7 @@ func saveShared(ctx context.Context, tx *sql.Tx, old State, d Domain, now time.T
 }
 
 // turnShared brings a new text to all that are attached. A claim on one of them ends: what its pass has seen is old.
-func turnShared(ctx context.Context, tx *sql.Tx, d Domain, now time.Time) error {
+func turnShared(ctx context.Context, tx *transaction, d Domain, now time.Time) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ?3 WHERE until = 0 AND by_foreign = 0
 		AND name IN (SELECT name FROM domains WHERE `+attached+`)`, d.Tenant, d.MXSet, micros(now)); err != nil {
 		return err
@@ -39,7 +38,7 @@ func turnShared(ctx context.Context, tx *sql.Tx, d Domain, now time.Time) error 
 }
 
 // checkShared refuses a text that is no longer that of the shared record.
-func checkShared(ctx context.Context, tx *sql.Tx, d Domain) error {
+func checkShared(ctx context.Context, tx *transaction, d Domain) error {
 	var same int
 	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM domains
 		WHERE tenant = ? AND mxset = ? AND publish = 'wildcard' AND served = ?`, d.Tenant, d.MXSet, d.State.Served).Scan(&same)
