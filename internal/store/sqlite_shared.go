@@ -37,11 +37,13 @@ func turnShared(ctx context.Context, tx *transaction, d Domain, now time.Time) e
 	return err
 }
 
+// queryShared counts the shared records of an MX set that serve a text, without looking at the domains attached.
+const queryShared = `SELECT count(*) FROM domains WHERE tenant = ? AND mxset = ? AND publish = 'wildcard' AND served = ?`
+
 // checkShared refuses a text that is no longer that of the shared record.
 func checkShared(ctx context.Context, tx *transaction, d Domain) error {
 	var same int
-	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM domains
-		WHERE tenant = ? AND mxset = ? AND publish = 'wildcard' AND served = ?`, d.Tenant, d.MXSet, d.State.Served).Scan(&same)
+	err := tx.QueryRowContext(ctx, queryShared, d.Tenant, d.MXSet, d.State.Served).Scan(&same)
 	if err == nil && same != 1 {
 		err = fmt.Errorf("the shared record of MX set %q has another policy: %w", d.MXSet, ErrStale)
 	}
