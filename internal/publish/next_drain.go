@@ -116,7 +116,6 @@ func (p *pass) forget() Decision {
 	return Decision{State: p.s, Do: DoForget}
 }
 
-
 // drainShared ends a shared record when it answers for nobody any more: who leaves has a record of its own by then.
 func (p *pass) drainShared() Decision {
 	switch {

@@ -71,16 +71,25 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 	if !w.Wildcard {
 		return nil
 	}
-	return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, func(have store.Domain) error {
+	count := func(have store.Domain) error {
+		s := have.State
 		switch {
-		case have.State.Served == "":
-		case have.State.Detached.IsZero(), have.State.Zone != "" && have.State.Dirty && have.State.ID == "" && have.State.Deleted.IsZero():
+		case s.Served == "" || !below(recordName(set.conf.Alias.Zone, have), string(d.Name)):
+		case s.Detached.IsZero(), s.Zone != "" && s.Dirty && s.ID == "" && s.Deleted.IsZero():
 			w.Attached++ // or its own record is not there yet
-		case have.Removed.IsZero() && have.State.Step == StepLive && have.State.Served == st.Served && !have.State.Dirty &&
-			!w.Shared.Made.After(have.State.Detached) && below(have.State.Record, string(d.Name)):
+		case have.Removed.IsZero() && s.Step == StepLive && s.Served == st.Served && !s.Dirty && !w.Shared.Made.After(s.Detached):
 			w.Waiting++
 		}
 		return nil
+	}
+	if !w.Drain {
+		return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, count)
+	}
+	return r.cfg.Store.EachDomain(ctx, func(have store.Domain) error { // who moved to another MX set may need it still
+		if have.Publish != store.PublishShared {
+			return nil
+		}
+		return count(have)
 	})
 }
 
