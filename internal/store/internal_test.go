@@ -132,6 +132,7 @@ func TestPlans(t *testing.T) {
 		args        []any
 	}{
 		{queryClaim, "SEARCH domains USING INDEX domains_due (due<?)", []any{1, 1}},
+		{queryClaimShared, "SEARCH domains USING INDEX domains_shared_due (due<?)", []any{1, 1}},
 		{queryNextDue, "SCAN domains USING COVERING INDEX domains_due", nil},
 		{queryShared, "SEARCH domains USING INDEX domains_shared (tenant=? AND mxset=?)", []any{"default", "eu", "text"}},
 		{queryRelease, "SCAN domains USING INDEX domains_claimed", nil},

@@ -58,6 +58,9 @@ func (s *SQLite) EachShared(ctx context.Context, tenant, mxset string, f func(Do
 // queryClaim finds the most overdue domains in the order of the index domains_due, without sorting.
 const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= ? ORDER BY due, name LIMIT ?`
 
+// queryClaimShared finds the shared records among them. There are few.
+const queryClaimShared = `SELECT ` + domainColumns + ` FROM domains WHERE publish = 'wildcard' AND due <= ? ORDER BY due, name LIMIT ?`
+
 // Claim implements [Store].
 func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error) {
 	if n <= 0 {
@@ -65,11 +68,18 @@ func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 	}
 	var claimed []Domain
 	err := s.group.write(ctx, "claim domains", func(ctx context.Context, tx *transaction) error {
-		var err error
-		if claimed, err = overdue(ctx, tx, now, n); err != nil || len(claimed) == 0 {
-			return err
+		claimed = nil
+		for _, query := range []string{queryClaimShared, queryClaim} {
+			found, err := overdue(ctx, tx, query, now, n-len(claimed))
+			if err == nil && len(found) > 0 {
+				err = lend(ctx, tx, found, now, now.Add(lease))
+			}
+			if err != nil {
+				return err
+			}
+			claimed = append(claimed, found...)
 		}
-		return lend(ctx, tx, claimed, now, now.Add(lease))
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -77,8 +87,8 @@ func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 	return claimed, nil
 }
 
-func overdue(ctx context.Context, tx *transaction, now time.Time, n int) ([]Domain, error) {
-	rows, err := tx.QueryContext(ctx, queryClaim, micros(now), n)
+func overdue(ctx context.Context, tx *transaction, query string, now time.Time, n int) ([]Domain, error) {
+	rows, err := tx.QueryContext(ctx, query, micros(now), n)
 	if err != nil {
 		return nil, err
 	}
