@@ -9,3 +9,10 @@ import (
 func ClockMoved(r *Reconciler, ctx context.Context, jump time.Duration) error { //nolint:revive // the receiver is first
 	return r.clockMoved(ctx, jump)
 }
+
+// Tracks is of how many domains something is remembered in memory.
+func Tracks(r *Reconciler) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.tracks)
+}
