@@ -304,3 +304,18 @@ func TestObserveNoRoute(t *testing.T) {
 		t.Errorf("a server that cannot be reached at all is overlooked: %+v", v)
 	}
 }
+
+// TestObserveMany looks at many names in one place, as the alias records of a hoster are: what is above them is asked for
+// once.
+func TestObserveMany(t *testing.T) {
+	t.Parallel()
+	in := startInternet(t)
+	for i := range 5 {
+		in.observe(t, fmt.Sprintf("h%d.d.default.%s", i, zone), dns.TypeTXT)
+	}
+	for name, want := range map[string]int{zone: 1, "default." + zone: 1, "d.default." + zone: 1, "h4.d.default." + zone: 1} {
+		if got := in.root.Queries(name, "SOA"); got != want {
+			t.Errorf("%d questions for the SOA record of %s, want %d", got, name, want)
+		}
+	}
+}

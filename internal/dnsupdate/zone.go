@@ -29,20 +29,28 @@ type server struct {
 
 func (s server) String() string { return strings.TrimSpace(s.host + " " + s.addr) }
 
-// zoneOf climbs from the name until something has an SOA record.
+// zoneOf climbs from the name until something has an SOA record. What it passes is remembered, too, so that the next name
+// beside this one costs one question.
 func (o *Observer) zoneOf(ctx context.Context, name string) (string, error) {
-	if zone, ok := o.zones.get(name); ok {
-		return zone, nil
-	}
+	var passed []string
 	for at := name; ; at = parent(at) {
-		a, err := o.Resolver.Lookup(ctx, at, dns.TypeSOA)
-		if err != nil && !o.isAlias(ctx, at) {
-			return "", fmt.Errorf("find zone: %w", err)
+		zone, known := o.zones.get(at)
+		if !known {
+			a, err := o.Resolver.Lookup(ctx, at, dns.TypeSOA)
+			if err != nil && !o.isAlias(ctx, at) {
+				return "", fmt.Errorf("find zone: %w", err)
+			}
+			passed = append(passed, at)
+			// With a CNAME it is the SOA of another place.
+			if len(a.RRs) > 0 && len(a.Chain) == 0 {
+				zone, known = at, true
+			}
 		}
-		// With a CNAME it is the SOA of another place.
-		if len(a.RRs) > 0 && len(a.Chain) == 0 {
-			o.zones.put(name, at)
-			return at, nil
+		if known {
+			for _, p := range passed {
+				o.zones.put(p, zone)
+			}
+			return zone, nil
 		}
 		if at == "." {
 			return "", errors.New("find zone: not even the root has an SOA record; see resolvers and stub in [dns]")

@@ -22,8 +22,8 @@ type Want struct {
 	Record    string
 
 	Shared   *Shared       // the shared record of the domain's MX set; nil: it has none
-	Attached int           // domains that a shared record serves
-	Waiting  int           // domains that could be attached to a shared record if its id were newer
+	Attached int           // domains that need a shared record which drains
+	Waiting  int           // domains that could be attached to a shared record if its id were newer; counted when that is old
 	Rollout  time.Duration // Policy is in mode testing for so long before it is promoted; zero: it is what it is to be
 
 	Settle  time.Duration // after a changed body was seen live

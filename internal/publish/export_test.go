@@ -19,3 +19,10 @@ func KeepReport(r *Reconciler, ctx context.Context, d *store.Domain) error { //n
 	}
 	return r.save(ctx, d)
 }
+
+// Tracks is of how many domains something is remembered in memory.
+func Tracks(r *Reconciler) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.tracks)
+}

@@ -343,7 +343,7 @@ func (r *Reconciler) forget(ctx context.Context, d store.Domain) error {
 	r.open(d.Name)
 	r.tell(d.Name, "gone", "the domain is forgotten")
 	r.mu.Lock()
-	delete(r.tracks, d.Name)
+	r.untrack(d.Name)
 	r.start.done(d.Name)
 	r.mu.Unlock()
 	r.cfg.Log.Info("forgot domain", "domain", d.Name)

@@ -27,7 +27,8 @@ import (
 )
 
 const (
-	workers   = 64               // passes at the same time; they mostly wait for answers
+	workers   = 512              // passes at the same time; they mostly wait for answers
+	atOnce    = 64               // domains claimed in one transaction
 	passLimit = 3 * time.Minute  // one pass, all its looks and writes together
 	lease     = 4 * time.Minute  // longer than passLimit
 	writeTime = 45 * time.Second // one write; well inside the lease
@@ -238,33 +239,52 @@ func (r *Reconciler) dispatch(ctx context.Context) {
 	}
 }
 
-// claim begins a pass for every domain that is due, each when a worker is free, so that a lease runs only while its pass
-// does. It returns how long nothing is due then.
+// claim begins a pass for every domain that is due, as workers get free: no more are claimed than can begin at once, so that
+// a lease runs only while its pass does. It returns how long nothing is due then.
 func (r *Reconciler) claim(ctx context.Context, free chan struct{}, begin func(store.Domain)) (time.Duration, error) {
 	for {
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case free <- struct{}{}:
-		}
-		r.declaring.RLock()
-		due, err := r.cfg.Store.Claim(ctx, time.Now(), lease, 1)
-		r.declaring.RUnlock()
-		if err == nil && len(due) > 0 {
-			begin(due[0])
-			continue
-		}
-		<-free
+		n, err := reserve(ctx, free)
 		if err != nil {
 			return 0, err
 		}
-		break
+		r.declaring.RLock()
+		due, err := r.cfg.Store.Claim(ctx, time.Now(), lease, n)
+		r.declaring.RUnlock()
+		for range n - len(due) {
+			<-free
+		}
+		if err != nil {
+			return 0, err
+		}
+		for _, d := range due {
+			begin(d)
+		}
+		if len(due) < n {
+			break
+		}
 	}
 	next, err := r.cfg.Store.NextDue(ctx)
 	if errors.Is(err, store.ErrNotFound) {
 		return idle, nil
 	}
 	return min(max(time.Until(next), 10*time.Millisecond), idle), err
+}
+
+// reserve waits for a free worker, and takes those that are free then.
+func reserve(ctx context.Context, free chan struct{}) (int, error) {
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case free <- struct{}{}:
+	}
+	for n := 1; n < atOnce; n++ {
+		select {
+		case free <- struct{}{}:
+		default:
+			return n, nil
+		}
+	}
+	return atOnce, nil
 }
 
 // safePass runs one pass. A panic costs that pass, not the service.

@@ -92,6 +92,9 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 		return nil
 	}
 	if !w.Drain {
+		if time.Since(w.Shared.Made) < gatherFor {
+			return nil // who waits, waits; there may be a hundred thousand to look at
+		}
 		return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, count)
 	}
 	return r.cfg.Store.EachDomain(ctx, func(have store.Domain) error { // who moved to another MX set may need it still

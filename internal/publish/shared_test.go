@@ -104,6 +104,9 @@ func TestSharedIsOneWrite(t *testing.T) {
 				t.Errorf("%s has %d policies in its history, want 2", name, len(s.History))
 			}
 		}
+		if n := publish.Tracks(w.rec); n > 0 {
+			t.Errorf("something is remembered of %d domains that are live", n)
+		}
 	})
 }
 

@@ -78,7 +78,7 @@ func TestReport(t *testing.T) {
 		}
 
 		w.change(func() { w.txt[two.ReportName()] = nil })
-		w.pass(7 * time.Hour)
+		w.pass(14 * time.Hour)
 		if got := w.reportOf(two); !slices.Equal(got, []string{rpt}) {
 			t.Errorf("after it was deleted by hand the record is %q, want it to be put back", got)
 		}
@@ -143,7 +143,7 @@ func TestReportFindings(t *testing.T) {
 			t.Errorf("record %q in the alias zone, want %q", got, rpt)
 		}
 		w.change(func() { w.delegation[policygen.Name(three.ReportName())] = true })
-		w.pass(7 * time.Hour)
+		w.pass(14 * time.Hour)
 		if s := w.status(three).TLSRPT; s.Problem != "" || s.Verified.IsZero() {
 			t.Errorf("with its CNAME: %+v, want it right", s)
 		}
@@ -162,7 +162,7 @@ func TestReportFindings(t *testing.T) {
 			t.Errorf("%d writes in a day of an account that is down, want some dozens at most", n)
 		}
 		w.change(func() { w.applyErr = nil })
-		w.pass(7 * time.Hour)
+		w.pass(14 * time.Hour)
 		if got := w.reportOf(two); !slices.Equal(got, []string{rpt}) || w.status(two).TLSRPT.Problem != "" {
 			t.Errorf("record %q, %+v after the account was mended, want %q", got, w.status(two).TLSRPT, rpt)
 		}

@@ -65,6 +65,14 @@ func (r *Reconciler) track(name policygen.Name) *track {
 	return t
 }
 
+// untrack forgets a track. A map keeps the room that it once took, and after a change that is room for every domain. r.mu
+// is held.
+func (r *Reconciler) untrack(name policygen.Name) {
+	if delete(r.tracks, name); len(r.tracks) == 0 {
+		r.tracks = make(map[policygen.Name]*track)
+	}
+}
+
 // open has the steps of a publication told.
 func (r *Reconciler) open(name policygen.Name) {
 	r.mu.Lock()
@@ -97,7 +105,7 @@ func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
 	}
 	if after.Step == StepLive {
 		r.mu.Lock()
-		delete(r.tracks, name)
+		r.untrack(name)
 		r.mu.Unlock()
 	}
 	level := slog.LevelDebug

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
 
@@ -65,6 +67,24 @@ func BenchmarkDomain(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	})
+	b.Run("SaveAtOnce", func(b *testing.B) { // by 500 at the same time
+		b.SetParallelism(250)
+		var next atomic.Int64
+		b.RunParallel(func(pb *testing.PB) {
+			d, err := s.Domain(b.Context(), policygen.Name(fmt.Sprintf("d%06d.example", next.Add(1))))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			for pb.Next() {
+				d.State.Failures++
+				if err := s.Save(b.Context(), &d, time.Now()); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
 	})
 	b.Run("Read", func(b *testing.B) {
 		for b.Loop() {

@@ -114,7 +114,7 @@ func TestConnections(t *testing.T) {
 			t.Errorf("%s of the writer is %s, %v, want %s", c.pragma, got, err, c.want)
 		}
 	}
-	for name, pool := range map[string]*sql.DB{"readers": s.readers, "streams": s.streams} {
+	for name, pool := range map[string]*sql.DB{"readers": s.readers.DB, "streams": s.streams} {
 		_, err := pool.ExecContext(t.Context(), `DELETE FROM domains`)
 		var e *sqlite.Error
 		if !errors.As(err, &e) || e.Code() != sqlite3.SQLITE_READONLY {
@@ -132,7 +132,9 @@ func TestPlans(t *testing.T) {
 		args        []any
 	}{
 		{queryClaim, "SEARCH domains USING INDEX domains_due (due<?)", []any{1, 1}},
+		{queryClaimShared, "SEARCH domains USING INDEX domains_shared_due (due<?)", []any{1, 1}},
 		{queryNextDue, "SCAN domains USING COVERING INDEX domains_due", nil},
+		{queryShared, "SEARCH domains USING INDEX domains_shared (tenant=? AND mxset=?)", []any{"default", "eu", "text"}},
 		{queryRelease, "SCAN domains USING INDEX domains_claimed", nil},
 	} {
 		rows, err := s.writer.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+c.query, c.args...)

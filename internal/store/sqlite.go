@@ -18,12 +18,13 @@ import (
 // hold private keys and belong to the user that runs stspub alone.
 //
 // Writes queue for a single connection, so they never meet each other as SQLITE_BUSY; reads go beside them and see the
-// last commit. Every commit is synced to disk.
+// last commit. Every commit is synced to disk; small writes that come at the same time share one, see [group].
 type SQLite struct {
 	path    string
 	writer  *sql.DB // one connection
-	readers *sql.DB // for reads that end within their method
+	readers readers // for reads that end within their method
 	streams *sql.DB // for EachDomain and EachCertificate, see [stream]
+	group   *group  // for the writes that come in numbers
 	close   func() error
 }
 
@@ -58,9 +59,10 @@ func openSQLite(ctx context.Context, path string) (*SQLite, error) {
 		return nil, adviseFile(file, errors.Join(err, lock.Close()))
 	}
 	s := &SQLite{path: file}
+	s.group = &group{store: s}
 	s.close = sync.OnceValue(func() error {
 		// The writer goes last: the last connection to a database tidies its log away, and a reader could not.
-		return errors.Join(closeAll(s.readers, s.streams, s.writer), lock.Close())
+		return errors.Join(closeAll(s.readers.DB, s.streams, s.writer), lock.Close())
 	})
 	if err := s.connect(ctx); err != nil {
 		return nil, errors.Join(s.explain(ctx, err), s.close())
@@ -96,7 +98,8 @@ func (s *SQLite) connect(ctx context.Context) error {
 	if _, err := s.writer.ExecContext(ctx, queryRelease); err != nil {
 		return err
 	}
-	if s.readers, err = openPool(s.path, "mode=ro&_pragma=cache_size(-512)", readConnections); err != nil {
+	s.readers.statements = make(map[string]*sql.Stmt)
+	if s.readers.DB, err = openPool(s.path, "mode=ro&_pragma=cache_size(-512)", readConnections); err != nil {
 		return err
 	}
 	s.streams, err = openPool(s.path, "mode=ro", 0)
@@ -117,7 +120,7 @@ func openPool(path, params string, size int) (*sql.DB, error) {
 
 // Ping writes to the store, since a full or failed disk shows only then. It waits for the writes under way.
 func (s *SQLite) Ping(ctx context.Context) error {
-	return s.write(ctx, "write to store", func(tx *sql.Tx) error {
+	return s.write(ctx, "write to store", func(tx *transaction) error {
 		_, err := nextVersion(ctx, tx)
 		return err
 	})
@@ -132,12 +135,12 @@ func (s *SQLite) Close() error {
 }
 
 // write runs f in a transaction. Doing says what for, as the begin of the error.
-func (s *SQLite) write(ctx context.Context, doing string, f func(*sql.Tx) error) error {
+func (s *SQLite) write(ctx context.Context, doing string, f func(*transaction) error) error {
 	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
 	}
-	err = f(tx)
+	err = f(&transaction{tx, make(map[string]*sql.Stmt)})
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -148,16 +151,16 @@ func (s *SQLite) write(ctx context.Context, doing string, f func(*sql.Tx) error)
 	return nil
 }
 
-// exec is write for a single statement.
+// exec is write for a single small statement.
 func (s *SQLite) exec(ctx context.Context, doing, query string, args ...any) error {
-	return s.write(ctx, doing, func(tx *sql.Tx) error {
+	return s.group.write(ctx, doing, func(ctx context.Context, tx *transaction) error {
 		_, err := tx.ExecContext(ctx, query, args...)
 		return err
 	})
 }
 
 // nextVersion numbers the transaction. It is its first write.
-func nextVersion(ctx context.Context, tx *sql.Tx) (int64, error) {
+func nextVersion(ctx context.Context, tx *transaction) (int64, error) {
 	var v int64
 	err := tx.QueryRowContext(ctx, `UPDATE versions SET last = last + 1 RETURNING last`).Scan(&v)
 	return v, err
@@ -175,7 +178,7 @@ func collect[T any](ctx context.Context, s *SQLite, doing string, scan func(row)
 		all = append(all, v)
 		return nil
 	}
-	if err := each(ctx, s, s.readers, doing, scan, keep, query, args...); err != nil {
+	if err := each(ctx, s, &s.readers, doing, scan, keep, query, args...); err != nil {
 		return nil, err
 	}
 	return all, nil
@@ -190,8 +193,13 @@ func stream[T any](ctx context.Context, s *SQLite, doing string, scan func(row) 
 	return each(ctx, s, s.streams, doing, scan, f, query, args...)
 }
 
+// querier is *sql.DB and *readers.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // each calls f for each row of a query; an error of f is returned as it is.
-func each[T any](ctx context.Context, s *SQLite, pool *sql.DB, doing string, scan func(row) (T, error),
+func each[T any](ctx context.Context, s *SQLite, pool querier, doing string, scan func(row) (T, error),
 	f func(T) error, query string, args ...any,
 ) error {
 	rows, err := pool.QueryContext(ctx, query, args...)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -10,7 +9,7 @@ import (
 )
 
 // keepBooks enters into history and ids what changed from old to st.
-func keepBooks(ctx context.Context, tx *sql.Tx, name policygen.Name, old, st State, now time.Time) error {
+func keepBooks(ctx context.Context, tx *transaction, name policygen.Name, old, st State, now time.Time) error {
 	if st.Served != old.Served {
 		if err := turnPage(ctx, tx, name, st.Served, now); err != nil {
 			return err
@@ -30,7 +29,7 @@ func keepBooks(ctx context.Context, tx *sql.Tx, name policygen.Name, old, st Sta
 }
 
 // turnPage ends the policy that was served until now, and begins text unless nothing is served any more.
-func turnPage(ctx context.Context, tx *sql.Tx, name policygen.Name, text string, now time.Time) error {
+func turnPage(ctx context.Context, tx *transaction, name policygen.Name, text string, now time.Time) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ? WHERE name = ? AND until = 0 AND by_foreign = 0`,
 		micros(now), name); err != nil {
 		return err
@@ -44,7 +43,7 @@ func turnPage(ctx context.Context, tx *sql.Tx, name policygen.Name, text string,
 }
 
 // intend enters a new id.
-func intend(ctx context.Context, tx *sql.Tx, st State, now time.Time) error {
+func intend(ctx context.Context, tx *transaction, st State, now time.Time) error {
 	res, err := tx.ExecContext(ctx,
 		`INSERT INTO ids (id, record, text, intended) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
 		st.Intended, st.Record, st.Served, micros(now))
@@ -70,7 +69,7 @@ func (s *SQLite) History(ctx context.Context, name policygen.Name) ([]Served, er
 
 // AddForeign implements [Store].
 func (s *SQLite) AddForeign(ctx context.Context, name policygen.Name, text string, now time.Time) error {
-	return s.write(ctx, fmt.Sprintf("add foreign policy of domain %q", name), func(tx *sql.Tx) error {
+	return s.write(ctx, fmt.Sprintf("add foreign policy of domain %q", name), func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `UPDATE history SET until = max(until, ?)
 			WHERE name = ? AND by_foreign = 1 AND text = ?`, micros(now), name, text)
 		if err != nil {

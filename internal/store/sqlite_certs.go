@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,7 +53,7 @@ func splitChain(joined []byte) ([][]byte, error) {
 
 // SaveCertificate implements [Store].
 func (s *SQLite) SaveCertificate(ctx context.Context, c Certificate) error {
-	return s.write(ctx, fmt.Sprintf("save certificate %q", c.Name), func(tx *sql.Tx) error {
+	return s.write(ctx, fmt.Sprintf("save certificate %q", c.Name), func(tx *transaction) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO certificates (name, private_key, chain, not_before, not_after)
 			VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,
 			chain = excluded.chain, not_before = excluded.not_before, not_after = excluded.not_after`,
@@ -68,7 +67,7 @@ func (s *SQLite) SaveCertificate(ctx context.Context, c Certificate) error {
 
 // DeleteCertificate implements [Store].
 func (s *SQLite) DeleteCertificate(ctx context.Context, name string) error {
-	return s.write(ctx, fmt.Sprintf("delete certificate %q", name), func(tx *sql.Tx) error {
+	return s.write(ctx, fmt.Sprintf("delete certificate %q", name), func(tx *transaction) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM certificates WHERE name = ?`, name); err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +16,7 @@ import (
 // holds in memory only what differs.
 func (s *SQLite) Declare(ctx context.Context, d Declaration, now time.Time) (Change, error) {
 	var done Change
-	err := s.write(ctx, fmt.Sprintf("declare for owner %q", d.Owner), func(tx *sql.Tx) error {
+	err := s.write(ctx, fmt.Sprintf("declare for owner %q", d.Owner), func(tx *transaction) error {
 		want, err := sortDeclared(d)
 		if err != nil {
 			return err
@@ -76,7 +75,7 @@ type storedSet struct {
 }
 
 // declareMXSets writes the MX sets that are new or differ, and disowns those that are missing. It returns all.
-func declareMXSets(ctx context.Context, tx *sql.Tx, d Declaration) (map[setKey]*storedSet, error) {
+func declareMXSets(ctx context.Context, tx *transaction, d Declaration) (map[setKey]*storedSet, error) {
 	sets, err := storedSets(ctx, tx)
 	if err != nil {
 		return nil, err
@@ -105,7 +104,7 @@ func declareMXSets(ctx context.Context, tx *sql.Tx, d Declaration) (map[setKey]*
 	return sets, nil
 }
 
-func storedSets(ctx context.Context, tx *sql.Tx) (map[setKey]*storedSet, error) {
+func storedSets(ctx context.Context, tx *transaction) (map[setKey]*storedSet, error) {
 	rows, err := tx.QueryContext(ctx, `SELECT tenant, name, owner, mode, max_age, mx FROM mxsets`)
 	if err != nil {
 		return nil, err
@@ -124,7 +123,7 @@ func storedSets(ctx context.Context, tx *sql.Tx) (map[setKey]*storedSet, error) 
 }
 
 // declareMXSet brings sets and the table to policy p, writing only what differs.
-func declareMXSet(ctx context.Context, tx *sql.Tx, sets map[setKey]*storedSet, key setKey, owner string,
+func declareMXSet(ctx context.Context, tx *transaction, sets map[setKey]*storedSet, key setKey, owner string,
 	p policygen.Policy,
 ) error {
 	mx, err := json.Marshal(p.MX)

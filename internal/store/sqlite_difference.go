@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -21,7 +20,7 @@ type difference struct {
 }
 
 // walk compares the declared domains, by name, with the stored ones.
-func (c *difference) walk(ctx context.Context, tx *sql.Tx, want []*Domain) error {
+func (c *difference) walk(ctx context.Context, tx *transaction, want []*Domain) error {
 	for _, d := range want {
 		if set := c.sets[setKey{d.Tenant, d.MXSet}]; set == nil || set.owner == "" {
 			return fmt.Errorf("domain %q: mx set %q is not declared: declare it, or name another", d.Name, d.MXSet)
@@ -102,7 +101,7 @@ func (c *difference) count() Change {
 }
 
 // apply writes the difference; none, nothing.
-func (c *difference) apply(ctx context.Context, tx *sql.Tx, now time.Time) error {
+func (c *difference) apply(ctx context.Context, tx *transaction, now time.Time) error {
 	if len(c.add)+len(c.change)+len(c.touch)+len(c.remove)+len(c.restore) == 0 {
 		return nil
 	}
@@ -138,7 +137,7 @@ func (c *difference) apply(ctx context.Context, tx *sql.Tx, now time.Time) error
 }
 
 // execAll runs one statement for each item.
-func execAll[T any](ctx context.Context, tx *sql.Tx, query string, items []T, args func(T) []any) error {
+func execAll[T any](ctx context.Context, tx *transaction, query string, items []T, args func(T) []any) error {
 	if len(items) == 0 {
 		return nil
 	}

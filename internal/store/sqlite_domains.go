@@ -60,18 +60,28 @@ func (s *SQLite) EachShared(ctx context.Context, tenant, mxset string, f func(Do
 // queryClaim finds the most overdue domains in the order of the index domains_due, without sorting.
 const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= ? ORDER BY due, name LIMIT ?`
 
+// queryClaimShared finds the shared records among them. There are few.
+const queryClaimShared = `SELECT ` + domainColumns + ` FROM domains WHERE publish = 'wildcard' AND due <= ? ORDER BY due, name LIMIT ?`
+
 // Claim implements [Store].
 func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error) {
 	if n <= 0 {
 		return nil, nil
 	}
 	var claimed []Domain
-	err := s.write(ctx, "claim domains", func(tx *sql.Tx) error {
-		var err error
-		if claimed, err = overdue(ctx, tx, now, n); err != nil || len(claimed) == 0 {
-			return err
+	err := s.group.write(ctx, "claim domains", func(ctx context.Context, tx *transaction) error {
+		claimed = nil
+		for _, query := range []string{queryClaimShared, queryClaim} {
+			found, err := overdue(ctx, tx, query, now, n-len(claimed))
+			if err == nil && len(found) > 0 {
+				err = lend(ctx, tx, found, now, now.Add(lease))
+			}
+			if err != nil {
+				return err
+			}
+			claimed = append(claimed, found...)
 		}
-		return lend(ctx, tx, claimed, now, now.Add(lease))
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -79,8 +89,8 @@ func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 	return claimed, nil
 }
 
-func overdue(ctx context.Context, tx *sql.Tx, now time.Time, n int) ([]Domain, error) {
-	rows, err := tx.QueryContext(ctx, queryClaim, micros(now), n)
+func overdue(ctx context.Context, tx *transaction, query string, now time.Time, n int) ([]Domain, error) {
+	rows, err := tx.QueryContext(ctx, query, micros(now), n)
 	if err != nil {
 		return nil, err
 	}
@@ -97,20 +107,16 @@ func overdue(ctx context.Context, tx *sql.Tx, now time.Time, n int) ([]Domain, e
 }
 
 // lend marks domains as claimed until end. The new version shuts out an earlier claimer whose lease ran out.
-func lend(ctx context.Context, tx *sql.Tx, domains []Domain, now, end time.Time) error {
+func lend(ctx context.Context, tx *transaction, domains []Domain, now, end time.Time) error {
 	version, err := nextVersion(ctx, tx)
 	if err != nil {
 		return err
 	}
-	update, err := tx.PrepareContext(ctx,
-		`UPDATE domains SET due = ?, claimed = ?, woken = 0, version = ? WHERE name = ?`)
-	if err != nil {
-		return err
-	}
-	defer update.Close()
 	for i := range domains {
 		d := &domains[i]
-		if _, err := update.ExecContext(ctx, micros(end), micros(now), version, d.Name); err != nil {
+		_, err := tx.ExecContext(ctx, `UPDATE domains SET due = ?, claimed = ?, woken = 0, version = ? WHERE name = ?`,
+			micros(end), micros(now), version, d.Name)
+		if err != nil {
 			return err
 		}
 		d.Due, d.Version = fromMicros(micros(end)), version
@@ -134,9 +140,12 @@ func (s *SQLite) NextDue(ctx context.Context) (time.Time, error) {
 func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) error {
 	const wake = `UPDATE domains SET due = iif(claimed = 0, ?1, due), woken = (claimed <> 0) WHERE due > ?1`
 	if name == "" {
-		return s.exec(ctx, "wake all domains", wake, micros(now))
+		return s.write(ctx, "wake all domains", func(tx *transaction) error {
+			_, err := tx.ExecContext(ctx, wake, micros(now))
+			return err
+		})
 	}
-	return s.write(ctx, fmt.Sprintf("wake domain %q", name), func(tx *sql.Tx) error {
+	return s.group.write(ctx, fmt.Sprintf("wake domain %q", name), func(ctx context.Context, tx *transaction) error {
 		var there int
 		if err := tx.QueryRowContext(ctx, `SELECT 1 FROM domains WHERE name = ?`, name).Scan(&there); err != nil {
 			return err
@@ -148,8 +157,9 @@ func (s *SQLite) Wake(ctx context.Context, name policygen.Name, now time.Time) e
 
 // Save implements [Store].
 func (s *SQLite) Save(ctx context.Context, d *Domain, now time.Time) error {
-	saved := *d
-	err := s.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(tx *sql.Tx) error {
+	var saved Domain
+	err := s.group.write(ctx, fmt.Sprintf("save domain %q", d.Name), func(ctx context.Context, tx *transaction) error {
+		saved = *d
 		old, err := latest(ctx, tx, saved)
 		if err != nil {
 			return err
@@ -200,7 +210,7 @@ type stored struct {
 }
 
 // latest returns what is stored, if d is its latest version.
-func latest(ctx context.Context, tx *sql.Tx, d Domain) (stored, error) {
+func latest(ctx context.Context, tx *transaction, d Domain) (stored, error) {
 	var old stored
 	var version int64
 	err := tx.QueryRowContext(ctx, `SELECT version, served, id, intended, due, claimed, woken FROM domains WHERE name = ?`,
@@ -216,7 +226,7 @@ func latest(ctx context.Context, tx *sql.Tx, d Domain) (stored, error) {
 }
 
 // saveState writes what Save may write.
-func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
+func saveState(ctx context.Context, tx *transaction, d Domain, p plan) error {
 	st, rp := d.State, d.State.Report
 	findings := ""
 	if len(st.Findings) > 0 {
@@ -247,7 +257,7 @@ func saveState(ctx context.Context, tx *sql.Tx, d Domain, p plan) error {
 
 // Delete implements [Store].
 func (s *SQLite) Delete(ctx context.Context, d Domain) error {
-	return s.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(tx *sql.Tx) error {
+	return s.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(tx *transaction) error {
 		if _, err := latest(ctx, tx, d); err != nil {
 			return err
 		}

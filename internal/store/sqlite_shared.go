@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 )
@@ -13,7 +12,7 @@ const attached = `tenant = ?1 AND mxset = ?2 AND publish = 'shared' AND detached
 	AND substr(record, instr(record, '.')) = ?3`
 
 // saveShared keeps a shared record and the domains attached to it at one text.
-func saveShared(ctx context.Context, tx *sql.Tx, old State, d Domain, now time.Time) error {
+func saveShared(ctx context.Context, tx *transaction, old State, d Domain, now time.Time) error {
 	switch {
 	case d.Publish == PublishWildcard && d.State.Served != old.Served:
 		return turnShared(ctx, tx, d, now)
@@ -24,7 +23,7 @@ func saveShared(ctx context.Context, tx *sql.Tx, old State, d Domain, now time.T
 }
 
 // turnShared brings a new text to all that are attached. A claim on one of them ends: what its pass has seen is old.
-func turnShared(ctx context.Context, tx *sql.Tx, d Domain, now time.Time) error {
+func turnShared(ctx context.Context, tx *transaction, d Domain, now time.Time) error {
 	below := string(d.Name[1:])
 	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ?4 WHERE until = 0 AND by_foreign = 0
 		AND name IN (SELECT name FROM domains WHERE `+attached+`)`, d.Tenant, d.MXSet, below, micros(now)); err != nil {
@@ -41,11 +40,13 @@ func turnShared(ctx context.Context, tx *sql.Tx, d Domain, now time.Time) error 
 	return err
 }
 
+// queryShared counts the shared records of an MX set that serve a text, without looking at the domains attached.
+const queryShared = `SELECT count(*) FROM domains WHERE tenant = ? AND mxset = ? AND publish = 'wildcard' AND served = ?`
+
 // checkShared refuses a text that is no longer that of the shared record.
-func checkShared(ctx context.Context, tx *sql.Tx, d Domain) error {
+func checkShared(ctx context.Context, tx *transaction, d Domain) error {
 	var same int
-	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM domains
-		WHERE tenant = ? AND mxset = ? AND publish = 'wildcard' AND served = ?`, d.Tenant, d.MXSet, d.State.Served).Scan(&same)
+	err := tx.QueryRowContext(ctx, queryShared, d.Tenant, d.MXSet, d.State.Served).Scan(&same)
 	if err == nil && same != 1 {
 		err = fmt.Errorf("the shared record of MX set %q has another policy: %w", d.MXSet, ErrStale)
 	}

@@ -228,7 +228,8 @@ type Store interface {
 	// EachDomain calls f for every domain by name (by bytes) until f returns an error, which it returns. It shows the
 	// domains of one moment, holds one of them in memory, and f may call the Store.
 	EachDomain(ctx context.Context, f func(Domain) error) error
-	// Claim returns at most n domains with Due <= now, the most overdue first, and moves their Due to now+lease, so that
+	// Claim returns at most n domains with Due <= now, shared records first (a hundred thousand domains may wait for one),
+	// then the most overdue, and moves their Due to now+lease, so that
 	// nobody else claims them meanwhile. What was claimed and never saved comes back by itself. A claim is a write: it
 	// changes Version, so a claimer whose lease ran out and was taken over gets ErrStale. It ends when a Save moves Due;
 	// one that leaves Due as it is keeps it.

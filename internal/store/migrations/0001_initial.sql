@@ -77,6 +77,10 @@ CREATE TABLE domains (
 CREATE INDEX domains_due ON domains (due, name);
 -- Which MX sets are in use.
 CREATE INDEX domains_mxset ON domains (tenant, mxset);
+-- The shared record of an MX set.
+CREATE INDEX domains_shared ON domains (tenant, mxset) WHERE publish = 'wildcard';
+-- The order in which those are claimed.
+CREATE INDEX domains_shared_due ON domains (due, name) WHERE publish = 'wildcard';
 -- What the next start has to release.
 CREATE INDEX domains_claimed ON domains (name) WHERE claimed <> 0;
 

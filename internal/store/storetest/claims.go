@@ -15,6 +15,7 @@ func claimTests() map[string]func(*env) {
 	return map[string]func(*env){
 		"Claim/OnlyWhatIsDueMostOverdueFirst": claimOverdue,
 		"Claim/NotMoreThanAsked":              claimLimit,
+		"Claim/SharedRecordsFirst":            claimShared,
 		"Claim/NobodyElseUntilTheLeaseEnds":   claimLease,
 		"Claim/ShutsOutWhoHadItBefore":        claimFences,
 		"Claim/LastsWhileDueStays":            claimLasts,
@@ -48,6 +49,19 @@ func claimOverdue(e *env) {
 		}
 		e.equal("stored", e.domain(d.Name), d)
 	}
+}
+
+func claimShared(e *env) {
+	e.shared("a.example", "b.example")
+	for i, name := range []policygen.Name{"a.example", "b.example", "zone.example", "*.eu.s.default.sts.example"} {
+		d := e.domain(name)
+		d.Due = at(i + 2)
+		e.must(e.Save(e.ctx(), &d, at(1)))
+	}
+	e.equal("before the shared record is due", names(e.claim(2, time.Hour, 9)), []policygen.Name{"a.example"})
+	e.equal("the first two", names(e.claim(9, time.Hour, 2)), []policygen.Name{"*.eu.s.default.sts.example", "b.example"})
+	e.equal("the rest", names(e.claim(9, time.Hour, 2)), []policygen.Name{"zone.example"})
+	e.equal("nothing left", names(e.claim(9, time.Hour, 2)), []policygen.Name(nil))
 }
 
 func claimLimit(e *env) {
