@@ -45,6 +45,7 @@ type options struct {
 	domains, pairs, requests, clients int
 	idle                              time.Duration
 	dir                               string
+	inline                            bool
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -56,6 +57,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.requests, "requests", 10_000, "requests of one run")
 	f.IntVar(&o.clients, "clients", 8, "connections at the same time")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long the idle servers are watched")
+	f.BoolVar(&o.inline, "inline", false, "have nginx answer from its configuration, its fastest way, in place of a file for each policy")
 	f.StringVar(&o.dir, "dir", "", "where the files go, and stay; default: a temporary directory")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -143,7 +145,7 @@ func (b *bench) prepare(ctx context.Context) (stspub, nginx *subject, err error)
 		return prepareStspub(ctx, w, binary, dir, addr, dns.Addr)
 	}}
 	nginx = &subject{prepare: func(w *world, dir, addr string) (program, error) {
-		return prepareNginx(w, nginxBinary, dir, addr)
+		return prepareNginx(w, nginxBinary, dir, addr, b.inline)
 	}}
 	return stspub, nginx, nil
 }
