@@ -51,7 +51,8 @@ func (p *pass) drain() Decision {
 		return look(LookTXT)
 	}
 	waits := p.s.ID == "" && !p.s.Dirty // its record was seen to be gone
-	if gone := p.o.TXT.absent() && len(p.o.TXT.Shared) == 0 && (waits || p.o.TXT.complete()); gone && (p.s.ID == "" || p.s.Dirty) {
+	// A shared record that is missing comes back, and who holds its id then goes on with what it stood for.
+	if gone := p.o.TXT.absent() && !p.shares() && (waits || p.o.TXT.complete()); gone && (p.s.ID == "" || p.s.Dirty) {
 		return p.outlast()
 	}
 	if waits { // it is back
@@ -132,5 +133,9 @@ func (p *pass) drainShared() Decision {
 		}
 		return p.forget()
 	}
-	return p.retire()
+	d := p.retire()
+	if d.Do == DoDelete {
+		d.State.Dirty = true // if it comes back now: nobody may be sent to it, or attached, before a fresh id is everywhere
+	}
+	return d
 }
