@@ -133,7 +133,8 @@ func TestDomainsFile(t *testing.T) {
 		},
 		{
 			"cut between lines", func() error { return os.WriteFile(path, []byte(zoned+"\n"), 0o600) },
-			"refused: 15 of 16 domains would be removed (c01.zoned.test, c02.zoned.test, c03.zoned.test, …), which looks like a truncated file",
+			"refused: 15 of 16 domains would be removed (c01.zoned.test, c02.zoned.test, c03.zoned.test, c04.zoned.test, c05.zoned.test, " +
+				"c06.zoned.test, c07.zoned.test, c08.zoned.test, c09.zoned.test, c10.zoned.test and 5 more), which looks like a truncated file",
 		},
 		{"emptied", func() error { return os.WriteFile(path, nil, 0o600) }, fmt.Sprintf("domains_file: %q has no domain in it; write one a line, or leave the key out", path)},
 		{"missing", func() error { return os.Remove(path) }, fmt.Sprintf("domains_file: read %q: no such file or directory; write the path of a file with one domain a line", path)},

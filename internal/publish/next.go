@@ -49,7 +49,7 @@ const (
 //   - intend an id other than Want.FreshID, or keep an intended id when the policy served changes;
 //   - delete before the horizon, or what was never written from here.
 func Next(w Want, s store.State, o Seen, now time.Time) Decision {
-	p := pass{w: w, s: s, o: o, now: now}
+	p := pass{w: w, s: s, o: o, now: now, found: s.Findings}
 	p.s.Findings = nil // what is still wrong is found again
 	if s.Step == "" && s.Served == "" {
 		if o.Prior == nil {
@@ -69,6 +69,8 @@ type pass struct {
 	s   store.State
 	o   Seen
 	now time.Time
+
+	found []store.Finding // at the last look
 }
 
 func look(l Look) Decision { return Decision{Look: l} }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // Tombstone is the TXT that stands where a domain's own record ended and the shared one would answer in its place. It is
@@ -154,20 +155,27 @@ func (p *pass) progress() *Decision {
 	return nil
 }
 
-// stage ends a roll-out, or says what holds it. A domain that is attached goes with its shared record.
+// stage ends a roll-out, or says what holds it. What does not pass is said from the first day on, and must have passed at
+// two looks in a row. A domain that is attached goes with its shared record.
 func (p *pass) stage() *Decision {
+	const code = "promotion"
 	switch {
 	case p.s.Staged.IsZero():
 		p.s.Staged = p.now
 		return p.commit()
-	case p.shares() && p.s.Detached.IsZero(), p.s.Pinned, p.now.Sub(p.s.Staged) < p.w.Rollout:
+	case p.shares() && p.s.Detached.IsZero(), p.s.Pinned:
 		return nil
 	case p.w.Wildcard: // its domains are looked at when the new policy is to be served
 	case p.o.Ready == nil:
 		d := look(LookReady)
 		return &d
 	case !p.o.Ready.Clean:
-		p.find("promotion", "the promotion to mode enforce is held: "+p.o.Ready.Reason)
+		p.find(code, "the promotion to mode enforce is held: "+p.o.Ready.Reason)
+		return nil
+	case slices.ContainsFunc(p.found, func(f store.Finding) bool { return f.Code == code }):
+		return nil
+	}
+	if p.now.Sub(p.s.Staged) < p.w.Rollout {
 		return nil
 	}
 	p.s.Promoted = p.now
