@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
 )
 
 // Tombstone is the TXT that stands where a domain's own record ended and the shared one would answer in its place. It is
@@ -131,7 +133,7 @@ func (p *pass) progress() *Decision {
 		if d := p.stage(); d != nil {
 			return d
 		}
-	case p.w.Wildcard && p.w.Waiting > 0 && p.now.Sub(p.w.Shared.Made) >= gatherFor:
+	case p.w.Wildcard && p.w.Waiting > 0 && p.now.Sub(policygen.IDTime(p.s.ID)) >= gatherFor:
 		p.s.Dirty = true
 		return &Decision{State: p.s, Why: fmt.Sprintf("%d domains wait for a newer id to be attached", p.w.Waiting)}
 	}
