@@ -123,24 +123,23 @@ func newMany(b *testing.B, way string) *many {
 func (m *many) fill(id func(int) string) {
 	m.b.Helper()
 	text := m.conf.MXSets["eu"].Policy.Text()
-	if d, err := m.store.Domain(m.b.Context(), wildcard); err == nil {
-		m.live(d, text, id(0), time.Hour)
+	if d, err := m.store.Domain(m.ctx, wildcard); err == nil {
+		if err := m.keep(d, text, id(0), time.Hour); err != nil {
+			m.b.Fatal(err)
+		}
 	}
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range 500 {
 		wg.Go(func() {
 			for i := range next {
-				d, err := m.store.Domain(m.b.Context(), m.conf.Domains[i].Name)
+				d, err := m.store.Domain(m.ctx, m.conf.Domains[i].Name)
+				if err == nil {
+					err = m.keep(d, text, id(i), time.Duration(i*7919%manyDomains())*24*time.Hour/time.Duration(manyDomains()))
+				}
 				if err != nil {
 					m.b.Error(err)
-					continue
 				}
-				own := id(i)
-				if d.Publish == store.PublishShared {
-					own = ""
-				}
-				m.live(d, text, own, time.Duration(i*7919%manyDomains())*24*time.Hour/time.Duration(manyDomains()))
 			}
 		})
 	}
@@ -151,32 +150,6 @@ func (m *many) fill(id func(int) string) {
 	wg.Wait()
 	if m.b.Failed() {
 		m.b.FailNow()
-	}
-}
-
-// live saves one, with the steps that the books are kept of.
-func (m *many) live(d store.Domain, text, id string, due time.Duration) {
-	now := time.Now()
-	s := &d.State
-	s.Served, s.Zone, s.Step, s.Since, s.Checked = text, crowdZone, publish.StepLive, now, now
-	s.Record = string(d.Name)
-	switch d.Publish {
-	case store.PublishAlias:
-		s.Record = d.Name.Label() + ".d.default." + crowdZone
-	case store.PublishShared:
-		s.Record = below(d.Name)
-	}
-	d.Due = now.Add(due)
-	if id != "" {
-		s.Intended = id
-		if err := m.store.Save(m.b.Context(), &d, now); err != nil {
-			m.b.Error(err)
-			return
-		}
-		s.ID, s.Intended = id, ""
-	}
-	if err := m.store.Save(m.b.Context(), &d, now); err != nil {
-		m.b.Error(err)
 	}
 }
 
