@@ -174,3 +174,20 @@ func (s *DNSServer) pdnsutil(t testing.TB, args ...string) {
 		t.Fatalf("pdnsutil %v: %v\n%s", args, err, out)
 	}
 }
+
+// StartCached starts a second PowerDNS on the database of one, with the caches that it has by default, but for that of what
+// is not there: it does not hear of changes, and answers from the past for up to 21 seconds, as one behind a load balancer.
+func (s *DNSServer) StartCached(t testing.TB) *DNSServer {
+	t.Helper()
+	c := *s
+	c.dir, c.API = filepath.Join(s.dir, "cached"), ""
+	if err := os.Mkdir(c.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, "pdns_server", "pdns-server pdns-backend-sqlite3", func(port int) []string {
+		c.write(t, "pdns.conf", s.powerDNS()+fmt.Sprintf("local-address=127.0.0.1\nlocal-port=%d\nsocket-dir=%s\nreceiver-threads=1\n"+
+			"distributor-threads=1\ndaemon=no\nguardian=no\nsetuid=\nsetgid=\nloglevel=4\nnegquery-cache-ttl=1\n", port, c.dir))
+		return []string{"--config-dir=" + c.dir}
+	})
+	return &c
+}
