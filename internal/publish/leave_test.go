@@ -103,7 +103,7 @@ func TestRefusedFromTheStart(t *testing.T) {
 		}
 		s := w.reach(two, publish.StepDelegation, time.Hour)
 		record := two.Label() + ".d.default.a.provider.test"
-		if got := w.txt[record]; s.Record != record || !slices.Equal(got, []string{policygen.RecordText(s.ID)}) {
+		if got := w.at(record); s.Record != record || !slices.Equal(got, []string{policygen.RecordText(s.ID)}) {
 			t.Errorf("record %s = %q, want id %s at %s", s.Record, got, s.ID, record)
 		}
 		if _, err := w.rec.Status(w.ctx, one); !errors.Is(err, store.ErrNotFound) {

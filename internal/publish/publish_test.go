@@ -85,7 +85,7 @@ func TestAliasIsDelegatedLast(t *testing.T) {
 		if want := "_mta-sts.one.test. 300 IN CNAME " + record + "."; s.Fault || s.Records[1] != want {
 			t.Errorf("at delegation: fault %v, records %q, want the second to be %q", s.Fault, s.Records, want)
 		}
-		if got := w.txt[record]; !slices.Equal(got, []string{policygen.RecordText(s.ID)}) {
+		if got := w.at(record); !slices.Equal(got, []string{policygen.RecordText(s.ID)}) {
 			t.Errorf("record = %q before the customer is told, want id %s", got, s.ID)
 		}
 		w.change(func() { w.delegation[one] = true })

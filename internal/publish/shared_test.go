@@ -132,7 +132,7 @@ func TestSharedAcrossRestarts(t *testing.T) {
 		}
 		w.pass(time.Hour)
 		id := w.status(wildcard).ID
-		if got := w.txt[wildcard]; len(got) != 1 || got[0] != policygen.RecordText(id) {
+		if got := w.at(wildcard); len(got) != 1 || got[0] != policygen.RecordText(id) {
 			t.Errorf("shared record %q, want id %s", got, id)
 		}
 		for _, name := range names {
@@ -140,8 +140,8 @@ func TestSharedAcrossRestarts(t *testing.T) {
 				t.Errorf("%s is at %s (%s) with %q", name, s.Step, s.Reason, s.Policy)
 			}
 		}
-		if len(w.txt) != 1 {
-			t.Errorf("%d records, want the shared one alone: %v", len(w.txt), w.txt)
+		if len(w.records()) != 1 {
+			t.Errorf("%d records, want the shared one alone: %v", len(w.records()), w.records())
 		}
 	})
 }
@@ -159,8 +159,8 @@ func TestSharedHeld(t *testing.T) {
 		if s = w.status(names[3]); s.Policy != old || !s.Fault {
 			t.Errorf("the held domain serves %q (%s), want its old policy and a fault", s.Policy, s.Reason)
 		}
-		own := slices.Clone(w.txt[below(names[3])])
-		if len(own) != 1 || own[0] == w.txt[wildcard][0] {
+		own := w.at(below(names[3]))
+		if len(own) != 1 || own[0] == w.at(wildcard)[0] {
 			t.Errorf("its record %q, want one of its own", own)
 		}
 		for _, name := range names {
@@ -172,11 +172,11 @@ func TestSharedHeld(t *testing.T) {
 		// with the old policy, so it goes back to the others with the next id of theirs.
 		w.change(func() { w.deaf[names[3]] = false })
 		w.pass(2 * time.Hour)
-		if got := w.txt[below(names[3])]; len(got) != 1 || got[0] == own[0] {
+		if got := w.at(below(names[3])); len(got) != 1 || got[0] == own[0] {
 			t.Errorf("record %q after it was mended, want a fresh id: %+v", got, w.status(names[3]))
 		}
 		w.pass(40 * time.Hour)
-		if got, there := w.txt[below(names[3])]; there {
+		if got := w.at(below(names[3])); len(got) > 0 {
 			t.Errorf("record of its own %q, want none: it is attached again", got)
 		}
 		if s := w.status(names[3]); s.Step != publish.StepLive || s.Policy == old {
@@ -206,8 +206,8 @@ func TestSharedWrongForMany(t *testing.T) {
 				t.Fatalf("%s serves %q", name, got)
 			}
 		}
-		if len(w.txt) != 1 {
-			t.Errorf("records %v, want the shared one alone", w.txt)
+		if len(w.records()) != 1 {
+			t.Errorf("records %v, want the shared one alone", w.records())
 		}
 		if _, err := w.reload(w.plan().Hash); err != nil {
 			t.Fatal(err)
@@ -231,15 +231,15 @@ func TestSharedLeaves(t *testing.T) {
 		if !strings.Contains(s.Policy, "mode: none") {
 			t.Errorf("serves %q while it leaves", s.Policy)
 		}
-		if got := w.txt[below(names[0])]; len(got) != 1 || !policygen.IsSTSv1(got[0]) {
+		if got := w.at(below(names[0])); len(got) != 1 || !policygen.IsSTSv1(got[0]) {
 			t.Errorf("record %q, want one of its own", got)
 		}
 		w.pass(6 * 24 * time.Hour)
-		if got := w.txt[below(names[0])]; len(got) != 1 || !policygen.IsSTSv1(got[0]) {
+		if got := w.at(below(names[0])); len(got) != 1 || !policygen.IsSTSv1(got[0]) {
 			t.Errorf("record %q before the horizon", got)
 		}
 		w.pass(2 * 24 * time.Hour)
-		if got := w.txt[below(names[0])]; !slices.Equal(got, []string{publish.Tombstone}) {
+		if got := w.at(below(names[0])); !slices.Equal(got, []string{publish.Tombstone}) {
 			t.Errorf("record %q after the horizon, want the tombstone", got)
 		}
 		if _, err := w.rec.Status(w.ctx, names[0]); err == nil {
@@ -251,11 +251,11 @@ func TestSharedLeaves(t *testing.T) {
 		// It comes back: the tombstone gives way to a record of its own, and that to the shared one.
 		w.reconfigure(func(c *config.Config) { *c = *shared(c, names...) })
 		w.reach(names[0], publish.StepLive, time.Hour)
-		if got := w.txt[below(names[0])]; len(got) != 1 || !policygen.IsSTSv1(got[0]) {
+		if got := w.at(below(names[0])); len(got) != 1 || !policygen.IsSTSv1(got[0]) {
 			t.Errorf("record %q of the domain that came back", got)
 		}
 		w.pass(26 * time.Hour)
-		if got, there := w.txt[below(names[0])]; there {
+		if got := w.at(below(names[0])); len(got) > 0 {
 			t.Errorf("record of its own %q, want none", got)
 		}
 	})
@@ -272,16 +272,16 @@ func TestSharedEnds(t *testing.T) {
 		})
 		w.pass(2 * time.Hour)
 		for _, name := range names {
-			if got := w.txt[below(name)]; len(got) != 1 || !policygen.IsSTSv1(got[0]) {
+			if got := w.at(below(name)); len(got) != 1 || !policygen.IsSTSv1(got[0]) {
 				t.Errorf("record %q of %s", got, name)
 			}
 		}
-		if _, there := w.txt[wildcard]; there {
+		if len(w.at(wildcard)) > 0 {
 			t.Error("the shared record stands although nobody uses it")
 		}
 		w.pass(10 * 24 * time.Hour)
-		if len(w.txt) != 1 {
-			t.Errorf("records left: %v, want that of other.example", w.txt)
+		if len(w.records()) != 1 {
+			t.Errorf("records left: %v, want that of other.example", w.records())
 		}
 	})
 }
@@ -293,12 +293,12 @@ func TestSharedEarlyCNAME(t *testing.T) {
 	run(t, w, func(w *world) {
 		w.settled(names[0])
 		w.reach(names[1], publish.StepLive, time.Hour)
-		own := slices.Clone(w.txt[below(names[1])])
-		if len(own) != 1 || own[0] == w.txt[wildcard][0] {
+		own := w.at(below(names[1]))
+		if len(own) != 1 || own[0] == w.at(wildcard)[0] {
 			t.Errorf("record %q, want a fresh id of its own", own)
 		}
 		w.pass(26 * time.Hour)
-		if got, there := w.txt[below(names[1])]; there {
+		if got := w.at(below(names[1])); len(got) > 0 {
 			t.Errorf("record of its own %q after a day, want none", got)
 		}
 	})
@@ -311,7 +311,7 @@ func TestSharedLateWrite(t *testing.T) {
 		w.settled(names...)
 		w.change(func() { w.txt[below(names[0])] = []string{policygen.RecordText("20200101000000deadbeef")} })
 		w.pass(7 * time.Hour)
-		if got := w.txt[below(names[0])]; len(got) != 1 || strings.Contains(got[0], "deadbeef") || got[0] == w.txt[wildcard][0] {
+		if got := w.at(below(names[0])); len(got) != 1 || strings.Contains(got[0], "deadbeef") || got[0] == w.at(wildcard)[0] {
 			t.Errorf("record %q, want a fresh id", got)
 		}
 	})
@@ -332,7 +332,7 @@ func TestSharedMoves(t *testing.T) {
 		if s.Step != publish.StepLive || !strings.Contains(s.Policy, "us.provider.test") || s.Record != below(names[0]) {
 			t.Errorf("at %s (%s), record %s, policy %q", s.Step, s.Reason, s.Record, s.Policy)
 		}
-		if got := w.txt[below(names[0])]; len(got) != 1 || got[0] != policygen.RecordText(s.ID) {
+		if got := w.at(below(names[0])); len(got) != 1 || got[0] != policygen.RecordText(s.ID) {
 			t.Errorf("record %q, want id %s", got, s.ID)
 		}
 		for _, name := range names[1:] {
@@ -417,7 +417,7 @@ func TestSharedRollout(t *testing.T) {
 		if s := w.status(late); !strings.Contains(s.Policy, "mode: enforce") {
 			t.Errorf("%s has %q after its roll-out", late, s.Policy)
 		}
-		if got, there := w.txt[below(late)]; there {
+		if got := w.at(below(late)); len(got) > 0 {
 			t.Errorf("%s still has a record of its own: %q", late, got)
 		}
 	})

@@ -139,7 +139,7 @@ func TestReportFindings(t *testing.T) {
 		if want := "_smtp._tls.three.test. 300 IN CNAME " + record + "."; s.Records[len(s.Records)-1] != want {
 			t.Errorf("records %q, want the last to be %q", s.Records, want)
 		}
-		if got := w.txt[record]; !slices.Equal(got, []string{rpt}) {
+		if got := w.at(record); !slices.Equal(got, []string{rpt}) {
 			t.Errorf("record %q in the alias zone, want %q", got, rpt)
 		}
 		w.change(func() { w.delegation[policygen.Name(three.ReportName())] = true })

@@ -185,6 +185,7 @@ func (w *world) status(name policygen.Name) publish.Status {
 // reach lets time go by in steps until a domain is at a step.
 func (w *world) reach(name policygen.Name, step string, within time.Duration) publish.Status {
 	w.t.Helper()
+	synctest.Wait()
 	for range 200 {
 		if s := w.status(name); s.Step == step {
 			return s
@@ -221,6 +222,20 @@ func (w *world) record(name policygen.Name) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.txt[name.RecordName()])
+}
+
+// at are the TXT values that were written at a name.
+func (w *world) at(record string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.txt[record])
+}
+
+// records are all names with TXT values.
+func (w *world) records() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.txt))
 }
 
 func (w *world) isWanted(host string) bool {
