@@ -500,10 +500,10 @@ func sharedEvents(seed uint64) []byte {
 	return events
 }
 
-// TestSharedUnderFaults runs a few hundred worlds.
+// TestSharedUnderFaults runs a hundred worlds.
 func TestSharedUnderFaults(t *testing.T) {
 	t.Parallel()
-	worlds := 200
+	worlds := 100
 	for seed := range uint64(worlds) {
 		runShared(t, seed, sharedEvents(seed))
 		if t.Failed() {

@@ -538,7 +538,7 @@ func (s *sim) run(events []byte) {
 
 func TestNextUnderFaults(t *testing.T) {
 	t.Parallel()
-	runs := 1500
+	runs := 700
 	for seed := range uint64(runs) {
 		s := newSim(t, seed)
 		events := make([]byte, 150)
