@@ -23,6 +23,7 @@ type Want struct {
 
 	Shared   *Shared       // the shared record of the domain's MX set; nil: it has none
 	Attached int           // domains that need a shared record which drains
+	Parting  int           // domains that leave a shared record just now, and whose own is not seen yet
 	Waiting  int           // domains that could be attached to a shared record if its id were newer; counted when that is old
 	Rollout  time.Duration // Policy is in mode testing for so long before it is promoted; zero: it is what it is to be
 

@@ -352,6 +352,9 @@ func (p *pass) rotate() *Decision {
 		until := p.now.Add(left).UTC().Format("15:04:05 MST")
 		return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
 	}
+	if p.w.Parting > 0 { // until then the new id would be answered for them, with another policy
+		return p.wait(StepTXT, fmt.Sprintf("%d domains get a record of their own first", p.w.Parting), false, 2*time.Second)
+	}
 	if p.s.Intended == "" {
 		return p.intend()
 	}

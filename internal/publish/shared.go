@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	sampleSize   = 16  // domains of a shared record that are looked at from outside before its id changes
-	sweepWorkers = 256 // domains of a shared record whose MX are looked up at the same time
+	sampleSize   = 16               // domains of a shared record that are looked at from outside before its id changes
+	partTime     = 15 * time.Minute // how long a shared record waits for the own ones of those that leave it
+	sweepWorkers = 256              // domains of a shared record whose MX are looked up at the same time
 )
 
 // policy is what a domain is to serve by its stage, and how long its roll-out lasts; zero: it is over, or there is none.
@@ -82,6 +83,10 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 	}
 	count := func(have store.Domain) error {
 		s := have.State
+		if s.Zone != "" && s.ID == "" && s.Dirty && s.Deleted.IsZero() && time.Since(s.Detached) < partTime &&
+			below(s.Record, string(d.Name)) {
+			w.Parting++
+		}
 		switch {
 		case s.Served == "" || !below(RecordName(set.conf.Alias.Zone, have), string(d.Name)):
 		case s.Detached.IsZero(), s.Zone != "" && s.ID == "" && (s.Dirty || s.Step == StepAttach) && s.Deleted.IsZero():
@@ -92,7 +97,7 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 		return nil
 	}
 	if !w.Drain {
-		if time.Since(w.Shared.Made) < gatherFor {
+		if !st.Dirty && time.Since(w.Shared.Made) < gatherFor {
 			return nil // who waits, waits; there may be a hundred thousand to look at
 		}
 		return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, count)
