@@ -391,8 +391,8 @@ func (p *pass) intend() *Decision {
 	case t.answered() == 0, first && !t.complete():
 		return p.wait(StepTXT, t.lag(""), p.s.Step == StepTXT && p.now.Sub(p.s.Since) > verifyFault, 0)
 	case first && len(foreign) > 0 && !p.w.Adopt && !p.w.Alias && !p.w.Manual && p.w.Shared == nil:
-		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q; if this server is to take over, run: "+
-			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], p.w.Name), true, 0)
+		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q%s; if this server is to take over, run: "+
+			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], t.only(foreign[0]), p.w.Name), true, 0)
 	}
 	p.s.Record, p.s.Intended, p.s.Wrote = p.w.Record, p.w.FreshID, time.Time{}
 	return p.commit()
