@@ -21,8 +21,8 @@ import (
 // last commit. Every commit is synced to disk; small writes that come at the same time share one, see [group].
 type SQLite struct {
 	path    string
-	writer  pool // one connection
-	readers pool // for reads that end within their method
+	writer  pool    // one connection
+	readers pool    // for reads that end within their method
 	streams *sql.DB // for EachDomain and EachCertificate, see [stream]
 	group   *group  // for the writes that come in numbers
 	close   func() error
