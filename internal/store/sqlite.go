@@ -21,8 +21,8 @@ import (
 // last commit. Every commit is synced to disk; small writes that come at the same time share one, see [group].
 type SQLite struct {
 	path    string
-	writer  *sql.DB // one connection
-	readers readers // for reads that end within their method
+	writer  pool    // one connection
+	readers pool    // for reads that end within their method
 	streams *sql.DB // for EachDomain and EachCertificate, see [stream]
 	group   *group  // for the writes that come in numbers
 	close   func() error
@@ -62,7 +62,7 @@ func openSQLite(ctx context.Context, path string) (*SQLite, error) {
 	s.group = &group{store: s}
 	s.close = sync.OnceValue(func() error {
 		// The writer goes last: the last connection to a database tidies its log away, and a reader could not.
-		return errors.Join(closeAll(s.readers.DB, s.streams, s.writer), lock.Close())
+		return errors.Join(closeAll(s.readers.DB, s.streams, s.writer.DB), lock.Close())
 	})
 	if err := s.connect(ctx); err != nil {
 		return nil, errors.Join(s.explain(ctx, err), s.close())
@@ -86,19 +86,18 @@ const queryRelease = `UPDATE domains SET due = claimed, claimed = 0, woken = 0 W
 // connect opens the pools and brings the tables up to date.
 func (s *SQLite) connect(ctx context.Context) error {
 	var err error
-	if s.writer, err = openPool(s.path, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"+
+	if s.writer.DB, err = openPool(s.path, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"+
 		// What is deleted is overwritten, since there are private keys in it. The log gives back what a large
 		// declaration took.
 		"&_pragma=foreign_keys(1)&_pragma=secure_delete(1)&_pragma=journal_size_limit(67108864)", 1); err != nil {
 		return err
 	}
-	if err := migrate(ctx, s.writer, migrations); err != nil {
+	if err := migrate(ctx, s.writer.DB, migrations); err != nil {
 		return err
 	}
-	if _, err := s.writer.ExecContext(ctx, queryRelease); err != nil {
+	if _, err := s.writer.DB.ExecContext(ctx, queryRelease); err != nil {
 		return err
 	}
-	s.readers.statements = make(map[string]*sql.Stmt)
 	if s.readers.DB, err = openPool(s.path, "mode=ro&_pragma=cache_size(-512)", readConnections); err != nil {
 		return err
 	}
@@ -140,7 +139,8 @@ func (s *SQLite) write(ctx context.Context, doing string, f func(*transaction) e
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
 	}
-	err = f(&transaction{tx, make(map[string]*sql.Stmt)})
+	t := &transaction{Tx: tx, pool: &s.writer, statements: make(map[string]*sql.Stmt)}
+	err = f(t)
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -148,6 +148,7 @@ func (s *SQLite) write(ctx context.Context, doing string, f func(*transaction) e
 		_ = tx.Rollback() // says nothing new: the transaction is over or its connection is broken
 		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
 	}
+	t.keep(ctx)
 	return nil
 }
 
@@ -193,7 +194,7 @@ func stream[T any](ctx context.Context, s *SQLite, doing string, scan func(row) 
 	return each(ctx, s, s.streams, doing, scan, f, query, args...)
 }
 
-// querier is *sql.DB and *readers.
+// querier is *sql.DB and *pool.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }

@@ -63,11 +63,12 @@ func (s *SQLite) EachShared(ctx context.Context, tenant, mxset string, f func(Do
 	return stream(ctx, s, "read the domains of a shared record", scanDomain, f, queryEachShared, tenant, mxset)
 }
 
-// queryClaim finds the most overdue domains in the order of the index domains_due, without sorting.
-const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= ? ORDER BY due, name LIMIT ?`
+// queryClaim finds the most overdue domains in the order of the index domains_due, without sorting. SQLite looks at a bare
+// LIMIT ? when it plans, and so would prepare the query again at each use.
+const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= ? ORDER BY due, name LIMIT ? + 0`
 
 // queryClaimShared finds the shared records among them. There are few.
-const queryClaimShared = `SELECT ` + domainColumns + ` FROM domains WHERE publish = 'wildcard' AND due <= ? ORDER BY due, name LIMIT ?`
+const queryClaimShared = `SELECT ` + domainColumns + ` FROM domains WHERE publish = 'wildcard' AND due <= ? ORDER BY due, name LIMIT ? + 0`
 
 // Claim implements [Store].
 func (s *SQLite) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error) {
