@@ -88,6 +88,11 @@ func (r *Reconciler) checkClock(ctx context.Context) error {
 		return fmt.Errorf("read the latest time seen: %w", err)
 	}
 	last, err := time.Parse(time.RFC3339, string(value))
+	if err == nil && now.Before(last) { // it was set back: what was due in the time that comes twice is due now
+		if err := r.cfg.Store.Wake(ctx, "", now); err != nil {
+			return fmt.Errorf("have all domains looked at: %w", err)
+		}
+	}
 	if err != nil || now.Sub(last).Abs() < jumpStart {
 		return r.keepClock(ctx, now)
 	}

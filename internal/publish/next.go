@@ -344,7 +344,7 @@ func (p *pass) rotate() *Decision {
 		p.s.ID, p.s.Intended, p.s.Dirty = p.s.Intended, "", false
 		p.s.Wrote, p.s.Fresh, p.s.Settle = time.Time{}, false, time.Time{}
 		if p.shares() { // until now the shared id was answered, and may have been filed with another policy
-			p.s.Detached = p.now
+			p.s.Detached = p.apart()
 		}
 		return p.commit()
 	}

@@ -256,7 +256,7 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 	}
 	for _, name := range apart {
 		err := r.update(ctx, name, func(d *store.Domain) {
-			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d)}, s: d.State, now: time.Now()}
+			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d), Shared: w.Shared}, s: d.State, now: time.Now()}
 			d.State = p.detach("").State
 		})
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
