@@ -181,6 +181,13 @@ func (s *startup) done(name policygen.Name) { delete(s.names, name) }
 
 func (s *startup) busy() bool { return len(s.names) > 0 && time.Since(s.began) < startTime }
 
+// uncompared says that a domain is one of those that are compared after a start, and was not yet.
+func (r *Reconciler) uncompared(name policygen.Name) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.start.names[name]
+}
+
 // restored says that at least two, and a tenth of those compared, carry ids that the store does not know.
 func (s *startup) restored() bool { return len(s.unknown) >= 2 && len(s.unknown)*10 >= s.compared }
 

@@ -85,8 +85,7 @@ func (p *pass) welcome() *Decision {
 		return p.detach("its _mta-sts was set before the policy was live")
 	}
 	if left := p.settle(); left > 0 {
-		until := p.now.Add(left).UTC().Format("15:04:05 MST")
-		return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
+		return p.settling(left)
 	}
 	if !p.w.Shared.Clean {
 		return p.wait(StepTXT, "the shared record is being published", false, 0)
