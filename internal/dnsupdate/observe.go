@@ -21,10 +21,11 @@ const atOnce = 8
 // the zone, the stub's servers are asked in place of those that the zone names. It is safe for concurrent use.
 type Observer struct {
 	Resolver *sender.Resolver
+	// Port is where name servers are asked; zero means 53. Another one is for laboratories.
+	Port uint16
 
 	zones   cache[string] // name → zone
 	servers cache[[]server]
-	port    uint16 // of name servers; 0: 53
 }
 
 // Observe asks for the records of a type at a name. An error means that the zone or its servers cannot be found at all;

@@ -56,8 +56,9 @@ func startInternet(t *testing.T) *internet {
 	for i := 2; i <= 3; i++ {
 		in.servers = append(in.servers, start(fmt.Sprintf("127.0.0.%d:%d", i, first.Port()), lab.Zone{Name: zone, Text: delegation}))
 	}
-	in.observer = &dnsupdate.Observer{Resolver: &sender.Resolver{Servers: []string{in.root.Addr}, Timeout: 2 * time.Second}}
-	in.observer.SetPort(uint16(first.Port()))
+	in.observer = &dnsupdate.Observer{
+		Resolver: &sender.Resolver{Servers: []string{in.root.Addr}, Timeout: 2 * time.Second}, Port: uint16(first.Port()),
+	}
 	return in
 }
 

@@ -108,7 +108,7 @@ func (o *Observer) serversOf(ctx context.Context, zone string) ([]server, error)
 func (o *Observer) addressesOf(ctx context.Context, host string) (out []server, whole bool) {
 	a, err := o.Resolver.Addrs(ctx, host)
 	for _, ip := range a.Addrs {
-		out = append(out, server{host: host, addr: netip.AddrPortFrom(ip, cmp.Or(o.port, 53)).String()})
+		out = append(out, server{host: host, addr: netip.AddrPortFrom(ip, cmp.Or(o.Port, 53)).String()})
 	}
 	if err != nil {
 		out = append(out, server{host: host, err: fmt.Errorf("find name server %q: %w", host, err)})

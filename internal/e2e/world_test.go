@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -28,6 +29,7 @@ const (
 	aliasZone = "alias.provider.test"
 	zoned     = "zoned.test"         // publish = "zone"
 	shop      = "shop.provider.test" // publish = "alias"; its zone is the provider's so that the authority sees the CNAME
+	hand      = "hand.provider.test" // publish = "manual"
 
 	settle = 2 * time.Second
 	// patience is how long anything may take that has no time of its own, on a crowded machine with the race detector.
@@ -56,8 +58,9 @@ type world struct {
 type settings struct {
 	mx        []string
 	maxAge    string
-	domains   []string // of zoned and shop
+	domains   []string // of zoned, shop and hand
 	mxsetTail string   // more of [mxset.main]
+	smtpPort  string   // of all MX; empty: 25
 }
 
 func newWorld(t *testing.T, kind string) *world {
@@ -84,7 +87,8 @@ func newWorld(t *testing.T, kind string) *world {
 	w.set("mx9.provider.test", "A", w.ip)
 	w.set("mta-sts."+zoned, "A", w.ip)
 	w.set("mta-sts."+shop, "CNAME", hostname+".")
-	for _, d := range []string{zoned, shop} {
+	w.set("mta-sts."+hand, "CNAME", hostname+".")
+	for _, d := range []string{zoned, shop, hand} {
 		w.set(d, "MX", "10 mx1.provider.test.")
 	}
 	for name, content := range w.holder.secrets() {
@@ -137,13 +141,16 @@ func (w *world) configure() {
 	fmt.Fprintf(&b, "[dns]\nresolvers = [%[1]q]\nstub = { \".\" = [%[1]q, %[2]q] }\n", w.holder.dns(), w.second.addr)
 	fmt.Fprintf(&b, "[account.main]\n%s[alias]\nzone = %q\naccount = \"main\"\n", w.holder.account(w.api.addr), aliasZone)
 	fmt.Fprintf(&b, "[publish]\nsettle = %q\nttl = \"60s\"\n", settle)
-	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttps_port = %s\nca_file = \"ca.pem\"\n", outsidePort)
+	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttps_port = %s\nsmtp_port = %s\nca_file = \"ca.pem\"\n", outsidePort, cmp.Or(w.settings.smtpPort, "25"))
 	fmt.Fprintf(&b, "[mxset.main]\nmode = \"enforce\"\nmax_age = %q\nmx = [\"%s\"]\n%s\n", w.settings.maxAge, strings.Join(w.settings.mx, `", "`), w.settings.mxsetTail)
 	for _, d := range w.settings.domains {
 		fmt.Fprintf(&b, "[[domain]]\nname = %q\nmxset = \"main\"\n", d)
-		if d == shop {
+		switch d {
+		case shop:
 			b.WriteString("publish = \"alias\"\n")
-		} else {
+		case hand:
+			b.WriteString("publish = \"manual\"\n")
+		default:
 			b.WriteString("publish = \"zone\"\naccount = \"main\"\n")
 		}
 	}

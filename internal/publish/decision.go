@@ -18,6 +18,7 @@ type Want struct {
 	Wildcard  bool // this is a shared record, not a domain
 	Announced bool // a record of ours may stand in DNS
 	Stale     bool // State.Intended was committed by an earlier process
+	Unseen    bool // its record is still to be compared with the store, as after every start
 	Restored  bool // the store was found to be an old copy since the domain came: senders may hold what it does not know
 	Record    string
 

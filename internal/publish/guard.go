@@ -88,6 +88,11 @@ func (r *Reconciler) checkClock(ctx context.Context) error {
 		return fmt.Errorf("read the latest time seen: %w", err)
 	}
 	last, err := time.Parse(time.RFC3339, string(value))
+	if err == nil && now.Before(last) { // it was set back: what was due in the time that comes twice is due now
+		if err := r.cfg.Store.Wake(ctx, "", now); err != nil {
+			return fmt.Errorf("have all domains looked at: %w", err)
+		}
+	}
 	if err != nil || now.Sub(last).Abs() < jumpStart {
 		return r.keepClock(ctx, now)
 	}
@@ -175,6 +180,13 @@ func (s *startup) pending(name policygen.Name) {
 func (s *startup) done(name policygen.Name) { delete(s.names, name) }
 
 func (s *startup) busy() bool { return len(s.names) > 0 && time.Since(s.began) < startTime }
+
+// uncompared says that a domain is one of those that are compared after a start, and was not yet.
+func (r *Reconciler) uncompared(name policygen.Name) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.start.names[name]
+}
 
 // restored says that at least two, and a tenth of those compared, carry ids that the store does not know.
 func (s *startup) restored() bool { return len(s.unknown) >= 2 && len(s.unknown)*10 >= s.compared }

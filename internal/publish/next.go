@@ -242,6 +242,8 @@ func (p *pass) hosted() *Decision {
 		d = look(LookBody)
 	case !p.o.Body.Live:
 		return p.wait(StepBody, p.o.Body.Reason, p.s.Step == StepBody && p.now.Sub(p.s.Since) > verifyFault, 0)
+	case p.o.TXT == nil && p.settles():
+		return p.settling(p.settle())
 	case p.o.TXT == nil:
 		d = look(LookTXT)
 	default:
@@ -344,13 +346,15 @@ func (p *pass) rotate() *Decision {
 		p.s.ID, p.s.Intended, p.s.Dirty = p.s.Intended, "", false
 		p.s.Wrote, p.s.Fresh, p.s.Settle = time.Time{}, false, time.Time{}
 		if p.shares() { // until now the shared id was answered, and may have been filed with another policy
-			p.s.Detached = p.now
+			p.s.Detached = p.apart()
 		}
-		return p.commit()
+		if p.w.Wildcard { // others wait for it
+			return p.commit()
+		}
+		return nil
 	}
 	if left := p.settle(); left > 0 {
-		until := p.now.Add(left).UTC().Format("15:04:05 MST")
-		return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
+		return p.settling(left)
 	}
 	if p.w.Parting > 0 { // until then the new id would be answered for them, with another policy
 		return p.wait(StepTXT, fmt.Sprintf("%d domains get a record of their own first", p.w.Parting), false, 2*time.Second)
@@ -374,6 +378,17 @@ func (p *pass) byHand(value string) *Decision {
 	return p.wait(StepTXT, why, p.s.Step == StepTXT && p.s.ID != "" && p.now.Sub(p.s.Since) > byHandFault, 0)
 }
 
+// settles says that the settle time is to be waited for whatever stands at the name, so that nobody need look there.
+func (p *pass) settles() bool {
+	return p.s.Dirty && p.s.Intended == "" && !p.s.Fresh && !p.w.Unseen && p.s.Step != StepAttach &&
+		(!p.shares() || !p.s.Detached.IsZero()) && p.settle() > 0
+}
+
+func (p *pass) settling(left time.Duration) *Decision {
+	until := p.now.Add(left).UTC().Format("15:04:05 MST")
+	return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
+}
+
 // settle is how much of the settle time is left. It may be skipped only where nobody can hold an older answer: no policy
 // host and no record existed when the domain came, and none was written since.
 func (p *pass) settle() time.Duration {
@@ -383,7 +398,7 @@ func (p *pass) settle() time.Duration {
 	return max(p.w.Settle-p.o.Body.LiveFor, p.s.Settle.Sub(p.now), 0)
 }
 
-// intend commits a fresh id, unless the name is somebody else's.
+// intend commits a fresh id and then has it written, unless the name is somebody else's.
 func (p *pass) intend() *Decision {
 	t := p.o.TXT
 	first := p.s.ID == ""
@@ -391,11 +406,15 @@ func (p *pass) intend() *Decision {
 	case t.answered() == 0, first && !t.complete():
 		return p.wait(StepTXT, t.lag(""), p.s.Step == StepTXT && p.now.Sub(p.s.Since) > verifyFault, 0)
 	case first && len(foreign) > 0 && !p.w.Adopt && !p.w.Alias && !p.w.Manual && p.w.Shared == nil:
-		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q; if this server is to take over, run: "+
-			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], p.w.Name), true, 0)
+		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q%s; if this server is to take over, run: "+
+			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], t.only(foreign[0]), p.w.Name), true, 0)
 	}
 	p.s.Record, p.s.Intended, p.s.Wrote = p.w.Record, p.w.FreshID, time.Time{}
-	return p.commit()
+	if p.w.Manual {
+		return p.commit()
+	}
+	value := policygen.RecordText(p.s.Intended)
+	return p.write(value, t.lag(value))
 }
 
 // write asks for the record to be written, at most once in rewriteAfter.

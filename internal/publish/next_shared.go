@@ -85,8 +85,7 @@ func (p *pass) welcome() *Decision {
 		return p.detach("its _mta-sts was set before the policy was live")
 	}
 	if left := p.settle(); left > 0 {
-		until := p.now.Add(left).UTC().Format("15:04:05 MST")
-		return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
+		return p.settling(left)
 	}
 	if !p.w.Shared.Clean {
 		return p.wait(StepTXT, "the shared record is being published", false, 0)
@@ -97,11 +96,14 @@ func (p *pass) welcome() *Decision {
 
 // detach gives a domain a record of its own, with an id that nobody saw. What it serves stays as it is for now.
 func (p *pass) detach(why string) *Decision {
-	p.s.Detached, p.s.Dirty, p.s.Fresh = p.now, true, false
+	p.s.Detached, p.s.Dirty, p.s.Fresh = p.apart(), true, false
 	p.s.ID, p.s.Intended, p.s.Wrote = "", "", time.Time{}
 	p.s.Record = p.w.Record
 	return &Decision{State: p.s, Why: "detached from the shared record: " + why}
 }
+
+// apart is now, or where the clock was set back the end of what is past: no id of the shared record was made after it.
+func (p *pass) apart() time.Time { return later(p.now, p.w.Shared.Made) }
 
 // attachable says that the shared record may answer for a detached domain: it has the same policy, under an id that is
 // newer than anything that a sender may have filed for the domain before.

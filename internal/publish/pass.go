@@ -105,13 +105,17 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 		Record: RecordName(set.conf.Alias.Zone, d),
 		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
 	}
-	history, err := r.cfg.Store.History(ctx, d.Name)
-	if err != nil {
-		return w, fmt.Errorf("read the history of %s: %w", d.Name, err)
+	w.Announced = d.State.Zone != "" || d.State.ID != ""
+	w.Stale, w.Unseen = !r.intendedHere(d), r.uncompared(d.Name)
+	var history []store.Served
+	if !w.Announced || d.State.Fresh || w.Drain { // else it makes no difference
+		var err error
+		if history, err = r.cfg.Store.History(ctx, d.Name); err != nil {
+			return w, fmt.Errorf("read the history of %s: %w", d.Name, err)
+		}
+		w.Restored = slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
+		w.Announced = w.Announced || w.Restored
 	}
-	w.Restored = slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
-	w.Announced = d.State.Zone != "" || d.State.ID != "" || w.Restored
-	w.Stale = !r.intendedHere(d)
 	if w.Wildcard || d.Publish == store.PublishShared {
 		if err := r.wantShared(ctx, set, d, &w); err != nil {
 			return w, err
@@ -207,8 +211,11 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 			r.liveFor(w.Name, d.State.Served, false)
 		}
 	case LookBody:
-		if err := r.serveStored(ctx, d); err != nil {
-			return err
+		// Whoever committed another text since will serve it, or have the next pass find that it is not.
+		if page, ok := r.cfg.Snapshot.Policy(host); !ok || page.Text != d.State.Served {
+			if err := r.serveStored(ctx, d); err != nil {
+				return err
+			}
 		}
 		v := r.cfg.Sight.Body(ctx, w.Name, d.State.Served)
 		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
@@ -218,17 +225,13 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 		}
 	case LookTXT:
 		v := r.cfg.Sight.TXT(ctx, w.Record)
-		ids, err := r.cfg.Store.IDs(ctx, w.Record)
-		if err != nil {
-			return fmt.Errorf("read the ids of %s: %w", w.Record, err)
+		if err := r.tellApart(ctx, w, d, &v); err != nil {
+			return err
 		}
-		if w.Shared != nil && !w.Wildcard {
-			if err := r.splitShared(ctx, d, &v); err != nil {
-				return err
-			}
-		}
-		v.Ours = ours(v.sts(), ids)
 		seen.TXT = &v
+		if d.State.Intended != "" && !w.Stale && v.all(policygen.RecordText(d.State.Intended)) {
+			r.tell(w.Name, StepVerify, "every authoritative server answers id "+d.State.Intended)
+		}
 		r.compared(ctx, d, &v)
 	case LookMX:
 		v := r.cfg.Sight.MX(ctx, w.Name, w.Policy)
@@ -243,6 +246,32 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 			r.tell(w.Name, StepDelegation, w.Name.RecordName()+" leads to the record")
 		}
 	}
+	return nil
+}
+
+// tellApart notes which of the values seen at a record are ours, and which the shared record makes up.
+func (r *Reconciler) tellApart(ctx context.Context, w Want, d store.Domain, v *TXT) error {
+	var own []string // known without a look at the books
+	for _, id := range []string{d.State.ID, d.State.Intended} {
+		if id != "" && d.State.Record == w.Record {
+			own = append(own, policygen.RecordText(id))
+		}
+	}
+	v.Ours = v.sts()
+	known := !slices.ContainsFunc(v.Ours, func(value string) bool { return !slices.Contains(own, value) })
+	if w.Shared != nil && !w.Wildcard {
+		if err := r.splitShared(ctx, d, v, known); err != nil {
+			return err
+		}
+	}
+	if known {
+		return nil
+	}
+	ids, err := r.cfg.Store.IDs(ctx, w.Record)
+	if err != nil {
+		return fmt.Errorf("read the ids of %s: %w", w.Record, err)
+	}
+	v.Ours = ours(v.sts(), ids)
 	return nil
 }
 

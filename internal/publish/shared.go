@@ -110,13 +110,16 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 	})
 }
 
-// splitShared tells what the shared record makes up at a name from what stands there.
-func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT) error {
-	ids, err := r.cfg.Store.IDs(ctx, above(RecordName(r.settings.Load().conf.Alias.Zone, d)))
-	if err != nil {
-		return fmt.Errorf("read the ids of the shared record: %w", err)
+// splitShared tells what the shared record makes up at a name from what stands there. With own, nothing is made up.
+func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT, own bool) error {
+	var made []string
+	if !own {
+		ids, err := r.cfg.Store.IDs(ctx, above(RecordName(r.settings.Load().conf.Alias.Zone, d)))
+		if err != nil {
+			return fmt.Errorf("read the ids of the shared record: %w", err)
+		}
+		made = ours(t.sts(), ids)
 	}
-	made := ours(t.sts(), ids)
 	t.Shared = made
 	for i := range t.Servers {
 		s := &t.Servers[i]
@@ -256,7 +259,7 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 	}
 	for _, name := range apart {
 		err := r.update(ctx, name, func(d *store.Domain) {
-			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d)}, s: d.State, now: time.Now()}
+			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d), Shared: w.Shared}, s: d.State, now: time.Now()}
 			d.State = p.detach("").State
 		})
 		if err != nil && !errors.Is(err, store.ErrNotFound) {

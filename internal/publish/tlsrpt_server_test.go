@@ -219,3 +219,70 @@ func TestReportByAlias(t *testing.T) {
 		t.Errorf("the domain left: %+v, want nothing left", s)
 	}
 }
+
+// Where the policy is behind a shared record, the TLSRPT record is the domain's own, as an alias one is.
+func TestReportOfShared(t *testing.T) {
+	t.Parallel()
+	l := newReportLife(t, store.PublishShared, labtest.StartKnot)
+	record := one.Label() + ".t.default.a.provider.test"
+	l.server.Set(t, "*.eu.s.default.a.provider.test", "TXT", `"v=STSv1; id=shared;"`)
+	waiting := "waiting for: CNAME _smtp._tls.one.test → " + record + ", last seen NXDOMAIN"
+	if s := l.step(); s.Problem != waiting || s.Verified.IsZero() || s.Record != record || s.Zone != "a.provider.test" {
+		t.Errorf("without the CNAME: %+v, want the problem %q", s, waiting)
+	}
+	l.wantAt("without the CNAME", record, rpt)
+	l.server.Set(t, "_smtp._tls.one.test", "CNAME", record+".")
+	l.poll(record, func() {
+		if s := l.step(); s.Problem != "" {
+			t.Errorf("with the CNAME: problem %q", s.Problem)
+		}
+		const changed = "v=TLSRPTv1; rua=mailto:changed@provider.test"
+		l.want(changed)
+		l.step()
+		l.wantAt("changed", record, changed)
+	})
+	l.want("gone") // it was never announced, so nothing drains
+	l.step()
+	l.wantAt("the domain left", record)
+	l.wantAt("the domain left", "*.eu.s.default.a.provider.test", "v=STSv1; id=shared;")
+	if s := l.step(); s != (store.Report{}) {
+		t.Errorf("the domain left: %+v, want nothing left", s)
+	}
+}
+
+// The manual way: what the customer has to write is said until it is there, and nothing is ever written or deleted for him.
+func TestReportByHand(t *testing.T) {
+	t.Parallel()
+	l := newReportLife(t, store.PublishManual, labtest.StartBIND)
+	const record, old = "_smtp._tls.one.test", "v=TLSRPTv1; rua=mailto:old@one.test"
+	waiting := func(text, seen string) string { return "waiting for: " + record + ` TXT "` + text + `", last seen ` + seen }
+	s, err := l.rec.Status(t.Context(), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := record + `. 300 IN TXT "` + rpt + `"`; s.Records[len(s.Records)-1] != line {
+		t.Errorf("records %q, want the last to be %q", s.Records, line)
+	}
+	if s := l.step(); s.Problem != waiting(rpt, "no such record") || !s.Verified.IsZero() {
+		t.Errorf("before it is written: %+v, want the problem %q", s, waiting(rpt, "no such record"))
+	}
+	l.server.Set(t, record, "TXT", `"`+old+`"`)
+	if s := l.step(); s.Problem != waiting(rpt, `["`+old+`"]`) {
+		t.Errorf("with another record: problem %q", s.Problem)
+	}
+	l.wantAt("with another record", record, old)
+	l.server.Set(t, record, "TXT", `"`+rpt+`"`)
+	if s := l.step(); s.Problem != "" || s.Verified.IsZero() {
+		t.Errorf("written: %+v, want it verified", s)
+	}
+	const changed = "v=TLSRPTv1; rua=mailto:changed@provider.test"
+	l.want(changed)
+	if s := l.step(); s.Problem != waiting(changed, `["`+rpt+`"]`) || !s.Verified.IsZero() {
+		t.Errorf("stale: %+v, want the problem %q", s, waiting(changed, `["`+rpt+`"]`))
+	}
+	l.want("")
+	if s := l.step(); s != (store.Report{}) {
+		t.Errorf("not wanted any more: %+v, want nothing left", s)
+	}
+	l.wantAt("not wanted any more", record, rpt)
+}

@@ -84,10 +84,7 @@ func (r *Reconciler) open(name policygen.Name) {
 
 // tellCommit tells of steps that are states rather than looks.
 func (r *Reconciler) tellCommit(w Want, before, after store.State) {
-	switch {
-	case after.ID != before.ID && after.ID != "":
-		r.tell(w.Name, StepVerify, "every authoritative server answers id "+after.ID)
-	case after.Horizon != before.Horizon && !after.Horizon.IsZero():
+	if after.Horizon != before.Horizon && !after.Horizon.IsZero() {
 		r.tell(w.Name, StepDrain, "mode none is published; the record stays until "+after.Horizon.UTC().Format(time.DateTime+" MST"))
 	}
 }

@@ -31,6 +31,20 @@ func (t *TXT) some(value string) bool {
 	return slices.ContainsFunc(t.Servers, func(s Server) bool { return slices.Contains(s.STS, value) })
 }
 
+// only says which servers answer value, where not all do.
+func (t *TXT) only(value string) string {
+	var names []string
+	for _, s := range t.Servers {
+		if slices.Contains(s.STS, value) {
+			names = append(names, s.Name)
+		}
+	}
+	if len(names) == len(t.Servers) {
+		return ""
+	}
+	return " (only at " + strings.Join(names, ", ") + ")"
+}
+
 // doubled says that a server answers value and another STSv1 record. RFC 8461, Section 3.1: that is no policy at all.
 func (t *TXT) doubled(value string) bool {
 	return slices.ContainsFunc(t.Servers, func(s Server) bool { return len(s.STS) > 1 && slices.Contains(s.STS, value) })

@@ -136,6 +136,15 @@ func TestPlans(t *testing.T) {
 		{queryNextDue, "SCAN domains USING COVERING INDEX domains_due", nil},
 		{queryShared, "SEARCH domains USING INDEX domains_shared (tenant=? AND mxset=?)", []any{"default", "eu", "text"}},
 		{queryRelease, "SCAN domains USING INDEX domains_claimed", nil},
+		// One shared record, and those attached to it.
+		{queryDomain, "SEARCH domains USING INDEX sqlite_autoindex_domains_1 (name=?)", []any{"*.eu.s.default.a.example"}},
+		{queryEachShared, "SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu"}},
+		{
+			queryTurnPages, "SEARCH history USING INDEX history_name (name=?); LIST SUBQUERY 1; " +
+				"SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu", ".eu", 1},
+		},
+		{queryNewPages, "SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu", ".eu", "text", 1}},
+		{queryTurnShared, "SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu", ".eu", "text", 1, 1, 1}},
 	} {
 		rows, err := s.writer.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+c.query, c.args...)
 		if err != nil {

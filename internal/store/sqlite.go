@@ -142,6 +142,9 @@ func (s *SQLite) write(ctx context.Context, doing string, f func(*transaction) e
 	t := &transaction{Tx: tx, pool: &s.writer, statements: make(map[string]*sql.Stmt)}
 	err = f(t)
 	if err == nil {
+		err = keepVersions(ctx, t)
+	}
+	if err == nil {
 		err = tx.Commit()
 	}
 	if err != nil {
@@ -160,11 +163,24 @@ func (s *SQLite) exec(ctx context.Context, doing, query string, args ...any) err
 	})
 }
 
-// nextVersion numbers the transaction. It is its first write.
+// nextVersion numbers a change. The first number of a transaction is its first write; see keepVersions for the others.
 func nextVersion(ctx context.Context, tx *transaction) (int64, error) {
-	var v int64
-	err := tx.QueryRowContext(ctx, `UPDATE versions SET last = last + 1 RETURNING last`).Scan(&v)
-	return v, err
+	if tx.version > 0 {
+		tx.version++
+		return tx.version, nil
+	}
+	err := tx.QueryRowContext(ctx, `UPDATE versions SET last = last + 1 RETURNING last`).Scan(&tx.version)
+	tx.kept = tx.version
+	return tx.version, err
+}
+
+// keepVersions is for the end of a transaction.
+func keepVersions(ctx context.Context, tx *transaction) error {
+	if tx.version == tx.kept {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE versions SET last = ?`, tx.version)
+	return err
 }
 
 // row is what a query finds: *sql.Row and *sql.Rows.
@@ -231,6 +247,8 @@ func (s *SQLite) explain(ctx context.Context, err error) error {
 		return ErrNotFound
 	case errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil: // rolled back because ctx ended
 		return ctx.Err()
+	case !errors.As(err, &e) && ctx.Err() != nil: // its statements may be closed by then
+		return fmt.Errorf("%w (%w)", ctx.Err(), err)
 	case !errors.As(err, &e):
 		return err
 	}

@@ -37,9 +37,12 @@ func scanDomain(r row) (Domain, error) {
 	return d, err
 }
 
+// queryDomain finds one domain, which may be a shared record.
+const queryDomain = `SELECT ` + domainColumns + ` FROM domains WHERE name = ?`
+
 // Domain implements [Store].
 func (s *SQLite) Domain(ctx context.Context, name policygen.Name) (Domain, error) {
-	d, err := scanDomain(s.readers.QueryRowContext(ctx, `SELECT `+domainColumns+` FROM domains WHERE name = ?`, name))
+	d, err := scanDomain(s.readers.QueryRowContext(ctx, queryDomain, name))
 	if err != nil {
 		return Domain{}, fmt.Errorf("read domain %q: %w", name, s.explain(ctx, err))
 	}
@@ -51,10 +54,13 @@ func (s *SQLite) EachDomain(ctx context.Context, f func(Domain) error) error {
 	return stream(ctx, s, "read domains", scanDomain, f, `SELECT `+domainColumns+` FROM domains ORDER BY name`)
 }
 
+// queryEachShared finds the domains of one MX set.
+const queryEachShared = `SELECT ` + domainColumns + ` FROM domains
+	WHERE tenant = ? AND mxset = ? AND publish = 'shared' ORDER BY name`
+
 // EachShared implements [Store].
 func (s *SQLite) EachShared(ctx context.Context, tenant, mxset string, f func(Domain) error) error {
-	return stream(ctx, s, "read the domains of a shared record", scanDomain, f, `SELECT `+domainColumns+` FROM domains
-		WHERE tenant = ? AND mxset = ? AND publish = 'shared' ORDER BY name`, tenant, mxset)
+	return stream(ctx, s, "read the domains of a shared record", scanDomain, f, queryEachShared, tenant, mxset)
 }
 
 // queryClaim finds the most overdue domains in the order of the index domains_due, without sorting. SQLite looks at a bare

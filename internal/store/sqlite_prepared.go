@@ -67,6 +67,8 @@ type transaction struct {
 	pool       *pool
 	statements map[string]*sql.Stmt // they end with the transaction
 	unknown    []string
+
+	version, kept int64 // the last number given to a change, and the one in the table; 0: none yet
 }
 
 func (t *transaction) prepared(ctx context.Context, query string) (*sql.Stmt, error) {

@@ -22,21 +22,29 @@ func saveShared(ctx context.Context, tx *transaction, old State, d Domain, now t
 	return nil
 }
 
+// What turnShared has done, in this order: ?4 is the new text or the end of the old page.
+const (
+	queryTurnPages = `UPDATE history SET until = ?4 WHERE until = 0 AND by_foreign = 0
+		AND name IN (SELECT name FROM domains WHERE ` + attached + `)`
+	queryNewPages = `INSERT INTO history (name, text, by_foreign, since, until)
+		SELECT name, ?4, 0, ?5, 0 FROM domains WHERE ` + attached
+	queryTurnShared = `UPDATE domains SET served = ?4, version = ?5,
+			promoted = iif(promoted = 0, ?6, promoted),
+			due = iif(claimed <> 0, ?7, due), claimed = 0, woken = 0
+		WHERE ` + attached
+)
+
 // turnShared brings a new text to all that are attached. A claim on one of them ends: what its pass has seen is old.
 func turnShared(ctx context.Context, tx *transaction, d Domain, now time.Time) error {
 	below := string(d.Name[1:])
-	if _, err := tx.ExecContext(ctx, `UPDATE history SET until = ?4 WHERE until = 0 AND by_foreign = 0
-		AND name IN (SELECT name FROM domains WHERE `+attached+`)`, d.Tenant, d.MXSet, below, micros(now)); err != nil {
+	if _, err := tx.ExecContext(ctx, queryTurnPages, d.Tenant, d.MXSet, below, micros(now)); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO history (name, text, by_foreign, since, until)
-		SELECT name, ?4, 0, ?5, 0 FROM domains WHERE `+attached, d.Tenant, d.MXSet, below, d.State.Served, micros(now)); err != nil {
+	if _, err := tx.ExecContext(ctx, queryNewPages, d.Tenant, d.MXSet, below, d.State.Served, micros(now)); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE domains SET served = ?4, version = ?5,
-			promoted = iif(promoted = 0, ?6, promoted),
-			due = iif(claimed <> 0, ?7, due), claimed = 0, woken = 0
-		WHERE `+attached, d.Tenant, d.MXSet, below, d.State.Served, d.Version, micros(d.State.Promoted), micros(now))
+	_, err := tx.ExecContext(ctx, queryTurnShared, d.Tenant, d.MXSet, below, d.State.Served, d.Version,
+		micros(d.State.Promoted), micros(now))
 	return err
 }
 
