@@ -371,6 +371,7 @@ func (s *sharedSim) Delete(ctx context.Context, d store.Domain) error {
 	s.say("%s: forgotten", d.Name)
 	if c := s.customer(d.Name); c != nil {
 		s.mayDelete(c, d, "forget")
+		c.old = time.Time{} // where its policy host was, nobody knows any more
 	}
 	return s.pause(ctx)
 }
