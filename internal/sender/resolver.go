@@ -76,8 +76,8 @@ func (r *Resolver) StubFor(name string) (zone string, servers []string, ok bool)
 }
 
 // Exchange sends one message to one server, "ADDR:PORT", and returns its answer whatever its code. It asks over UDP with
-// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated or many questions are under way to
-// the server. An answer to another question is an error. The message must not be signed.
+// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated, or where many questions are under way
+// to the server and this one is not recursive. An answer to another question is an error. The message must not be signed.
 func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dns.Msg, error) {
 	if m.IsEdns0() == nil {
 		m = m.Copy()
@@ -91,7 +91,7 @@ func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dn
 	var err error
 	busy, leave := r.lines.enter(server)
 	defer leave()
-	if busy != nil && m.Opcode == dns.OpcodeQuery {
+	if busy != nil && m.Opcode == dns.OpcodeQuery && !m.RecursionDesired {
 		begun, limit := time.Now(), r.timeout()/time.Duration(tries)
 		if answer = busy.ask(ctx, m, limit); answer != nil {
 			tries = 0
