@@ -135,7 +135,7 @@ func stageOf(set *settings, d store.Domain) string {
 }
 
 // Promote ends the roll-out of a domain by hand; with testing it goes back to mode testing until it is promoted by hand.
-// A policy that would strand mail is held all the same.
+// The name of a shared record stands for all domains of its MX set. A policy that would strand mail is held all the same.
 func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing bool) error {
 	d, err := r.cfg.Store.Domain(ctx, name)
 	if err != nil {
@@ -144,11 +144,20 @@ func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing b
 	if set := r.settings.Load().conf.MXSets[d.MXSet]; set.Policy.Mode != policygen.Enforce || !d.Removed.IsZero() {
 		return fmt.Errorf("%w: %s has no stage to leave: it is on its way out, or its MX set is not in mode enforce", ErrRefused, name)
 	}
-	return r.update(ctx, name, func(d *store.Domain) {
+	err = r.update(ctx, name, func(d *store.Domain) {
 		d.State.Pinned, d.State.Staged, d.State.Promoted = testing, time.Time{}, time.Time{}
 		if !testing {
 			d.State.Promoted = time.Now()
 		}
+	})
+	if err != nil || d.Publish != store.PublishWildcard {
+		return err
+	}
+	return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, func(d store.Domain) error {
+		if d.State.Detached.IsZero() {
+			return nil // it goes with the record
+		}
+		return r.Wake(ctx, d.Name)
 	})
 }
 

@@ -43,6 +43,7 @@ type world struct {
 	uncovered  []string
 	stranded   map[policygen.Name]bool   // whose MX no policy covers
 	deaf       map[policygen.Name]bool   // whose MX cannot be looked up
+	slow       time.Duration             // how long that takes
 	unready    map[policygen.Name]string // why
 	unknownMX  string                    // why MX cannot be looked up
 	mxLooks    []policygen.Name
@@ -307,9 +308,17 @@ func (w *world) Ready(_ context.Context, name policygen.Name, _ string) publish.
 	return publish.Ready{Clean: w.unready[name] == "", Reason: w.unready[name]}
 }
 
-func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
+func (w *world) MX(ctx context.Context, name policygen.Name, _ string) publish.MX {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if slow := w.slow; slow > 0 && w.deaf[name] {
+		w.mu.Unlock()
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+	}
 	w.mxLooks = append(w.mxLooks, name)
 	if w.unknownMX != "" {
 		return publish.MX{Reason: w.unknownMX}
