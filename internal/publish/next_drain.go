@@ -32,6 +32,11 @@ func (p *pass) drain() Decision {
 		p.s.Horizon = time.Time{} // while the rotation is not verified it has not begun
 	}
 	if !p.s.Horizon.IsZero() && !p.now.Before(p.s.Horizon) {
+		if t := p.o.TXT; t != nil && p.w.Restored && len(t.foreign())+len(t.Shared) > 0 {
+			// The horizon is that of an old copy of the store: the domain came back since, and what was served then is not known.
+			p.s.Dirty, p.s.Horizon = true, time.Time{}
+			return *p.commit()
+		}
 		return p.retire()
 	}
 	if p.s.Served != p.w.Policy {

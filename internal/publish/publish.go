@@ -104,12 +104,12 @@ type Reconciler struct {
 	// committed.
 	serving sync.Mutex
 
-	mu      sync.Mutex // guards the fields below
-	tracks  map[policygen.Name]*track
-	faults  map[string]string // of the service as a whole, by subject
-	writing map[string]int    // writes under way, by account
-	start   startup
-	clock   time.Time // when the clock was last looked at
+	mu     sync.Mutex // guards the fields below, and those of the doors but places
+	tracks map[policygen.Name]*track
+	faults map[string]string // of the service as a whole, by subject
+	doors  map[string]*door  // by account
+	start  startup
+	clock  time.Time // when the clock was last looked at
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
@@ -127,11 +127,11 @@ type settings struct {
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
 func New(cfg Config) *Reconciler {
 	return &Reconciler{
-		cfg:     cfg,
-		wake:    make(chan struct{}, 1),
-		tracks:  make(map[policygen.Name]*track),
-		faults:  make(map[string]string),
-		writing: make(map[string]int),
+		cfg:    cfg,
+		wake:   make(chan struct{}, 1),
+		tracks: make(map[policygen.Name]*track),
+		faults: make(map[string]string),
+		doors:  make(map[string]*door),
 	}
 }
 

@@ -126,6 +126,9 @@ func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT, ow
 			return fmt.Errorf("read the ids of the shared record: %w", err)
 		}
 		made = ours(t.sts(), ids)
+		if len(made) < len(t.sts()) {
+			made = append(made, r.strange(ctx, above(RecordName(r.settings.Load().conf.Alias.Zone, d)), t)...)
+		}
 	}
 	t.Shared = made
 	for i := range t.Servers {
@@ -135,6 +138,19 @@ func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT, ow
 		s.Bare = s.Err == "" && before == 0 && s.Others > 0
 	}
 	return nil
+}
+
+// strange returns those of the values seen at a domain's name that nobody here intended, and that a shared record holds all
+// the same. Then it is that one which is to be mended, soon.
+func (r *Reconciler) strange(ctx context.Context, shared string, t *TXT) []string {
+	v := r.cfg.Sight.TXT(ctx, shared)
+	found := slices.DeleteFunc(t.sts(), func(value string) bool { return !v.some(value) })
+	if len(found) > 0 {
+		if err := r.Wake(ctx, policygen.Name(shared)); err != nil && !errors.Is(err, store.ErrNotFound) {
+			r.cfg.Log.Warn("shared record not woken", "domain", shared, "err", err)
+		}
+	}
+	return found
 }
 
 // lookShared looks at what a shared record stands for: its domains.
@@ -261,46 +277,50 @@ func (c *chosen) offer(name policygen.Name) {
 func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX, error) {
 	var (
 		mu    sync.Mutex
-		all   int
 		wrong []string
 		apart []policygen.Name
+		err   error
 	)
 	sctx, cancel := context.WithTimeout(ctx, sweepTime)
 	defer cancel()
-	g, gctx := errgroup.WithContext(sctx)
-	g.SetLimit(sweepWorkers)
-	err := r.eachAttached(gctx, record, func(d store.Domain) error {
-		if !d.Removed.IsZero() {
-			return nil
-		}
-		all++
-		g.Go(func() error {
-			why, own := r.unfit(gctx, d, record, w.Policy)
-			if why == "" {
+	looked := make(map[policygen.Name]bool)
+	for all := -1; err == nil && len(looked) > all; { // once more for those that were attached meanwhile
+		all = len(looked)
+		g, gctx := errgroup.WithContext(sctx)
+		g.SetLimit(sweepWorkers)
+		err = r.eachAttached(gctx, record, func(d store.Domain) error {
+			if !d.Removed.IsZero() || looked[d.Name] {
 				return nil
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			if apart = append(apart, d.Name); !own {
-				wrong = append(wrong, fmt.Sprintf("%s: %s", d.Name, why))
-			}
-			return nil
+			looked[d.Name] = true
+			g.Go(func() error {
+				why, own := r.unfit(gctx, d, record, w.Policy)
+				if why == "" {
+					return nil
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if apart = append(apart, d.Name); !own {
+					wrong = append(wrong, fmt.Sprintf("%s: %s", d.Name, why))
+				}
+				return nil
+			})
+			return gctx.Err()
 		})
-		return gctx.Err()
-	})
-	_ = g.Wait() // none of them returns an error
+		_ = g.Wait() // none of them returns an error
+	}
 	slices.Sort(wrong)
 	switch {
 	case ctx.Err() != nil:
 		return MX{}, ctx.Err()
 	case sctx.Err() != nil:
-		return MX{Reason: fmt.Sprintf("held: the MX of its domains were not looked up within %s (%d begun); they are tried again", sweepTime, all)}, nil
+		return MX{Reason: fmt.Sprintf("held: the MX of its domains were not looked up within %s (%d begun); they are tried again", sweepTime, len(looked))}, nil
 	case err != nil:
 		return MX{}, fmt.Errorf("look at the domains of %s: %w", record.Name, err)
-	case len(wrong) > few(all) && record.State.Forced != w.Policy:
+	case len(wrong) > few(len(looked)) && record.State.Forced != w.Policy:
 		return MX{Reason: fmt.Sprintf("held: %d of %d domains cannot get the new policy, so nobody does: %s, …; mend that, or have the "+
 			"others get it, and these keep theirs with records of their own, with the hash of: stspub plan",
-			len(wrong), all, strings.Join(wrong[:3], "; "))}, nil
+			len(wrong), len(looked), strings.Join(wrong[:3], "; "))}, nil
 	}
 	for _, name := range apart {
 		err := r.update(ctx, name, func(d *store.Domain) {

@@ -365,7 +365,6 @@ func (s *sharedSim) restore() {
 		known[id.ID] = id.Text
 	}
 	for _, d := range s.customers {
-		d.copied = s.rows[d.name].State.Horizon
 		for i := range d.senders {
 			// That one of its ids was out with another text, no copy of the store can tell.
 			if c := &d.senders[i]; known[c.id] != "" && known[c.id] != c.text {

@@ -55,6 +55,7 @@ type world struct {
 	quota      int    // writes that are taken before the API is gone; 0: it is there
 	hangs      string // the account that does not answer
 	readOnly   bool   // the store refuses writes
+	onceRead   func() // when the domains of a shared record were read, once
 	loadErr    error
 	applied    []dnsupdate.Change
 	steps      []string

@@ -30,6 +30,8 @@ type Resolver struct {
 	Stub map[string][]string
 	// Timeout is how long one server has for one question; zero means 5 s.
 	Timeout time.Duration
+
+	lines lines
 }
 
 // Answer is what DNS says about one name and type. That there is nothing is an answer as well: NXDomain, or no RRs.
@@ -74,8 +76,8 @@ func (r *Resolver) StubFor(name string) (zone string, servers []string, ok bool)
 }
 
 // Exchange sends one message to one server, "ADDR:PORT", and returns its answer whatever its code. It asks over UDP with
-// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated. An answer to another question
-// is an error. The message must not be signed.
+// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated or many questions are under way to
+// the server. An answer to another question is an error. The message must not be signed.
 func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dns.Msg, error) {
 	if m.IsEdns0() == nil {
 		m = m.Copy()
@@ -87,6 +89,16 @@ func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dn
 	}
 	var answer *dns.Msg
 	var err error
+	busy, leave := r.lines.enter(server)
+	defer leave()
+	if busy != nil && m.Opcode == dns.OpcodeQuery {
+		begun, limit := time.Now(), r.timeout()/time.Duration(tries)
+		if answer = busy.ask(ctx, m, limit); answer != nil {
+			tries = 0
+		} else if time.Since(begun) >= limit {
+			tries--
+		}
+	}
 	for range tries {
 		answer, err = roundTrip(ctx, "udp", server, m, r.timeout()/time.Duration(tries))
 		if !isTimeout(err) || ctx.Err() != nil {
