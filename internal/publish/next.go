@@ -183,17 +183,10 @@ func (p *pass) watch() *Decision {
 		return d
 	}
 	if p.w.Wildcard {
-		return p.wait(StepLive, "", false, 0)
+		return p.alive()
 	}
-	if enforced(p.s.Served) {
-		if p.o.MX == nil {
-			d := look(LookMX)
-			return &d
-		}
-		if len(p.o.MX.Uncovered) > 0 {
-			p.find("mx-uncovered", fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
-				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name))
-		}
+	if d := p.covered(); d != nil {
+		return d
 	}
 	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
 		p.find("renewal", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
@@ -203,8 +196,15 @@ func (p *pass) watch() *Decision {
 		p.find("stranger", fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
 			"remove it", p.w.Record))
 	}
-	if len(p.s.Findings) > 0 {
-		return p.wait(StepLive, p.s.Findings[0].Text, true, 0)
+	return p.alive()
+}
+
+// alive ends the pass of a domain that is live, with what was found.
+func (p *pass) alive() *Decision {
+	for _, f := range p.s.Findings {
+		if f.Fault {
+			return p.wait(StepLive, f.Text, true, 0)
+		}
 	}
 	return p.wait(StepLive, "", false, 0)
 }
@@ -212,6 +212,11 @@ func (p *pass) watch() *Decision {
 // find notes something that a human has to mend.
 func (p *pass) find(code, text string) {
 	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Fault: true, Since: p.now, Text: text})
+}
+
+// notice notes something that passes, or can be lived with.
+func (p *pass) notice(code, text string) {
+	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Since: p.now, Text: text})
 }
 
 // announce brings State.Served before the senders: dns, cert, body, settle, txt, verify. It returns nil when a

@@ -70,7 +70,9 @@ func TestSurvey(t *testing.T) {
 	}
 	way := func(publish string) func(*stored) { return func(d *stored) { d.Publish = publish } }
 	reports := func(text string) func(*stored) {
-		return func(d *stored) { d.TLSRPT, d.State.Report = text, store.Report{Record: "_smtp._tls." + string(d.Name), Zone: "test", Text: text} }
+		return func(d *stored) {
+			d.TLSRPT, d.State.Report = text, store.Report{Record: "_smtp._tls." + string(d.Name), Zone: "test", Text: text}
+		}
 	}
 	const through = 15 * time.Minute
 	at := func(d time.Duration) string { return moment(planNow().Add(d)) }
@@ -157,7 +159,7 @@ func TestSurvey(t *testing.T) {
 				"MX set eu: mode testing → enforce, max_age 1d → 1w", "changed: 1 domain: one.test", "to enforce: 1 domain: one.test", "new ids: 1 domain",
 				"account main: 1 DNS write (test)",
 			},
-			asks:  []policygen.Name{"one.test"}, rotates: 1,
+			asks: []policygen.Name{"one.test"}, rotates: 1,
 		},
 		{
 			name: "out of enforce", old: map[string]string{"eu": policyA}, new: map[string]string{"eu": testingA},

@@ -140,17 +140,15 @@ func TestPlanCountsSharedRollout(t *testing.T) {
 	})
 }
 
-func joined(names []policygen.Name) string { return publish.Names{Count: len(names), First: names}.String() }
+func joined(names []policygen.Name) string {
+	return publish.Names{Count: len(names), First: names}.String()
+}
 
 // TestRolloutTakenOut has domains with records of their own looked at soon after a reload that ends or cuts their roll-out.
 func TestRolloutTakenOut(t *testing.T) {
 	w := newWorld(t, "a.example", "b.example")
 	rollout := func(d time.Duration) func(*config.Config) {
-		return func(c *config.Config) {
-			set := c.MXSets["eu"]
-			set.Rollout = d
-			c.MXSets["eu"] = set
-		}
+		return func(c *config.Config) { setRollout(c, d) }
 	}
 	rollout(14 * 24 * time.Hour)(w.conf)
 	w.conf.Check.Every = 24 * time.Hour

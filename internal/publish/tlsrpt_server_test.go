@@ -255,7 +255,9 @@ func TestReportByHand(t *testing.T) {
 	t.Parallel()
 	l := newReportLife(t, store.PublishManual, labtest.StartBIND)
 	const record, old = "_smtp._tls.one.test", "v=TLSRPTv1; rua=mailto:old@one.test"
-	waiting := func(text, seen string) string { return "waiting for: " + record + ` TXT "` + text + `", last seen ` + seen }
+	waiting := func(text, seen string) string {
+		return "waiting for: " + record + ` TXT "` + text + `", last seen ` + seen
+	}
 	s, err := l.rec.Status(t.Context(), one)
 	if err != nil {
 		t.Fatal(err)
