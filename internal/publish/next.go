@@ -201,15 +201,8 @@ func (p *pass) watch() *Decision {
 	if p.w.Wildcard {
 		return p.alive()
 	}
-	if enforced(p.s.Served) {
-		if p.o.MX == nil {
-			d := look(LookMX)
-			return &d
-		}
-		if len(p.o.MX.Uncovered) > 0 {
-			p.find("mx-uncovered", fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
-				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name))
-		}
+	if d := p.covered(); d != nil {
+		return d
 	}
 	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
 		p.find("renewal", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),

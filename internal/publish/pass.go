@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -330,7 +331,7 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	if report > 0 {
 		after = min(after, report)
 	}
-	if problem := d.State.Report.Problem; problem != "" {
+	if problem := d.State.Report.Problem; problem != "" && report == 0 { // else it may pass by itself
 		d.State.Findings = append(d.State.Findings, store.Finding{Code: "tlsrpt", Since: time.Now(), Text: problem})
 	}
 	d.State.Findings = r.found(d.Name, before.Findings, d.State.Findings)
@@ -404,7 +405,11 @@ func (r *Reconciler) found(name policygen.Name, before, now []store.Finding) []s
 			f.Since = before[j].Since
 			continue
 		}
-		r.cfg.Log.Warn("found", "domain", name, "code", f.Code, "text", f.Text)
+		level := slog.LevelInfo
+		if f.Fault {
+			level = slog.LevelWarn
+		}
+		r.cfg.Log.Log(context.Background(), level, "found", "domain", name, "code", f.Code, "text", f.Text)
 	}
 	for _, f := range before {
 		if has(now, f.Code) < 0 {

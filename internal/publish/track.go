@@ -116,13 +116,10 @@ func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
 	}
 	level := slog.LevelDebug
 	switch {
-	case after.Fault != before.Fault || after.Step != before.Step:
+	case after.Step != before.Step && !after.Fault: // a fault was logged when it was found
 		level = slog.LevelInfo
-	case after.Reason == before.Reason:
+	case after.Step == before.Step && after.Reason == before.Reason:
 		return
-	}
-	if after.Fault && !before.Fault {
-		level = slog.LevelWarn
 	}
 	r.cfg.Log.Log(context.Background(), level, "domain rests", "domain", name, "step", after.Step, "reason", after.Reason, "fault", after.Fault)
 }

@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type world struct {
 	t    *testing.T
 	path string
 	conf *config.Config
+	log  *slog.Logger // nil: the test's
 
 	store    store.Store
 	snapshot *publish.Snapshot
@@ -115,8 +117,9 @@ func (w *world) start() error {
 		w.t.Fatal(err)
 	}
 	w.store, w.snapshot = st, publish.NewSnapshot()
+	log := cmp.Or(w.log, slog.New(slog.NewTextHandler(w.t.Output(), nil)))
 	w.rec = publish.New(publish.Config{
-		Store: readOnly{st, w}, Snapshot: w.snapshot, Sight: w, Certs: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+		Store: readOnly{st, w}, Snapshot: w.snapshot, Sight: w, Certs: w, Log: log,
 		Load: func() (*config.Config, []string, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
