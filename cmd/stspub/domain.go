@@ -18,6 +18,7 @@ import (
 	"github.com/stspub/stspub/internal/httpd"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // server is how a command finds the running server.
@@ -108,7 +109,7 @@ there are faults; "stspub check" is the command that judges.`,
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 			fmt.Fprintln(w, "DOMAIN\tMXSET\tPUBLISH\tSTEP\tSINCE\tWAITING FOR")
 			err = s.client().Domains(cmd.Context(), faults, func(d publish.Status) error {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Name, d.MXSet, d.Publish, step(d), since(d.Since), d.Reason)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Name, d.MXSet, d.Publish, step(d), since(d.Since), waits(d))
 				return nil
 			})
 			if err != nil {
@@ -131,6 +132,18 @@ func step(d publish.Status) string {
 		s += " !"
 	}
 	return s
+}
+
+// waits is what a domain waits for, or else the first thing that was found; and how much more was.
+func waits(d publish.Status) string {
+	reason, more := d.Reason, slices.DeleteFunc(slices.Clone(d.Findings), func(f store.Finding) bool { return f.Text == d.Reason })
+	if reason == "" && len(more) > 0 {
+		reason, more = "notice: "+more[0].Text, more[1:]
+	}
+	if len(more) > 0 {
+		reason += fmt.Sprintf(" (and %d more: stspub domain show '%s')", len(more), d.Name)
+	}
+	return reason
 }
 
 func since(t time.Time) string {
@@ -180,26 +193,40 @@ func writeStatus(out io.Writer, d publish.Status) error {
 	if d.Unicode != "" {
 		name += " (" + d.Unicode + ")"
 	}
-	line("domain", name)
+	what := "domain"
+	if d.Publish == store.PublishWildcard {
+		what = "shared record"
+	}
+	line(what, name)
 	line("step", step(d))
 	line("waiting for", d.Reason)
 	line("since", since(d.Since))
 	for _, f := range d.Findings {
-		line("fault "+f.Code, f.Text+" (since "+f.Since.UTC().Format(time.DateTime+" MST")+")")
+		kind := "notice "
+		if f.Fault {
+			kind = "fault "
+		}
+		line(kind+f.Code, f.Text+" (since "+f.Since.UTC().Format(time.DateTime+" MST")+")")
 	}
 	line("stage", d.Stage)
 	line("looked at next", d.Due.UTC().Format(time.DateTime+" MST"))
 	line("mx set", d.MXSet)
 	line("publish", how(d))
 	line("certificate", d.Certificate)
-	line("record", d.Record)
+	if string(d.Name) != d.Record {
+		line("record", d.Record)
+	}
 	line("id", d.ID)
 	line("next id", d.Intended)
 	line("policy", d.Policy)
 	if r := d.TLSRPT; r != nil {
 		line("tlsrpt", reportState(*r))
 	}
-	line("owner sets", strings.Join(d.Records, "\r\n"))
+	if what == "domain" {
+		line("owner sets", strings.Join(d.Records, "\r\n"))
+	} else {
+		line("stands there", strings.Join(d.Records, "\r\n"))
+	}
 	for _, h := range d.History {
 		to := "now"
 		if !h.To.IsZero() {

@@ -45,6 +45,12 @@ func (p *planner) Reload(_ context.Context, hash string) (publish.ReloadReport, 
 // listen has a planner answer at an admin address.
 func (p *planner) listen(t *testing.T) (admin string) {
 	t.Helper()
+	return listen(t, p)
+}
+
+// listen has a manager answer at an admin address.
+func listen(t *testing.T, m httpd.Manager) (admin string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "plan-") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +62,7 @@ func (p *planner) listen(t *testing.T) (admin string) {
 		t.Fatal(err)
 	}
 	server := httpd.NewAdmin(httpd.AdminConfig{
-		HealthConfig: httpd.HealthConfig{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, Manager: p,
+		HealthConfig: httpd.HealthConfig{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, Manager: m,
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -25,6 +25,7 @@ type Want struct {
 	Shared   *Shared       // the shared record of the domain's MX set; nil: it has none
 	Attached int           // domains that need a shared record which drains
 	Parting  int           // domains that leave a shared record just now, and whose own is not seen yet
+	Staging  int           // domains attached to a shared record whose roll-out is over, and whose own is not
 	Waiting  int           // domains that could be attached to a shared record if its id were newer; counted when that is old
 	Rollout  time.Duration // Policy is in mode testing for so long before it is promoted; zero: it is what it is to be
 
@@ -45,6 +46,8 @@ type Shared struct {
 	Clean bool      // ID stands for Text
 	Made  time.Time // when ID was made
 	Home  bool      // the domain's own record lies below it
+
+	Pinned bool // an operator keeps the MX set in mode testing
 }
 
 // Seen is what was looked at in this pass. A nil part was not looked at.
@@ -116,6 +119,7 @@ type Server struct {
 // Delegation is where the customer's _mta-sts leads.
 type Delegation struct {
 	Ours   bool
+	Failed bool // no name server answered
 	Reason string
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
@@ -39,6 +41,9 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash stri
 	}
 	report, err := r.take(ctx, conf, d, next)
 	report.Plan = &plan
+	if err == nil {
+		report.Changed = max(report.Changed, plan.Changed.Count) // the store knows nothing of roll-outs
+	}
 	if err == nil && hash != "" {
 		report.Forced, err = r.force(ctx, plan)
 	}
@@ -73,22 +78,36 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Decl
 		}
 		return report, nil
 	}
-	return report, r.wakeRefused(ctx, old, next)
+	return report, r.wakeConcerned(ctx, old, next)
 }
 
-// wakeRefused has those looked at that wait for an account which was changed.
-func (r *Reconciler) wakeRefused(ctx context.Context, old, next *settings) error {
+// wakeConcerned has those looked at for whom the settings changed and the store knows nothing of it: they wait for an
+// account, or are in a roll-out. Who is attached to a shared record goes with that.
+func (r *Reconciler) wakeConcerned(ctx context.Context, old, next *settings) error {
+	restaged := make(map[string]bool) // MX sets
+	for name, set := range next.conf.MXSets {
+		restaged[name] = rollout(set) != rollout(old.conf.MXSets[name])
+	}
 	var names []policygen.Name
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
-		if d.State.Failures+d.State.Report.Failures > 0 && old.accounts[d.Account] != next.accounts[d.Account] {
+		refused := d.State.Failures+d.State.Report.Failures > 0 && old.accounts[d.Account] != next.accounts[d.Account]
+		if refused || restaged[d.MXSet] && d.Removed.IsZero() && !enforced(d.State.Served) && !(attached(d) && d.State.Served != "") {
 			names = append(names, d.Name)
 		}
 		return nil
 	})
+	var g errgroup.Group // the store commits what comes at the same time in one transaction
+	g.SetLimit(atOnce)
 	for _, name := range names {
-		err = errors.Join(err, r.Wake(ctx, name))
+		g.Go(func() error {
+			err := r.Wake(ctx, name)
+			if errors.Is(err, store.ErrNotFound) { // it is gone meanwhile
+				return nil
+			}
+			return err
+		})
 	}
-	return err
+	return errors.Join(err, g.Wait())
 }
 
 // declaration translates a configuration. It opens the accounts that are new or changed: an open one knows when its

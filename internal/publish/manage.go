@@ -107,6 +107,9 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	}
 	s.TLSRPT = reportStatus(set.conf.Alias.Zone, d)
 	s.Records = Records(d, set.conf.Server.Hostname, set.conf.Alias.Zone)
+	if d.Publish == store.PublishWildcard { // it is no host
+		return s
+	}
 	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
 		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
 		if c.Problem != "" {
@@ -135,7 +138,7 @@ func stageOf(set *settings, d store.Domain) string {
 }
 
 // Promote ends the roll-out of a domain by hand; with testing it goes back to mode testing until it is promoted by hand.
-// A policy that would strand mail is held all the same.
+// The name of a shared record stands for all domains of its MX set. A policy that would strand mail is held all the same.
 func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing bool) error {
 	d, err := r.cfg.Store.Domain(ctx, name)
 	if err != nil {
@@ -144,11 +147,20 @@ func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing b
 	if set := r.settings.Load().conf.MXSets[d.MXSet]; set.Policy.Mode != policygen.Enforce || !d.Removed.IsZero() {
 		return fmt.Errorf("%w: %s has no stage to leave: it is on its way out, or its MX set is not in mode enforce", ErrRefused, name)
 	}
-	return r.update(ctx, name, func(d *store.Domain) {
+	err = r.update(ctx, name, func(d *store.Domain) {
 		d.State.Pinned, d.State.Staged, d.State.Promoted = testing, time.Time{}, time.Time{}
 		if !testing {
 			d.State.Promoted = time.Now()
 		}
+	})
+	if err != nil || d.Publish != store.PublishWildcard {
+		return err
+	}
+	return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, func(d store.Domain) error {
+		if d.State.Detached.IsZero() {
+			return nil // it goes with the record
+		}
+		return r.Wake(ctx, d.Name)
 	})
 }
 
@@ -162,48 +174,6 @@ func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
 		return fmt.Errorf("%w: %s is declared in the configuration; take it out there first, and reload", ErrRefused, name)
 	}
 	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })
-}
-
-// Records is what the customer of a domain puts into DNS, as zone-file lines. What must wait is a comment that says so.
-func Records(d store.Domain, hostname, aliasZone string) []string {
-	lines := []string{fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.PolicyHost(), hostname)}
-	if d.Name.PolicyHost() == hostname {
-		lines[0] = "; " + hostname + ". is this server's own name: its A and AAAA records stay"
-	}
-	record := RecordName(aliasZone, d)
-	ready := d.State.ID != "" // the customer may set his CNAME
-	if d.Publish == store.PublishShared {
-		ready = d.State.Zone != "" && (d.State.ID != "" || d.State.Detached.IsZero() || d.State.Step == StepAttach)
-	}
-	switch {
-	case d.Publish == store.PublishManual:
-		lines = append(lines, manualLine(d, record))
-	case d.Publish == store.PublishZone:
-		lines = append(lines, fmt.Sprintf("; %s. TXT is written by stspub, once the policy is live", record))
-	case !ready:
-		lines = append(lines,
-			"; not yet: the next line only when `stspub domain show "+string(d.Name)+"` is at step delegation",
-			fmt.Sprintf("; %s. 300 IN CNAME %s.", d.Name.RecordName(), record))
-	default:
-		lines = append(lines, fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.RecordName(), record))
-	}
-	lines = append(lines, reportLines(d, aliasZone)...)
-	if !d.Removed.IsZero() {
-		lines = append([]string{"; the domain is leaving: keep these until it is gone from `stspub domain list`"}, lines...)
-	}
-	return lines
-}
-
-// manualLine is the TXT that the customer writes, or why there is none to write now.
-func manualLine(d store.Domain, record string) string {
-	id := d.State.Intended
-	if id == "" && !d.State.Dirty {
-		id = d.State.ID
-	}
-	if id == "" {
-		return fmt.Sprintf("; %s. TXT: not yet; its id is made once the policy is live", record)
-	}
-	return fmt.Sprintf("%s. 300 IN TXT %q", record, policygen.RecordText(id))
 }
 
 // noteForeign keeps the policy that somebody else serves for a domain before it is taken over: senders hold it for its

@@ -98,7 +98,7 @@ func (p *pass) serve() *Decision {
 }
 
 func (p *pass) publish() Decision {
-	p.s.Horizon, p.s.Deleted = time.Time{}, time.Time{} // it may have drained before
+	p.s.Horizon, p.s.Deleted, p.s.Expelled = time.Time{}, time.Time{}, false // it may have drained before
 	if p.shares() && p.s.Detached.IsZero() {
 		return p.attached()
 	}
@@ -122,7 +122,7 @@ func (p *pass) publish() Decision {
 		held = stranded // what is served goes on meanwhile
 	}
 	if d := p.announce(); d != nil {
-		return *d
+		return *p.early(d)
 	}
 	if d := p.delegated(); d != nil {
 		return *d
@@ -149,10 +149,26 @@ func (p *pass) delegated() *Decision {
 	return nil
 }
 
-// strands says why Want.Policy would make senders refuse the domain's mail; empty: it does not. RFC 8461, Section 5:
-// senders refuse an MX that an enforced policy does not match.
+// early notes a customer's _mta-sts that leads to us before there is anything for senders to fetch.
+func (p *pass) early(d *Decision) *Decision {
+	switch {
+	case !d.Wait, p.w.Announced, p.s.Zone != "", !p.w.Alias && !p.shares():
+	case p.o.Delegation == nil:
+		return &Decision{Look: LookDelegation}
+	case p.o.Delegation.Ours:
+		d.State.Fault = true
+		d.State.Findings = append(d.State.Findings, store.Finding{
+			Code: "txt-before-body", Fault: true, Since: p.now, Text: fmt.Sprintf("the CNAME at %s was set before the policy can be fetched; "+
+				"some senders take that for an error: remove it until this domain is at step %s", p.w.Name.RecordName(), StepDelegation),
+		})
+	}
+	return d
+}
+
+// strands says why Want.Policy would make senders refuse the domain's mail; empty: it does not, or none that they do not
+// refuse already. RFC 8461, Section 5: senders refuse an MX that an enforced policy does not match.
 func (p *pass) strands() (string, *Decision) {
-	if !enforced(p.w.Policy) || p.s.Forced == p.w.Policy {
+	if !enforced(p.w.Policy) || p.s.Forced == p.w.Policy && !p.w.Wildcard || widens(p.s.Served, p.w.Policy) {
 		return "", nil
 	}
 	if p.o.MX == nil {
@@ -176,24 +192,17 @@ func (p *pass) strands() (string, *Decision) {
 
 // watch is the end of the way: all is right but what only a human can mend.
 func (p *pass) watch() *Decision {
-	if p.s.Step == StepLive && p.now.Sub(p.s.Since) > p.s.OldTTL {
+	if p.s.Step == StepLive && p.now.Sub(p.s.Since) > p.s.OldTTL && !p.w.Manual {
 		p.s.OldTTL = 0 // no cache holds what was replaced
 	}
 	if d := p.progress(); d != nil {
 		return d
 	}
 	if p.w.Wildcard {
-		return p.wait(StepLive, "", false, 0)
+		return p.alive()
 	}
-	if enforced(p.s.Served) {
-		if p.o.MX == nil {
-			d := look(LookMX)
-			return &d
-		}
-		if len(p.o.MX.Uncovered) > 0 {
-			p.find("mx-uncovered", fmt.Sprintf("senders refuse the MX %s of %s: the policy does not cover it; "+
-				"add it to the MX set or remove it from DNS", strings.Join(p.o.MX.Uncovered, ", "), p.w.Name))
-		}
+	if d := p.covered(); d != nil {
+		return d
 	}
 	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
 		p.find("renewal", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
@@ -203,8 +212,15 @@ func (p *pass) watch() *Decision {
 		p.find("stranger", fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
 			"remove it", p.w.Record))
 	}
-	if len(p.s.Findings) > 0 {
-		return p.wait(StepLive, p.s.Findings[0].Text, true, 0)
+	return p.alive()
+}
+
+// alive ends the pass of a domain that is live, with what was found.
+func (p *pass) alive() *Decision {
+	for _, f := range p.s.Findings {
+		if f.Fault {
+			return p.wait(StepLive, f.Text, true, 0)
+		}
 	}
 	return p.wait(StepLive, "", false, 0)
 }
@@ -212,6 +228,11 @@ func (p *pass) watch() *Decision {
 // find notes something that a human has to mend.
 func (p *pass) find(code, text string) {
 	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Fault: true, Since: p.now, Text: text})
+}
+
+// notice notes something that passes, or can be lived with.
+func (p *pass) notice(code, text string) {
+	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Since: p.now, Text: text})
 }
 
 // announce brings State.Served before the senders: dns, cert, body, settle, txt, verify. It returns nil when a
@@ -295,6 +316,16 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
+}
+
+// widens says whether both texts are enforced, and the second covers every MX that the first did.
+func widens(from, to string) bool {
+	before, err := policygen.ParsePolicy([]byte(from))
+	if err != nil || before.Mode != policygen.Enforce {
+		return false
+	}
+	after, err := policygen.ParsePolicy([]byte(to))
+	return err == nil && after.Mode == policygen.Enforce && len(uncovered(before.MX, after)) == 0
 }
 
 // enforced says whether a policy text has mode enforce.

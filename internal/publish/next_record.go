@@ -29,6 +29,7 @@ func (p *pass) keep() *Decision {
 	switch {
 	case t.all(current):
 		p.s.Wrote = time.Time{}
+		p.byCustomer()
 		return nil
 	case t.doubled(current):
 		return p.write(current, "a second STSv1 record stands at "+p.w.Record+"; it goes")
@@ -79,14 +80,24 @@ func (p *pass) rotate() *Decision {
 	return p.wait(StepVerify, t.lag(intended), p.lagging(), 0)
 }
 
-// byHand is where a record that the customer has to write waits for him.
+// byCustomer remembers the TTL that a customer chose for the record that he writes, so that it counts when it is gone.
+func (p *pass) byCustomer() {
+	if p.w.Manual && len(p.o.TXT.sts()) > 0 {
+		p.s.OldTTL = max(p.s.OldTTL, p.o.TXT.ttl())
+	}
+}
+
+// byHand is where a record that the customer has to write waits for him. That what he wrote is gone, or another, is a
+// fault at once; that it is to be replaced is one after a day.
 func (p *pass) byHand(value string) *Decision {
+	p.byCustomer()
 	p.s.Zone = p.o.TXT.Zone
 	why := fmt.Sprintf("waiting for you to write: %s. %d IN TXT %q", p.w.Record, int(p.w.TTL.Seconds()), value)
 	if remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value }); len(remove) > 0 {
 		why += fmt.Sprintf(" in the place of %q", remove)
 	}
-	return p.wait(StepTXT, why, p.s.Step == StepTXT && p.s.ID != "" && p.now.Sub(p.s.Since) > byHandFault, 0)
+	wrong := !p.o.TXT.all(policygen.RecordText(p.s.ID)) && p.o.TXT.answered() > 0 && !p.w.Drain
+	return p.wait(StepTXT, why, p.s.ID != "" && (wrong || p.s.Step == StepTXT && p.now.Sub(p.s.Since) > byHandFault), 0)
 }
 
 // settles says that the settle time is to be waited for whatever stands at the name, so that nobody need look there.

@@ -335,7 +335,7 @@ func (o *Outside) delegation(ctx context.Context, owner, record string, kind fun
 	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", owner, record)
 	v, err := o.Observer.Observe(ctx, owner, dns.TypeTXT)
 	if err != nil {
-		return Delegation{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
+		return Delegation{Failed: true, Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
 	}
 	answered := 0
 	for _, a := range v.Answers {
@@ -355,7 +355,7 @@ func (o *Outside) delegation(ctx context.Context, owner, record string, kind fun
 		answered++
 	}
 	if answered == 0 {
-		return Delegation{Reason: waiting + ", last seen " + failures(v)}
+		return Delegation{Failed: true, Reason: waiting + ", last seen " + failures(v)}
 	}
 	return Delegation{Ours: true}
 }

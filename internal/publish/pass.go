@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -127,12 +128,26 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 			return w, fmt.Errorf("publish %s: MX set %q is not known: %w", d.Name, d.MXSet, store.ErrStale)
 		}
 		w.Policy, w.Rollout = policy.Text(), rollout
+		if w.Shared != nil && !w.Wildcard {
+			w.follow(d.State, policy)
+		}
 		return w, nil
 	}
 	w.Policy = drainPolicy(d)
 	w.HoldStart, w.HoldEnd = r.holds(ctx)
 	w.MaxAge = largestMaxAge(history)
 	return w, nil
+}
+
+// follow has a domain go with the shared record of its MX set where its own stage does not say otherwise.
+func (w *Want) follow(s store.State, policy policygen.Policy) {
+	switch {
+	case w.Shared.Pinned && policy.Mode == policygen.Enforce:
+		policy.Mode = policygen.Testing
+		w.Policy, w.Rollout = policy.Text(), 0
+	case s.Served != "" && s.Detached.IsZero() && w.Shared.Home && !s.Pinned && s.Promoted.IsZero():
+		w.Policy = w.Shared.Next
+	}
 }
 
 // RecordName is the owner name of a domain's record. One that may have been written keeps its place.
@@ -316,7 +331,7 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	if report > 0 {
 		after = min(after, report)
 	}
-	if problem := d.State.Report.Problem; problem != "" {
+	if problem := d.State.Report.Problem; problem != "" && report == 0 { // else it may pass by itself
 		d.State.Findings = append(d.State.Findings, store.Finding{Code: "tlsrpt", Since: time.Now(), Text: problem})
 	}
 	d.State.Findings = r.found(d.Name, before.Findings, d.State.Findings)
@@ -390,7 +405,11 @@ func (r *Reconciler) found(name policygen.Name, before, now []store.Finding) []s
 			f.Since = before[j].Since
 			continue
 		}
-		r.cfg.Log.Warn("found", "domain", name, "code", f.Code, "text", f.Text)
+		level := slog.LevelInfo
+		if f.Fault {
+			level = slog.LevelWarn
+		}
+		r.cfg.Log.Log(context.Background(), level, "found", "domain", name, "code", f.Code, "text", f.Text)
 	}
 	for _, f := range before {
 		if has(now, f.Code) < 0 {

@@ -36,6 +36,11 @@ type Plan struct {
 	Owned    int         `json:"owned"`            // domains that the file declared so far
 	Drained  time.Time   `json:"drained,omitzero"` // when the last removed domain's policy has expired at every sender
 
+	Enforced Names `json:"enforced"` // they come to mode enforce, some of them from a roll-out
+	Restaged Names `json:"restaged"` // in mode testing, of which their roll-out makes more or less
+	TLSRPT   Names `json:"tlsrpt"`   // their TLSRPT record changes
+	ByHand   Names `json:"by_hand"`  // their customers have to write a TXT themselves
+
 	Rotations int           `json:"rotations"`  // domains that get a new id, or their first
 	Writes    []PlanWrites  `json:"writes"`     // of DNS, by account
 	Leaving   []PlanLeaving `json:"mx_removed"` // until when removed MX are needed
@@ -59,12 +64,16 @@ type Names struct {
 	First []policygen.Name `json:"first,omitempty"` // ten at most
 }
 
-// PlanMXSet is an MX set whose policy differs, as policy texts. Before is empty for one that is new, After for one that
-// goes.
+// PlanMXSet is an MX set whose policy differs, as policy texts, or its roll-out. Before is empty for one that is new, After
+// for one that goes.
 type PlanMXSet struct {
 	Name   string `json:"name"`
 	Before string `json:"before,omitempty"`
 	After  string `json:"after,omitempty"`
+
+	// For how many seconds its domains begin in mode testing; 0: they do not.
+	RolloutBefore int64 `json:"rollout_before,omitempty"`
+	RolloutAfter  int64 `json:"rollout_after,omitempty"`
 }
 
 // PlanWrites is what a change costs at one account.
@@ -72,7 +81,7 @@ type PlanWrites struct {
 	Account  string  `json:"account"`
 	Provider string  `json:"provider"`
 	Writes   int     `json:"writes"`
-	Seconds  float64 `json:"seconds,omitzero"` // at the account's rate; 0: that is not known
+	Seconds  float64 `json:"seconds,omitzero"` // at the account's rate and the reconciler's; 0: the former is not known
 }
 
 // PlanLeaving is an MX pattern that leaves the policies of an MX set's domains. Senders that hold one of these deliver

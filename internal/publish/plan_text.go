@@ -39,7 +39,15 @@ func (p *Plan) lines() [][2]string {
 	for _, n := range []struct {
 		what string
 		Names
-	}{{"added", p.Added}, {"changed", p.Changed}, {"removed", p.Removed}, {"restored", p.Restored}} {
+	}{
+		{"added", p.Added},
+		{"changed", p.Changed},
+		{"removed", p.Removed},
+		{"restored", p.Restored},
+		{"to enforce", p.Enforced},
+		{"another roll-out", p.Restaged},
+		{"another TLSRPT", p.TLSRPT},
+	} {
 		if n.Count > 0 {
 			add(n.what, "%s: %s", count(n.Count, "domain"), n.Names)
 		}
@@ -56,6 +64,9 @@ func (p *Plan) lines() [][2]string {
 			line += fmt.Sprintf(", about %s", max(time.Duration(w.Seconds*float64(time.Second)).Round(time.Second), time.Second))
 		}
 		add("account "+w.Account, "%s (%s)", line, w.Provider)
+	}
+	if n := p.ByHand; n.Count > 0 {
+		add("by hand", "%s, whose TXT only the customer can write (stspub records DOMAIN): %s", count(n.Count, "domain"), n)
 	}
 	for _, mx := range p.Leaving {
 		add("removed MX", "%s of %s has to stay in service until %s", mx.MX, mx.MXSet, moment(mx.Until))
@@ -99,7 +110,7 @@ func (s PlanMXSet) String() string {
 	case errAfter != nil:
 		return "goes"
 	case errBefore != nil:
-		return fmt.Sprintf("new: mode %s, max_age %s, mx %s", after.Mode, age(after.MaxAge), strings.Join(after.MX, " "))
+		return fmt.Sprintf("new: mode %s, max_age %s, mx %s", after.Mode, age(after.MaxAge), strings.Join(after.MX, " ")) + s.rollout()
 	}
 	var parts []string
 	if before.Mode != after.Mode {
@@ -122,10 +133,29 @@ func (s PlanMXSet) String() string {
 	if len(parts) == listed && !slices.Equal(before.MX, after.MX) {
 		parts = append(parts, "mx in another order")
 	}
+	if s.RolloutBefore != s.RolloutAfter {
+		parts = append(parts, fmt.Sprintf("rollout %s → %s", stageAge(s.RolloutBefore), stageAge(s.RolloutAfter)))
+	}
 	return strings.Join(parts, ", ")
 }
 
-// age is a max_age as the configuration has it: the largest unit that fits.
+// rollout says of a new MX set how its domains begin.
+func (s PlanMXSet) rollout() string {
+	if s.RolloutAfter == 0 {
+		return ""
+	}
+	return "; each domain begins in testing, for " + age(int(s.RolloutAfter))
+}
+
+// stageAge is the length of a roll-out.
+func stageAge(seconds int64) string {
+	if seconds == 0 {
+		return "none"
+	}
+	return age(int(seconds))
+}
+
+// age is a max_age or roll-out as the configuration has it: the largest unit that fits.
 func age(seconds int) string {
 	for _, unit := range []struct {
 		seconds int

@@ -213,8 +213,11 @@ func TestSharedWrongForMany(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.pass(time.Hour)
-		if got := w.status(names[0]).Policy; got == old {
+		if got := w.status(names[20]).Policy; got == old {
 			t.Error("a forced change was not made")
+		}
+		if s := w.status(names[0]); s.Policy != old || s.Step != publish.StepMX {
+			t.Errorf("a domain whose MX cannot be looked up is at %s with %q, want its old policy", s.Step, s.Policy)
 		}
 	})
 }

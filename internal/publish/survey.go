@@ -17,7 +17,7 @@ import (
 )
 
 // survey compares what is with what a configuration wants, domain by domain, and knows neither network nor clock: call
-// add for every domain of the store by name, then hold, then end.
+// add for every domain of the store by name, so that shared records come first, then hold, then end.
 type survey struct {
 	old, new map[string]config.MXSet
 	conf     *config.Config
@@ -30,9 +30,12 @@ type survey struct {
 	arriving map[setMX]bool
 	drain    time.Duration // the largest max_age of a removed domain
 	drains   bool
-	writes   map[string]int  // by account
-	shared   map[string]bool // MX sets whose shared record is counted
+	writes   map[string]int // by account
+	byHand   policygen.Name // whose writes were counted last
 	gone     hash.Hash
+
+	sharing map[string]string       // account of the shared record that is wanted, by MX set
+	records map[string]store.Domain // shared records that are there, by MX set
 }
 
 // text is a policy, and as it is served.
@@ -65,16 +68,22 @@ func newSurvey(accepted string, old map[string]config.MXSet, conf *config.Config
 			Arriving: []PlanArrival{}, Stranded: []PlanDomain{}, Unknown: []PlanReason{}, Held: []PlanReason{},
 		},
 		parsed: make(map[string]parsed), leaving: make(map[setMX]cached), arriving: make(map[setMX]bool),
-		writes: make(map[string]int), shared: make(map[string]bool), gone: sha256.New(),
+		writes: make(map[string]int), gone: sha256.New(), sharing: make(map[string]string), records: make(map[string]store.Domain),
 	}
 	for _, w := range conf.Domains {
 		s.wanted[w.Name] = w
+		if w.Publish == store.PublishShared {
+			s.sharing[w.MXSet] = w.Account
+		}
 	}
 	all := maps.Clone(s.old)
 	maps.Copy(all, s.new)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if before, after := whole(s.old, name), whole(s.new, name); before != after {
-			s.plan.MXSets = append(s.plan.MXSets, PlanMXSet{Name: name, Before: before, After: after})
+		set := PlanMXSet{Name: name, Before: whole(s.old, name), After: whole(s.new, name)}
+		before, after := rollout(s.old[name]), rollout(s.new[name])
+		set.RolloutBefore, set.RolloutAfter = int64(before.Seconds()), int64(after.Seconds())
+		if set.Before != set.After || before != after {
+			s.plan.MXSets = append(s.plan.MXSets, set)
 		}
 	}
 	return s
@@ -89,24 +98,29 @@ func whole(sets map[string]config.MXSet, name string) string {
 	return set.Policy.Text()
 }
 
-// text is what an MX set wants for a domain, at the stage it is in.
+// text is what an MX set wants for a domain, at the stage it is in. Who is attached to the shared record goes with it, as
+// long as nobody said otherwise.
 func (s *survey) text(sets map[string]config.MXSet, mxset string, have store.Domain) text {
 	set, ok := sets[mxset]
 	if !ok {
 		return text{}
 	}
+	if attached(have) && have.MXSet == mxset && have.State.Served != "" && !have.State.Pinned && have.State.Promoted.IsZero() {
+		have = s.records[mxset]
+	}
 	p, _ := stage(set, have)
 	return text{p, p.Text()}
+}
+
+// attached says that the shared record answers for a domain, or is to.
+func attached(d store.Domain) bool {
+	return d.Publish == store.PublishShared && d.State.Detached.IsZero()
 }
 
 // add compares one domain. It asks for the history only of those for which it matters.
 func (s *survey) add(have store.Domain, history func() ([]store.Served, error)) error {
 	if have.Publish == store.PublishWildcard {
-		before, _ := stage(s.old[have.MXSet], have)
-		after, _ := stage(s.new[have.MXSet], have)
-		if before.Text() == after.Text() {
-			s.held(have)
-		}
+		s.addShared(have)
 		return nil
 	}
 	want, found := s.wanted[have.Name]
@@ -126,7 +140,7 @@ func (s *survey) add(have store.Domain, history func() ([]store.Served, error)) 
 	case !found && !have.Removed.IsZero():
 		return nil // it drains on
 	case !found: // the API's, on an MX set that the file may change
-		want = config.Domain{Name: have.Name, MXSet: have.MXSet, Publish: have.Publish, Account: have.Account}
+		want = config.Domain{Name: have.Name, MXSet: have.MXSet, Publish: have.Publish, Account: have.Account, TLSRPT: have.TLSRPT}
 	}
 	return s.keep(have, want, history)
 }
@@ -136,22 +150,31 @@ func (s *survey) keep(have store.Domain, want config.Domain, history func() ([]s
 	before, after := s.text(s.old, have.MXSet, have), s.text(s.new, want.MXSet, have)
 	restored := !have.Removed.IsZero()
 	turns := after.text != "" && (restored || before.text != after.text)
+	moves := leads(have, want)
 	// Whether adoption was declared or allowed by command is not known here, so one that is taken back is no change.
 	differs := have.MXSet != want.MXSet || have.Publish != want.Publish || have.Account != want.Account || want.Adopt && !have.Adopt
+	reported := s.report(have, want)
+	staged := !turns && s.restaged(have, want)
 	switch {
 	case restored:
 		s.plan.Restored.add(have.Name)
-	case differs || turns:
+	case differs || turns || reported || staged:
 		s.plan.Changed.add(have.Name)
 	}
 	if !turns {
 		s.held(have)
+		if moves {
+			s.rotate(have, want, after)
+		}
 		return nil
 	}
-	if have.State.Served == after.text {
+	if before.policy.Mode != policygen.Enforce && after.policy.Mode == policygen.Enforce && !enforced(have.State.Served) {
+		s.plan.Enforced.add(have.Name)
+	}
+	if have.State.Served == after.text && !moves {
 		return nil // back to what senders hold
 	}
-	s.rotate(want, !have.State.Detached.IsZero())
+	s.rotate(have, want, after)
 	if have.State.Served == "" {
 		return nil
 	}
@@ -212,7 +235,8 @@ func (s *survey) remove(have store.Domain, history func() ([]store.Served, error
 		return fmt.Errorf("read the history of %s: %w", have.Name, err)
 	}
 	s.drain, s.drains = max(s.drain, largestMaxAge(served)), true
-	s.rotate(config.Domain{MXSet: have.MXSet, Publish: have.Publish, Account: have.Account}, true)
+	s.plan.Rotations++
+	s.write(have.Name, have.Publish, have.Account) // mode none, at a name of its own
 	return nil
 }
 
@@ -221,21 +245,6 @@ func (s *survey) held(have store.Domain) {
 	if have.State.Step == StepMX {
 		s.plan.held = append(s.plan.held, have.Name)
 		s.plan.Held = append(s.plan.Held, PlanReason{string(have.Name), have.State.Reason})
-	}
-}
-
-// rotate counts one domain's new id, which a detached one has of its own.
-func (s *survey) rotate(d config.Domain, detached bool) {
-	s.plan.Rotations++
-	switch {
-	case d.Publish == store.PublishManual:
-	case d.Publish == store.PublishShared && !detached:
-		if !s.shared[d.MXSet] {
-			s.shared[d.MXSet] = true
-			s.writes[d.Account]++
-		}
-	default:
-		s.writes[d.Account]++
 	}
 }
 
@@ -262,22 +271,20 @@ func (s *survey) hold(reason string) {
 // end adds up. Pace returns the writes in a second that an account can make; 0: that is not known.
 func (s *survey) end(now time.Time, pace func(account string) float64) *Plan {
 	p := s.plan
-	for _, w := range s.conf.Domains {
-		if _, added := s.wanted[w.Name]; added {
-			p.Added.add(w.Name)
-			s.rotate(w, s.new[w.MXSet].Rollout > 0)
-		}
-	}
+	s.endAdded()
 	p.gone = [sha256.Size]byte(s.gone.Sum(nil))
 	var writing time.Duration
+	all := 0
 	for _, name := range slices.Sorted(maps.Keys(s.writes)) {
 		w := PlanWrites{Account: name, Provider: s.conf.Accounts[name].Provider, Writes: s.writes[name]}
 		if perSecond := pace(name); perSecond > 0 {
-			w.Seconds = float64(w.Writes) / perSecond
+			w.Seconds = float64(w.Writes) / min(perSecond, maxPace)
 			writing = max(writing, time.Duration(w.Seconds*float64(time.Second)))
 		}
+		all += w.Writes
 		p.Writes = append(p.Writes, w)
 	}
+	writing = max(writing, time.Duration(float64(all)/maxPace*float64(time.Second))) // of all accounts together
 	settle := s.conf.Publish.Settle
 	// The body settles, the records are written, caches hold the old ones for their TTL, and senders what they fetched
 	// last for another settle time.

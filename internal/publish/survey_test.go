@@ -69,6 +69,11 @@ func TestSurvey(t *testing.T) {
 		}
 	}
 	way := func(publish string) func(*stored) { return func(d *stored) { d.Publish = publish } }
+	reports := func(text string) func(*stored) {
+		return func(d *stored) {
+			d.TLSRPT, d.State.Report = text, store.Report{Record: "_smtp._tls." + string(d.Name), Zone: "test", Text: text}
+		}
+	}
 	const through = 15 * time.Minute
 	at := func(d time.Duration) string { return moment(planNow().Add(d)) }
 
@@ -150,8 +155,11 @@ func TestSurvey(t *testing.T) {
 		{
 			name: "from testing to enforce", old: map[string]string{"eu": testingA}, new: map[string]string{"eu": policyA},
 			have: []stored{live("one.test", testingA)}, want: declared("one.test"),
-			lines: []string{"MX set eu: mode testing → enforce, max_age 1d → 1w", "changed: 1 domain: one.test", "new ids: 1 domain", "account main: 1 DNS write (test)"},
-			asks:  []policygen.Name{"one.test"}, rotates: 1,
+			lines: []string{
+				"MX set eu: mode testing → enforce, max_age 1d → 1w", "changed: 1 domain: one.test", "to enforce: 1 domain: one.test", "new ids: 1 domain",
+				"account main: 1 DNS write (test)",
+			},
+			asks: []policygen.Name{"one.test"}, rotates: 1,
 		},
 		{
 			name: "out of enforce", old: map[string]string{"eu": policyA}, new: map[string]string{"eu": testingA},
@@ -194,8 +202,8 @@ func TestSurvey(t *testing.T) {
 		{
 			name: "shared and manual", old: map[string]string{"eu": policyA}, new: map[string]string{"eu": policyAB},
 			have: []stored{
-				live("a.test", policyA, way(store.PublishShared)), live("b.test", policyA, way(store.PublishShared)), live("c.test", policyA, way(store.PublishManual)),
-				live("d.test", policyA), live("wild.test", policyA, way(store.PublishWildcard)),
+				live("*.eu.test", policyA, way(store.PublishWildcard)), live("a.test", policyA, way(store.PublishShared)), live("b.test", policyA, way(store.PublishShared)), live("c.test", policyA, way(store.PublishManual)),
+				live("d.test", policyA),
 			},
 			want: []config.Domain{
 				{Name: "a.test", MXSet: "eu", Publish: store.PublishShared, Account: "main"},
@@ -205,9 +213,35 @@ func TestSurvey(t *testing.T) {
 			},
 			lines: []string{
 				"MX set eu: mx +b.mx.test", "changed: 4 domains: a.test, b.test, c.test, d.test", "new ids: 4 domains", "account main: 2 DNS writes (test)",
+				"by hand: 1 domain, whose TXT only the customer can write (stspub records DOMAIN): c.test",
 				"added MX: b.mx.test of eu may be put into DNS from " + at(through) + " on, when its domains are live",
 			},
 			rotates: 4,
+		},
+		{
+			name: "TLSRPT comes, changes and goes", old: map[string]string{"eu": policyA}, new: map[string]string{"eu": policyA},
+			have: []stored{
+				live("comes.test", policyA), live("differs.test", policyA, reports("v=TLSRPTv1; rua=mailto:old@test")),
+				live("goes.test", policyA, reports("v=TLSRPTv1; rua=mailto:a@test")), live("hand.test", policyA, way(store.PublishManual)),
+				live("never.test", policyA, func(d *stored) { d.TLSRPT = "v=TLSRPTv1; rua=mailto:a@test" }),
+				live("stays.test", policyA, reports("v=TLSRPTv1; rua=mailto:a@test")),
+			},
+			want: []config.Domain{
+				{Name: "comes.test", MXSet: "eu", Publish: store.PublishZone, Account: "main", TLSRPT: "v=TLSRPTv1; rua=mailto:a@test"},
+				{Name: "differs.test", MXSet: "eu", Publish: store.PublishZone, Account: "main", TLSRPT: "v=TLSRPTv1; rua=mailto:a@test"},
+				{Name: "goes.test", MXSet: "eu", Publish: store.PublishZone, Account: "main"},
+				{Name: "hand.test", MXSet: "eu", Publish: store.PublishManual, Account: "main", TLSRPT: "v=TLSRPTv1; rua=mailto:a@test"},
+				{Name: "never.test", MXSet: "eu", Publish: store.PublishZone, Account: "main"},
+				{Name: "new.test", MXSet: "eu", Publish: store.PublishManual, TLSRPT: "v=TLSRPTv1; rua=mailto:a@test"},
+				{Name: "stays.test", MXSet: "eu", Publish: store.PublishZone, Account: "main", TLSRPT: "v=TLSRPTv1; rua=mailto:a@test"},
+			},
+			lines: []string{
+				"added: 1 domain: new.test", "changed: 5 domains: comes.test, differs.test, goes.test, hand.test, never.test",
+				"another TLSRPT: 6 domains: comes.test, differs.test, goes.test, hand.test, never.test, new.test", "new ids: 1 domain",
+				"account main: 3 DNS writes (test)",
+				"by hand: 2 domains, whose TXT only the customer can write (stspub records DOMAIN): hand.test, new.test",
+			},
+			rotates: 1,
 		},
 		{
 			name: "the API's domains", old: map[string]string{"eu": policyAB}, new: map[string]string{"eu": policyA},
@@ -299,6 +333,26 @@ func TestSurveyCountsWriting(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, p.Lines()); diff != "" {
 		t.Errorf("plan, -want +got:\n%s", diff)
+	}
+}
+
+// However fast an account is, the reconciler is not, and accounts share it.
+func TestSurveyKnowsItsOwnPace(t *testing.T) {
+	t.Parallel()
+	conf := &config.Config{Publish: config.Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute}}
+	s := newSurvey("", nil, conf)
+	s.writes = map[string]int{"fast": 50_000, "faster": 50_000, "slow": 10}
+	s.arriving = map[setMX]bool{{"eu", "mx.test"}: true}
+	p := s.end(planNow(), func(name string) float64 { return map[string]float64{"fast": 1000, "faster": 15_000, "slow": 1}[name] })
+	var seconds []float64
+	for _, w := range p.Writes {
+		seconds = append(seconds, w.Seconds)
+	}
+	if !slices.Equal(seconds, []float64{100, 100, 10}) {
+		t.Errorf("50,000, 50,000 and 10 writes take %v s, want 100, 100, 10", seconds)
+	}
+	if got := p.Arriving[0].From.Sub(planNow()); got != 15*time.Minute+200020*time.Millisecond {
+		t.Errorf("an MX may come after %s, want 15m0s and a little more than 200 s for all writes", got)
 	}
 }
 

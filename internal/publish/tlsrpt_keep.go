@@ -44,29 +44,15 @@ func (r *Reconciler) keepReport(ctx context.Context, set *settings, d *store.Dom
 		return 0, err // what was not looked at in time is no finding
 	}
 	d.State.Report = dec.State
-	news := dec.After == 0 // else it may pass by itself
 	if dec.Write {
 		if err := r.save(ctx, d); err != nil {
 			return 0, err
 		}
-		err := r.writeReport(ctx, set, *d, dec)
-		if news = err != nil; news {
+		if err := r.writeReport(ctx, set, *d, dec); err != nil {
 			dec.After = reportRefused(&d.State.Report, before, err)
 		}
 	}
-	r.tellReport(d.Name, w.Record, before.Problem, d.State.Report.Problem, news)
 	return dec.After, nil
-}
-
-// tellReport logs a problem that is new, and the end of one.
-func (r *Reconciler) tellReport(name policygen.Name, record, before, after string, news bool) {
-	switch {
-	case after == before:
-	case after == "":
-		r.cfg.Log.Info("tlsrpt record is right", "domain", name, "record", record)
-	case news:
-		r.cfg.Log.Warn("tlsrpt record is not right", "domain", name, "record", record, "reason", after)
-	}
 }
 
 // wantReport puts together what is desired of a domain's TLSRPT record. One that may have been written keeps its place.

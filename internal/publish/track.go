@@ -38,6 +38,15 @@ func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.D
 	return 0
 }
 
+// interrupt ends the time that a text was seen live, if anything is remembered of it: another one is served, or was.
+func (r *Reconciler) interrupt(name policygen.Name) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.tracks[name]; t != nil {
+		t.live = time.Time{}
+	}
+}
+
 // intended remembers that a domain's intended id was committed by this process.
 func (r *Reconciler) intended(d store.Domain) {
 	if d.State.Intended == "" {
@@ -107,13 +116,10 @@ func (r *Reconciler) tellRest(name policygen.Name, before, after store.State) {
 	}
 	level := slog.LevelDebug
 	switch {
-	case after.Fault != before.Fault || after.Step != before.Step:
+	case after.Step != before.Step && !after.Fault: // a fault was logged when it was found
 		level = slog.LevelInfo
-	case after.Reason == before.Reason:
+	case after.Step == before.Step && after.Reason == before.Reason:
 		return
-	}
-	if after.Fault && !before.Fault {
-		level = slog.LevelWarn
 	}
 	r.cfg.Log.Log(context.Background(), level, "domain rests", "domain", name, "step", after.Step, "reason", after.Reason, "fault", after.Fault)
 }

@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type world struct {
 	t    *testing.T
 	path string
 	conf *config.Config
+	log  *slog.Logger // nil: the test's
 
 	store    store.Store
 	snapshot *publish.Snapshot
@@ -43,6 +45,7 @@ type world struct {
 	uncovered  []string
 	stranded   map[policygen.Name]bool   // whose MX no policy covers
 	deaf       map[policygen.Name]bool   // whose MX cannot be looked up
+	slow       time.Duration             // how long that takes
 	unready    map[policygen.Name]string // why
 	unknownMX  string                    // why MX cannot be looked up
 	mxLooks    []policygen.Name
@@ -114,8 +117,9 @@ func (w *world) start() error {
 		w.t.Fatal(err)
 	}
 	w.store, w.snapshot = st, publish.NewSnapshot()
+	log := cmp.Or(w.log, slog.New(slog.NewTextHandler(w.t.Output(), nil)))
 	w.rec = publish.New(publish.Config{
-		Store: readOnly{st, w}, Snapshot: w.snapshot, Sight: w, Certs: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+		Store: readOnly{st, w}, Snapshot: w.snapshot, Sight: w, Certs: w, Log: log,
 		Load: func() (*config.Config, []string, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -308,9 +312,17 @@ func (w *world) Ready(_ context.Context, name policygen.Name, _ string) publish.
 	return publish.Ready{Clean: w.unready[name] == "", Reason: w.unready[name]}
 }
 
-func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
+func (w *world) MX(ctx context.Context, name policygen.Name, _ string) publish.MX {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if slow := w.slow; slow > 0 && w.deaf[name] {
+		w.mu.Unlock()
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+	}
 	w.mxLooks = append(w.mxLooks, name)
 	if w.unknownMX != "" {
 		return publish.MX{Reason: w.unknownMX}
