@@ -147,4 +147,3 @@ func orderSince(e *env) {
 	e.must(e.SaveOrder(e.ctx(), want))
 	e.equal("orders", e.orders(), []store.Order{want})
 }
-
