@@ -80,16 +80,16 @@ func (i *item) status(now time.Time) Status {
 func (k *Keeper) Load(ctx context.Context) error {
 	s := &k.schedule
 	err := k.store.EachCertificate(ctx, func(c store.Certificate) error {
-		e, err := k.memory.entry(c)
+		p, err := k.memory.pack(c)
 		if err != nil {
 			k.log.Error("left out a certificate of the store", "domain", c.Name, "err", err)
 			return nil
 		}
-		k.memory.set(c.Name, e)
+		k.memory.set(c.Name, p)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		i := s.item(c.Name)
-		i.notBefore, i.notAfter = time.Unix(e.notBefore, 0), time.Unix(e.notAfter, 0)
+		i.notBefore, i.notAfter = time.Unix(p.notBefore, 0), time.Unix(p.notAfter, 0)
 		return nil
 	})
 	if err != nil {
@@ -148,7 +148,7 @@ func (k *Keeper) Drop(ctx context.Context, name string) error {
 	cancel, done := i.cancel, i.done
 	s.mu.Unlock()
 
-	k.memory.set(name, nil)
+	k.memory.remove(name)
 	if cancel != nil {
 		cancel()
 		select {
