@@ -151,11 +151,11 @@ func (d *daemon) assemble() error {
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
-	if d.issuer, err = certs.NewACME(d.conf.ACME, d.store, d.o.Log); err != nil {
+	if d.issuer, err = certs.NewACME(d.conf.ACME[0], d.store, d.o.Log); err != nil {
 		return err
 	}
 	d.keeper = certs.New(certs.Config{
-		Store: d.store, Issuer: d.issuer, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
+		Store: d.store, Authorities: []certs.Authority{d.issuer}, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
