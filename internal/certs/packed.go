@@ -66,6 +66,7 @@ func (m *memory) fold(c store.Certificate, leaf *x509.Certificate, key *ecdsa.Pr
 	}
 	p := &packed{
 		leaf: c.Chain[0], point: bytes.Index(c.Chain[0], point), notBefore: leaf.NotBefore.Unix(), notAfter: leaf.NotAfter.Unix(),
+		authority: m.authorityOf(c.Authority),
 	}
 	copy(p.scalar[:], scalar)
 	if p.point < 0 {
