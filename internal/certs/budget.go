@@ -109,7 +109,7 @@ type budget struct {
 	outage  outage
 }
 
-func newBudget(limits config.Budget) *budget {
+func newBudget(limits config.Budget, first time.Duration) *budget {
 	return &budget{
 		limits:   limits,
 		orders:   window{limit: limits.Orders, period: limits.OrdersPeriod},
@@ -117,6 +117,7 @@ func newBudget(limits config.Budget) *budget {
 		second:   window{limit: limits.PerSecond, period: time.Second},
 		domains:  make(map[string]*window),
 		failures: make(map[string]*window),
+		outage:   outage{first: first / outageShare},
 	}
 }
 
@@ -237,15 +238,17 @@ func (b *budget) sweep(now time.Time) {
 }
 
 const (
-	// firstOutage is the pause after the first sign that an authority is out of reach. It grows threefold up to
-	// longestOutage, and orders go out one at a time until one is answered.
-	firstOutage   = 20 * time.Second
+	// outageShare is the part of [Config.FirstPause], as a divisor, for which an authority is left alone after the first
+	// sign that it is out of reach. That grows threefold up to longestOutage, and orders go out one at a time until one is
+	// answered.
+	outageShare   = 15
 	longestOutage = 15 * time.Minute
 )
 
 // outage is an authority that does not answer, or answers that something is wrong with itself.
 type outage struct {
-	count  int // tries in a row; 0: there is none
+	first  time.Duration // pause after the first try
+	count  int           // tries in a row; 0: there is none
 	since  time.Time
 	tried  time.Time // last one
 	until  time.Time // none before
@@ -262,11 +265,11 @@ func (o *outage) note(begun, now time.Time, retry time.Duration, reason string) 
 	}
 	o.count++
 	o.tried, o.reason = now, reason
-	o.until = now.Add(max(retry, pause(firstOutage, longestOutage, o.count)))
+	o.until = now.Add(max(retry, pause(o.first, longestOutage, o.count)))
 }
 
 // over says that the authority answered.
-func (o *outage) over() { *o = outage{} }
+func (o *outage) over() { *o = outage{first: o.first} }
 
 // clock is a time as operators read it.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }

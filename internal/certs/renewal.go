@@ -273,13 +273,7 @@ func (k *Keeper) issuerOf(name string) *line {
 	if !found {
 		return nil
 	}
-	issuer := k.memory.authorityName(i.authority)
-	for _, l := range k.schedule.lines {
-		if l.authority.Name() == issuer {
-			return l
-		}
-	}
-	return nil
+	return k.schedule.lineOf(k.memory.authorityName(i.authority))
 }
 
 // window asks for the window of one certificate.
@@ -311,7 +305,7 @@ func (k *Keeper) window(ctx context.Context, name string) {
 		l.renewals.known, l.renewals.none = false, now
 		return
 	case err != nil:
-		v := judge(err, name, name)
+		v := judge(err, name, "")
 		if v.outage {
 			l.budget.outage.note(begun, now, v.wait, err.Error())
 		}

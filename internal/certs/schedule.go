@@ -227,14 +227,14 @@ type schedule struct {
 	ranked time.Time // when places were counted
 }
 
-func (s *schedule) init(authorities []Authority, budgets []config.Budget, move time.Duration) {
+func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
 	s.wake = make(chan struct{}, 1)
 	s.move = move
 	s.items = make(map[string]*item)
 	s.later.less = func(a, b *item) bool { return a.due.Before(b.due) }
 	s.plans.init()
 	for n, a := range authorities {
-		l := &line{number: n, authority: a, budget: newBudget(budgets[n])}
+		l := &line{number: n, authority: a, budget: newBudget(budgets[n], first)}
 		for _, q := range []*queue{&l.free, &l.counted, &l.failing} {
 			q.less = (*item).before
 		}

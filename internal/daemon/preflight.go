@@ -62,7 +62,7 @@ func (d *daemon) checkHostname(ctx context.Context) error {
 	a, err := d.client.Resolver.Addrs(ctx, host)
 	switch {
 	case len(a.Addrs) > 0:
-		d.keeper.Want(host)
+		d.keeper.Want(host, false)
 		return nil
 	case err != nil:
 		return fmt.Errorf("server.hostname: look up %s: %w", host, err)

@@ -159,18 +159,20 @@ func (s *SQLite) CertificatesSince(ctx context.Context, mark string, f func(Cert
 // Orders implements [Store].
 func (s *SQLite) Orders(ctx context.Context) ([]Order, error) {
 	scan := func(r row) (o Order, err error) {
-		err = r.Scan(&o.Name, &o.Failures, stamp{&o.Tried}, stamp{&o.Next}, &o.Problem, &o.Authority, stamp{&o.Since})
+		err = r.Scan(&o.Name, &o.Failures, stamp{&o.Tried}, stamp{&o.Next}, &o.Problem, &o.Authority, stamp{&o.Since},
+			&o.Advice)
 		return o, err
 	}
 	return collect(ctx, s, "read orders", scan,
-		`SELECT name, failures, tried, next, problem, authority, since FROM orders WHERE failures > 0 ORDER BY name`)
+		`SELECT name, failures, tried, next, problem, authority, since, advice
+		FROM orders WHERE failures > 0 ORDER BY name`)
 }
 
 // SaveOrder implements [Store].
 func (s *SQLite) SaveOrder(ctx context.Context, o Order) error {
 	return s.exec(ctx, fmt.Sprintf("save order %q", o.Name), `INSERT INTO orders (name, failures, tried, next, problem,
-		authority, since) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET failures = excluded.failures,
+		authority, since, advice) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET failures = excluded.failures,
 		tried = excluded.tried, next = excluded.next, problem = excluded.problem, authority = excluded.authority,
-		since = excluded.since`,
-		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since))
+		since = excluded.since, advice = excluded.advice`,
+		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice)
 }

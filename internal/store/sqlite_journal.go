@@ -53,8 +53,8 @@ func (s *SQLite) EndJournal(ctx context.Context, e JournalEntry) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE journal SET changed = ?, ended = ?, failed = ?, stopped = ?, reason = ? WHERE seq = ?`,
-			v, micros(e.Ended), e.Failed, micros(e.Stopped), e.Reason, e.Seq)
+		_, err = tx.ExecContext(ctx, `UPDATE journal SET changed = ?, exempt = ?, ended = ?, failed = ?, stopped = ?, reason = ?
+			WHERE seq = ?`, v, e.Exempt, micros(e.Ended), e.Failed, micros(e.Stopped), e.Reason, e.Seq)
 		return err
 	})
 }

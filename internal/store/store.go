@@ -209,6 +209,7 @@ type Order struct {
 	Next     time.Time // not before
 	Problem  string    // the CA's words
 
+	Advice    string    // what to do about it; empty: we do not know
 	Authority string    // which CA it was
 	Since     time.Time // first failure in a row
 }
@@ -312,7 +313,7 @@ type Store interface {
 	// greater than last, the error wraps ErrStale: somebody else appended it, and whether e may be sent is to be decided
 	// again. Only the fields up to Exempt are written.
 	AppendJournal(ctx context.Context, last int64, e *JournalEntry) error
-	// EndJournal writes Ended and what is below it. What was pruned is no error.
+	// EndJournal writes Exempt, Ended and what is below it. What was pruned is no error.
 	EndJournal(ctx context.Context, e JournalEntry) error
 	// PruneJournal deletes what was begun before counted, and if exempt before exempt, but for what stops its CA at now.
 	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error

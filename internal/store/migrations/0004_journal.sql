@@ -17,3 +17,4 @@ CREATE INDEX journal_changed ON journal (changed);
 
 ALTER TABLE orders ADD COLUMN authority TEXT NOT NULL DEFAULT ''; -- who refused it last; '': nobody in particular
 ALTER TABLE orders ADD COLUMN since INTEGER NOT NULL DEFAULT 0; -- first failure in a row
+ALTER TABLE orders ADD COLUMN advice TEXT NOT NULL DEFAULT '';

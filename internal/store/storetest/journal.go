@@ -47,7 +47,7 @@ func journalChanges(e *env) {
 	b := e.append(a.Seq, exempt)
 	e.equal("both", e.journal(0), []store.JournalEntry{a, b})
 	e.equal("the second", e.journal(a.Changed), []store.JournalEntry{b})
-	a.Ended, a.Failed, a.Stopped, a.Reason = at(3), true, at(90), "slow down — ünd how"
+	a.Exempt, a.Ended, a.Failed, a.Stopped, a.Reason = true, at(3), true, at(90), "slow down — ünd how"
 	e.must(e.EndJournal(e.ctx(), a))
 	got := e.journal(b.Changed)
 	if diff := cmp.Diff([]store.JournalEntry{a}, got, cmpopts.IgnoreFields(a, "Changed")); diff != "" {
@@ -143,7 +143,7 @@ func certificateOne(e *env) {
 }
 
 func orderSince(e *env) {
-	want := store.Order{Name: "a", Failures: 1, Tried: at(4), Next: at(9), Problem: "no", Authority: "lab", Since: at(2)}
+	want := store.Order{Name: "a", Failures: 1, Tried: at(4), Next: at(9), Problem: "no", Advice: "do", Authority: "lab", Since: at(2)}
 	e.must(e.SaveOrder(e.ctx(), want))
 	e.equal("orders", e.orders(), []store.Order{want})
 }

@@ -1,0 +1,4 @@
+package certs
+
+// Advice is empty for now.
+func (p *Problem) Advice() string { return "" }
