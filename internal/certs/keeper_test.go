@@ -114,6 +114,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	dead(w.tls)
 	path := filepath.Join(t.TempDir(), "kept.db")
 	w.store = openStore(t, path)
+	w.prefer(t, "http-01")
 	w.acme = w.newACME(t, w.ca.DirectoryURL, w.ca.DirectoryCAPEM)
 	n := w.startNode(t, func(c *certs.Config) { c.FirstPause = time.Hour })
 	n.Want("mta-sts.good.test", false)

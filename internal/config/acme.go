@@ -58,7 +58,10 @@ func (l *loader) acme() {
 
 // authority reads one [acme.NAME].
 func (l *loader) authority(table, name string, t acmeTable) ACME {
-	a := ACME{Name: name, Email: t.Email.v, CAFile: l.caFile(table+".ca_file", t.CAFile), Profile: t.Profile.v}
+	a := ACME{
+		Name: name, Email: t.Email.v, CAFile: l.caFile(table+".ca_file", t.CAFile), Profile: t.Profile.v,
+		NoHTTP: l.cfg.Server.HTTP == "",
+	}
 	if addr, err := mail.ParseAddress(t.Email.v); t.Email.given() && (err != nil || addr.Address != t.Email.v) {
 		l.problem(t.Email.line, table+".email", `%q is no mail address; write one like "postmaster@example.com"`, t.Email.v)
 	}

@@ -87,9 +87,13 @@ func (d *daemon) checkCAA(ctx context.Context) error {
 	if len(issuers) == 0 {
 		return nil
 	}
-	identities, err := d.issuer.Identities(ctx)
-	if err != nil || len(identities) == 0 {
-		return err // a CA that does not say who it is cannot be compared
+	var identities []string
+	for _, a := range d.issuers {
+		own, err := a.Identities(ctx)
+		if err != nil || len(own) == 0 {
+			return err // a CA that does not say who it is cannot be compared
+		}
+		identities = append(identities, own...)
 	}
 	if slices.ContainsFunc(issuers, func(i string) bool { return slices.Contains(identities, i) }) {
 		return nil
