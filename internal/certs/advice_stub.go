@@ -1,4 +1,0 @@
-package certs
-
-// Advice is empty for now.
-func (p *Problem) Advice() string { return "" }
