@@ -33,6 +33,9 @@ type Store interface {
 	Certificate(ctx context.Context, name string) (store.Certificate, error)
 	SaveCertificate(ctx context.Context, c store.Certificate) error
 	DeleteCertificate(ctx context.Context, name string) error
+	LastChange(ctx context.Context) (int64, error)
+	MarkCertificates(ctx context.Context, mark string, change int64) error
+	CertificatesSince(ctx context.Context, mark string, f func(store.Certificate) error) error
 	Orders(ctx context.Context) ([]store.Order, error)
 	SaveOrder(ctx context.Context, o store.Order) error
 	Journal(ctx context.Context, after int64) ([]store.JournalEntry, error)
@@ -59,6 +62,11 @@ type Config struct {
 	// OnChange is called when a certificate of that name arrived, or an order for it failed, or it was dropped. It must
 	// not block, and no lock is held. Nil: nobody is told.
 	OnChange func(name string)
+	// Copy is the path of a file in which a copy of all certificates is kept, so that the next start is quick; see
+	// [Keeper.RunCopies]. Empty: there is none.
+	Copy string
+	// Keys seal the copy, if those of the store are sealed.
+	Keys *store.Keyring
 	// FirstPause is the pause after the first failed order of a name; default 5 minutes, which stays within the failed
 	// validations that public authorities allow a name in an hour. It grows threefold up to a day. An
 	// authority that is out of reach is tried again after a fifteenth of it, growing up to a quarter of an hour.
@@ -77,8 +85,10 @@ type Keeper struct {
 	onChange  func(string)
 	first     time.Duration
 	started   time.Time
+	copyPath  string
+	keys      *store.Keyring
 
-	memory   memory
+	memory   *memory
 	journal  journal
 	schedule schedule
 	issued   atomic.Uint64 // orders that ended with a certificate
@@ -113,8 +123,10 @@ func New(c Config) *Keeper {
 		onChange:  c.OnChange,
 		first:     c.FirstPause,
 		started:   time.Now(),
+		memory:    newMemory(),
+		copyPath:  c.Copy,
+		keys:      c.Keys,
 	}
-	k.memory.init()
 	k.journal.init(c.Store)
 	k.schedule.init(c.Authorities, c.Budgets, c.FirstPause, c.MoveAfter)
 	return k

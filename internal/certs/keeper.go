@@ -5,26 +5,17 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/stspub/stspub/internal/store"
 )
 
 // Load takes all certificates, what is known of failed orders, and the journal of orders from the store into memory. Call
 // it once, before serving. A certificate that does not match its key or name is said in the log and left out, so that it
 // is ordered anew when its name is wanted.
 func (k *Keeper) Load(ctx context.Context) error {
-	err := k.store.EachCertificate(ctx, func(c store.Certificate) error {
-		p, err := k.memory.pack(c)
-		if err != nil {
-			k.log.Error("left out a certificate of the store", "domain", c.Name, "err", err)
-			return nil
-		}
-		k.memory.set(c.Name, p)
-		return nil
-	})
+	m, err := k.load(ctx)
 	if err != nil {
-		return fmt.Errorf("load certificates: %w", err)
+		return err
 	}
+	k.memory = m
 	orders, err := k.store.Orders(ctx)
 	if err != nil {
 		return fmt.Errorf("load orders: %w", err)
@@ -62,11 +53,9 @@ func (k *Keeper) Want(name string, live bool) {
 	known, found := k.memory.find(name)
 	if found && !known.wanted {
 		k.memory.mark(name, func(i *info) { i.wanted = true })
+		known.renew = k.keep(name, known, now).Unix()
 	}
 	if i == nil && found {
-		if known.renew == 0 {
-			known.renew = k.plan(name, now).Unix()
-		}
 		if known.renew > s.walked.Add(walkEvery+lookAgain).Unix() {
 			return // idle: the walk finds it in time
 		}
@@ -82,7 +71,7 @@ func (k *Keeper) Want(name string, live bool) {
 	if !i.wanted {
 		i.wanted, i.since = true, now
 		if found {
-			i.due = k.plan(name, now)
+			i.due = time.Unix(known.renew, 0)
 		}
 	}
 	i.live = i.live || live

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // maxName is the longest host name in octets (RFC 1035, Section 2.3.4, without the root's).
@@ -25,6 +26,9 @@ type memory struct {
 	shards [shardCount]shard
 	tables
 	bodies
+
+	changed atomic.Int64 // names that were set or removed, since somebody put it back
+	removed atomic.Int64 // Unix seconds of the first removal, likewise; 0: none
 }
 
 const (
@@ -88,10 +92,11 @@ type view struct {
 	issuers     [][]byte
 }
 
-func (m *memory) init() {
-	m.seed = maphash.MakeSeed()
+func newMemory() *memory {
+	m := &memory{seed: maphash.MakeSeed()}
 	m.bodies.init()
 	m.tables.init()
+	return m
 }
 
 func (m *memory) shard(hash uint64) *shard { return &m.shards[hash>>shardShift] }
@@ -120,6 +125,7 @@ func (m *memory) set(name string, c *packed) {
 	if old, size := s.put(n, h, name); found {
 		m.release(old, size)
 	}
+	m.changed.Add(1)
 }
 
 // put writes a head, and returns the body that it had before.
@@ -153,6 +159,8 @@ func (m *memory) remove(name string) {
 	s.mu.Unlock()
 	if found {
 		m.release(h.place, bodySize(h.leaf))
+		m.changed.Add(1)
+		m.removed.CompareAndSwap(0, time.Now().Unix())
 	}
 }
 

@@ -143,6 +143,17 @@ func (k *Keeper) replan(name string, i info, at time.Time) {
 	k.memory.mark(name, func(i *info) { i.renew = at.Unix() })
 }
 
+// keep enters the time for which a name was planned before the start, or a new one where that is past. The schedule's
+// lock is held.
+func (k *Keeper) keep(name string, i info, now time.Time) time.Time {
+	if i.renew <= now.Unix() {
+		k.memory.mark(name, func(i *info) { i.renew = 0 }) // it is in no count
+		return k.plan(name, now)
+	}
+	k.schedule.plans.add(i.renew, 1)
+	return time.Unix(i.renew, 0)
+}
+
 // unplan forgets when a name is renewed. The schedule's lock is held.
 func (k *Keeper) unplan(name string) {
 	if i, found := k.memory.find(name); found && i.renew != 0 {

@@ -76,7 +76,7 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 			return wait
 		}
 		t := turn{line: l, claim: l.claim(i), begun: now, unsaved: i.unsaved}
-		if i.issuer == l.authority.Name() {
+		if l.replaces(i) {
 			t.replaces = bytes.Clone(k.memory.leaf(i.name))
 		}
 		octx, cancel := context.WithTimeout(ctx, orderTimeout)

@@ -138,10 +138,14 @@ func (l *line) claim(i *item) claim {
 	}
 }
 
-// exempts says that the authority does not count an order for a name, as it replaces a certificate of its own.
-func (l *line) exempts(i *item) bool {
-	return l.renewals.known && !i.notAfter.IsZero() && i.issuer == l.authority.Name()
+// replaces says that an order for a name tells the authority which of its certificates it replaces. It does not where the
+// last one went wrong on the authority's side, since that may be what it stumbles over.
+func (l *line) replaces(i *item) bool {
+	return !i.notAfter.IsZero() && i.issuer == l.authority.Name() && (i.failures == 0 || !i.outage)
 }
+
+// exempts says that the authority does not count an order for a name (RFC 9773, Section 5).
+func (l *line) exempts(i *item) bool { return l.renewals.known && l.replaces(i) }
 
 // queueOf is the queue that a name waits in.
 func (l *line) queueOf(i *item) *queue {

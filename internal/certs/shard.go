@@ -110,8 +110,8 @@ func (s *shard) tidy() {
 	s.names, s.gone = names, 0
 }
 
-// reserve makes room for more names of a length.
-func (s *shard) reserve(count, length int) {
+// reserve makes room for more names.
+func (s *shard) reserve(count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	size := max(8, len(s.index))
@@ -122,5 +122,4 @@ func (s *shard) reserve(count, length int) {
 		s.reindex(size)
 	}
 	s.heads = slices.Grow(s.heads, count)
-	s.names = slices.Grow(s.names, length)
 }
