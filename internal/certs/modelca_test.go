@@ -39,8 +39,10 @@ type modelCA struct {
 
 	first, renewals map[int]int // by day
 	exempt, counted int
-	failures        int // orders that a broken name cost
-	lost            int // requests while it was down
+	failures        int            // orders that a broken name cost
+	weeks           map[string]int // of them, by name and week
+	worst           int            // most of weeks
+	lost            int            // requests while it was down
 	expired         []string
 	refused         int // by a limit
 	questions       int
@@ -85,7 +87,7 @@ func newModelCA(t *testing.T, scale int) *modelCA {
 		broken: func(string, time.Time) bool { return false },
 		orders: *newBucket(300/scale, 3*time.Hour), domains: make(map[string]*bucket), names: make(map[string]*bucket),
 		failed: make(map[string]*bucket), valid: make(map[string]issued), replaced: make(map[string]bool),
-		first: make(map[int]int), renewals: make(map[int]int),
+		weeks: make(map[string]int), first: make(map[int]int), renewals: make(map[int]int),
 	}
 }
 
@@ -104,12 +106,12 @@ func (m *modelCA) Window(_ context.Context, leaf []byte) (certs.Window, error) {
 		return certs.Window{}, errDown
 	}
 	m.questions++
-	c, err := x509.ParseCertificate(leaf)
+	from, to, err := m.mint.times(leaf)
 	if err != nil {
 		return certs.Window{}, err
 	}
-	life := c.NotAfter.Sub(c.NotBefore)
-	ideal := c.NotBefore.Add(life * 2 / 3)
+	life := to.Sub(from)
+	ideal := from.Add(life * 2 / 3)
 	return certs.Window{Start: ideal.Add(-life / 90), End: ideal.Add(life / 90), Retry: 10 * day}, nil // in truth 6 hours
 }
 
@@ -135,6 +137,9 @@ func (m *modelCA) Obtain(ctx context.Context, r certs.Request) (store.Certificat
 	defer m.mu.Unlock()
 	if m.broken(r.Name, now) {
 		m.failures++
+		week := fmt.Sprint(r.Name, now.Unix()/int64((7*day).Seconds()))
+		m.weeks[week]++
+		m.worst = max(m.worst, m.weeks[week])
 		if !bucketOf(m.failed, r.Name, 5, time.Hour).take(now) {
 			m.t.Errorf("%s: more than 5 failed authorisations in an hour", r.Name)
 		}
@@ -142,10 +147,14 @@ func (m *modelCA) Obtain(ctx context.Context, r certs.Request) (store.Certificat
 	}
 	c := m.mint.issue(r.Name, now, now.Add(m.life(now)))
 	old, again := m.valid[r.Name]
+	if !again || string(r.Replaces) != old.leaf {
+		bucketOf(m.names, r.Name, 5, 7*day).take(now)
+		bucketOf(m.domains, domainOf(r.Name), 50, 7*day).take(now)
+	}
 	if again {
 		m.renewals[m.day(now)]++
 		m.replaced[old.leaf] = true
-		if old.to.Before(now) {
+		if old.to.Before(now) && !recently(m, r.Name, old.to) {
 			m.expired = append(m.expired, fmt.Sprintf("%s on day %d", r.Name, m.day(old.to)))
 		}
 	} else {
@@ -184,7 +193,7 @@ func (m *modelCA) order(r certs.Request, now time.Time) error {
 		m.t.Errorf("%s: it replaces what is replaced", r.Name)
 	}
 	m.counted++
-	if !bucketOf(m.names, r.Name, 5, 7*day).take(now) {
+	if m.names[r.Name].empty(now) {
 		return m.limited("too many certificates already issued for this exact set of identifiers")
 	}
 	if again {
@@ -193,11 +202,13 @@ func (m *modelCA) order(r certs.Request, now time.Time) error {
 	if !m.orders.take(now) {
 		return m.limited("too many new orders")
 	}
-	if !bucketOf(m.domains, r.Name[len("mta-sts."):], 50, 7*day).take(now) {
+	if m.domains[domainOf(r.Name)].empty(now) {
 		return m.limited("too many certificates already issued for " + r.Name)
 	}
 	return nil
 }
+
+func domainOf(host string) string { return host[len("mta-sts."):] }
 
 // mint makes certificates that differ in name and times alone, a hundred times faster than signing each.
 type mint struct {
@@ -225,13 +236,26 @@ func newMint(t *testing.T) *mint {
 	return m
 }
 
+// utcTime is a time in a certificate.
+const utcTime = "060102150405Z"
+
+// times reads a certificate back.
+func (m *mint) times(der []byte) (from, to time.Time, err error) {
+	at := bytes.Index(m.der, []byte(m.at.Format(utcTime)))
+	if from, err = time.Parse(utcTime, string(der[at:at+len(utcTime)])); err != nil {
+		return from, to, err
+	}
+	at += len(utcTime) + 2 // tag and length
+	to, err = time.Parse(utcTime, string(der[at:at+len(utcTime)]))
+	return from, to, err
+}
+
 // issue patches the certificate. A name is as long as that of any other.
 func (m *mint) issue(name string, from, to time.Time) store.Certificate {
-	const layout = "060102150405Z"
 	from, to = from.UTC().Truncate(time.Second), to.UTC().Truncate(time.Second)
 	der := bytes.Replace(m.der, []byte(m.name), []byte(name), 1)
-	der = bytes.Replace(der, []byte(m.at.Format(layout)), []byte(from.Format(layout)), 1)
-	der = bytes.Replace(der, []byte(m.at.Add(time.Second).Format(layout)), []byte(to.Format(layout)), 1)
+	der = bytes.Replace(der, []byte(m.at.Format(utcTime)), []byte(from.Format(utcTime)), 1)
+	der = bytes.Replace(der, []byte(m.at.Add(time.Second).Format(utcTime)), []byte(to.Format(utcTime)), 1)
 	return store.Certificate{
 		Name: name, Key: m.key, Chain: [][]byte{der, []byte("issuer")}, NotBefore: from, NotAfter: to, Authority: "model",
 	}

@@ -12,7 +12,7 @@ import (
 const (
 	// walkEvery is how often the memory is walked for names that are to be renewed, or whose windows are to be asked for,
 	// before the next walk.
-	walkEvery = 30 * time.Minute
+	walkEvery = time.Hour
 	// askEvery is how often an authority is asked for the window of a certificate if it does not say.
 	askEvery = 6 * time.Hour
 	// askAgain is when it is asked again after an error.
