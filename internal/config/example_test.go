@@ -58,7 +58,7 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 			APIURL: "https://api.cloudflare.com/client/v4",
 		}},
 		Publish: Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute},
-		Check:   Check{Every: 24 * time.Hour, HTTPSPort: 443, SMTPPort: 25},
+		Check:   Check{Every: 24 * time.Hour, HTTPPort: 80, HTTPSPort: 443, SMTPPort: 25},
 		MXSets:  map[string]MXSet{"eu": set},
 		Domains: []Domain{{Name: "example.org", MXSet: "eu", Publish: "zone", Account: "main"}},
 		Digest:  got.Digest,
@@ -87,7 +87,7 @@ func TestExampleNamesTheDefaults(t *testing.T) {
 	want := load(readExample(t))
 	example := readExample(t)
 	for _, key := range []string{
-		"https", "http", "admin", "url", "api_url", "settle", "ttl", "every", "https_port", "smtp_port", "adopt",
+		"https", "http", "admin", "url", "api_url", "settle", "ttl", "every", "http_port", "https_port", "smtp_port", "adopt",
 	} {
 		set := strings.Replace(example, "\n#"+key+" = ", "\n"+key+" = ", 1)
 		if set == example {
