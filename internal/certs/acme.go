@@ -43,6 +43,7 @@ type ACME struct {
 	transport http.RoundTripper
 	responder *autocert.Manager // answers challenges; it cannot order
 	account   chan *account     // capacity 1: who holds it may register the account
+	identity  identity
 }
 
 // account is the account that orders are made with; key is nil until it is registered.
@@ -115,6 +116,9 @@ func (a *ACME) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	}
 	return c, nil
 }
+
+// Name is that of the [acme.NAME] table.
+func (a *ACME) Name() string { return a.cfg.Name }
 
 // Obtain orders a certificate for one name; see [Issuer]. It tries TLS-ALPN-01 and then HTTP-01, each once, so a name
 // that cannot be validated costs two failed validations.
