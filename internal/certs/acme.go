@@ -117,18 +117,25 @@ func (a *ACME) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	return c, nil
 }
 
-// Name is that of the [acme.NAME] table.
+// Name implements [Authority].
 func (a *ACME) Name() string { return a.cfg.Name }
 
-// Obtain orders a certificate for one name; see [Issuer]. It tries TLS-ALPN-01 and then HTTP-01, each once, so a name
+// Staging implements [Authority].
+func (a *ACME) Staging() bool { return a.cfg.Staging }
+
+// Window implements [Authority].
+func (a *ACME) Window(context.Context, []byte) (Window, error) { return Window{}, ErrNoRenewalInfo }
+
+// Obtain orders a certificate for one name; see [Authority]. It tries TLS-ALPN-01 and then HTTP-01, each once, so a name
 // that cannot be validated costs two failed validations.
-func (a *ACME) Obtain(ctx context.Context, name string) (store.Certificate, error) {
-	o := newOrder(ctx, a, name)
+func (a *ACME) Obtain(ctx context.Context, r Request) (store.Certificate, error) {
+	o := newOrder(ctx, a, r.Name)
 	defer o.close()
 	c, err := a.obtain(ctx, o)
 	if err != nil {
-		return store.Certificate{}, fmt.Errorf("order certificate for %q: %w", name, o.explain(err))
+		return store.Certificate{}, fmt.Errorf("order certificate for %q: %w", r.Name, o.explain(err))
 	}
+	c.Authority = a.cfg.Name
 	return c, nil
 }
 

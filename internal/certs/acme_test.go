@@ -108,7 +108,7 @@ func TestProblemIsTyped(t *testing.T) {
 	w := newWorld(t, time.Hour)
 	dead(w.http)
 	dead(w.tls)
-	_, err := w.acme.Obtain(t.Context(), "mta-sts.refuse.test")
+	_, err := w.acme.Obtain(t.Context(), certs.Request{Name: "mta-sts.refuse.test"})
 	var p *certs.Problem
 	if !errors.As(err, &p) {
 		t.Fatalf("Obtain: %v, want a Problem", err)
@@ -124,7 +124,7 @@ func TestProblemIsTyped(t *testing.T) {
 		t.Errorf("answers left in the store: %q", left)
 	}
 
-	_, err = w.acme.Obtain(t.Context(), "not_a_name.good.test")
+	_, err = w.acme.Obtain(t.Context(), certs.Request{Name: "not_a_name.good.test"})
 	if err == nil {
 		t.Error("a name that is no host name was ordered")
 	}
@@ -145,7 +145,7 @@ func TestChallengeThatNobodyCanAnswerIsNotBegun(t *testing.T) {
 	w.serveHTTP(t)
 	dead(w.tls)
 	a := w.newACMEOn(t, deaf{w.store}, w.ca.DirectoryURL, w.ca.DirectoryCAPEM)
-	_, err := a.Obtain(t.Context(), "mta-sts.good.test")
+	_, err := a.Obtain(t.Context(), certs.Request{Name: "mta-sts.good.test"})
 	want := `order certificate for "mta-sts.good.test": keep answer to a challenge: disk full`
 	if err == nil || err.Error() != want {
 		t.Errorf("Obtain: %v, want %s", err, want)
@@ -176,7 +176,7 @@ func TestRateLimitIsTyped(t *testing.T) {
 	defer ca.Close()
 	a := w.newACME(t, ca.URL+"/", w.ca.DirectoryCAPEM)
 	start := time.Now()
-	_, err := a.Obtain(t.Context(), "mta-sts.good.test")
+	_, err := a.Obtain(t.Context(), certs.Request{Name: "mta-sts.good.test"})
 	var p *certs.Problem
 	if !errors.As(err, &p) || p.Status != http.StatusTooManyRequests || p.RetryAfter != 2*time.Hour {
 		t.Fatalf("Obtain: %v, %+v", err, p)
@@ -196,7 +196,7 @@ func TestBadNoncesAreRepeated(t *testing.T) {
 	w.serveHTTP(t)
 	dead(w.tls)
 	a := w.newACME(t, ca.DirectoryURL, ca.DirectoryCAPEM)
-	if _, err := a.Obtain(t.Context(), "mta-sts.good.test"); err != nil {
+	if _, err := a.Obtain(t.Context(), certs.Request{Name: "mta-sts.good.test"}); err != nil {
 		t.Error(err)
 	}
 }
@@ -258,7 +258,7 @@ func TestCancelEndsOrdersAtOnce(t *testing.T) {
 	a := w.newACME(t, w.ca.DirectoryURL, w.ca.DirectoryCAPEM)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := a.Obtain(ctx, "silent.test")
+		_, err := a.Obtain(ctx, certs.Request{Name: "silent.test"})
 		ended <- err
 	}()
 	if c, err = w.tls.Accept(); err != nil {

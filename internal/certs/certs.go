@@ -34,18 +34,12 @@ type Store interface {
 	SaveOrder(ctx context.Context, o store.Order) error
 }
 
-// Issuer obtains certificates. [ACME] is one.
-type Issuer interface {
-	// Obtain gets a new certificate for one name, with a fresh key. It may take minutes, and returns soon after ctx
-	// ends. What the authority said wraps a [*Problem]. It is called for many names at the same time.
-	Obtain(ctx context.Context, name string) (store.Certificate, error)
-}
-
 // Config says what a [Keeper] works with. Zero values get their defaults.
 type Config struct {
-	Store  Store
-	Issuer Issuer
-	Log    *slog.Logger
+	Store Store
+	// Authorities are those to order from, in order of preference. Only the first is used for now.
+	Authorities []Authority
+	Log         *slog.Logger
 
 	// Challenge answers the hellos of TLS-ALPN-01 (RFC 8737); see [ACME.GetCertificate]. Nil refuses them.
 	Challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -63,7 +57,7 @@ type Config struct {
 // Keeper keeps certificates. Its methods may be called at the same time.
 type Keeper struct {
 	store     Store
-	issuer    Issuer
+	issuers   []Authority
 	log       *slog.Logger
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	onChange  func(string)
@@ -91,7 +85,7 @@ func New(c Config) *Keeper {
 	}
 	k := &Keeper{
 		store:     c.Store,
-		issuer:    c.Issuer,
+		issuers:   c.Authorities,
 		log:       c.Log,
 		challenge: c.Challenge,
 		onChange:  c.OnChange,

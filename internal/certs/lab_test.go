@@ -171,15 +171,15 @@ func listen(t *testing.T) net.Listener {
 
 func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
-// counting is an Issuer that counts its orders.
+// counting is an Authority that counts its orders.
 type counting struct {
-	certs.Issuer
+	certs.Authority
 	orders atomic.Int32
 }
 
-func (c *counting) Obtain(ctx context.Context, name string) (store.Certificate, error) {
+func (c *counting) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
 	c.orders.Add(1)
-	return c.Issuer.Obtain(ctx, name)
+	return c.Authority.Obtain(ctx, r)
 }
 
 // node is a running Keeper with its listeners.
@@ -193,14 +193,14 @@ type node struct {
 // startNode loads a Keeper from the world's store and runs it.
 func (w *world) startNode(t *testing.T, edit ...func(*certs.Config)) *node {
 	t.Helper()
-	n := &node{issuer: &counting{Issuer: w.acme}, changes: make(chan string, 1000)}
+	n := &node{issuer: &counting{Authority: w.acme}, changes: make(chan string, 1000)}
 	c := certs.Config{
-		Store:      w.store,
-		Issuer:     n.issuer,
-		Log:        w.log,
-		Challenge:  w.acme.GetCertificate,
-		OnChange:   func(name string) { n.changes <- name },
-		FirstPause: 100 * time.Millisecond,
+		Store:       w.store,
+		Authorities: one(n.issuer),
+		Log:         w.log,
+		Challenge:   w.acme.GetCertificate,
+		OnChange:    func(name string) { n.changes <- name },
+		FirstPause:  100 * time.Millisecond,
 	}
 	for _, f := range edit {
 		f(&c)

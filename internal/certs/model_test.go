@@ -24,7 +24,10 @@ type attempt struct {
 	at   time.Time
 }
 
-// model is an Issuer that does what answer says, and remembers when it was asked.
+// one is what a Config takes.
+func one(a certs.Authority) []certs.Authority { return []certs.Authority{a} }
+
+// model is an Authority that does what answer says, and remembers when it was asked.
 type model struct {
 	answer func(ctx context.Context, name string) (store.Certificate, error)
 
@@ -32,11 +35,18 @@ type model struct {
 	attempts []attempt
 }
 
-func (m *model) Obtain(ctx context.Context, name string) (store.Certificate, error) {
+func (m *model) Name() string  { return "model" }
+func (m *model) Staging() bool { return false }
+
+func (m *model) Window(context.Context, []byte) (certs.Window, error) {
+	return certs.Window{}, certs.ErrNoRenewalInfo
+}
+
+func (m *model) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
 	m.mu.Lock()
-	m.attempts = append(m.attempts, attempt{name, time.Now()})
+	m.attempts = append(m.attempts, attempt{r.Name, time.Now()})
 	m.mu.Unlock()
-	return m.answer(ctx, name)
+	return m.answer(ctx, r.Name)
 }
 
 // of returns when a name was ordered.
@@ -143,7 +153,7 @@ func (b *books) setBroken(err error) {
 // run starts a Keeper inside a bubble; stop ends it.
 func run(t *testing.T, b *books, m *model) (k *certs.Keeper, stop func()) {
 	t.Helper()
-	k = certs.New(certs.Config{Store: b, Issuer: m, Log: slog.New(slog.DiscardHandler)})
+	k = certs.New(certs.Config{Store: b, Authorities: one(m), Log: slog.New(slog.DiscardHandler)})
 	if err := k.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -168,7 +168,7 @@ func (k *Keeper) obtain(ctx context.Context, name string, unsaved *store.Certifi
 		c = *unsaved
 	} else {
 		var err error
-		if c, err = k.issuer.Obtain(ctx, name); err != nil {
+		if c, err = k.issuers[0].Obtain(ctx, Request{Name: name}); err != nil {
 			return nil, c, err
 		}
 	}

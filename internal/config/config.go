@@ -28,7 +28,7 @@ type Config struct {
 	Server   Server
 	Store    Store
 	DNS      DNS
-	ACME     ACME
+	ACME     []ACME // in order of preference, at least one
 	Accounts map[string]Account
 	Alias    Alias
 	Publish  Publish
@@ -63,12 +63,30 @@ type DNS struct {
 	Stub      map[string][]string // zone ("." for all) → "ADDR:PORT" of the servers to ask in place of its delegated ones
 }
 
-// ACME is an [acme.NAME] table. There is one for now.
+// ACME is an [acme.NAME] table: one certification authority.
 type ACME struct {
 	Name      string
+	Directory string // an https URL, of no other table
 	Email     string // may be empty
-	Directory string // an https URL
 	CAFile    string // trust for the directory's HTTPS, PEM; default: the system's
+	Profile   string // the kind of certificate to ask for, of those in the directory; empty: the authority's default
+	// EABKeyID and EABKey bind the account to one that the operator has at the authority (RFC 8555, Section 7.3.4). Key is
+	// the HMAC key itself, not base64. [LoadFiles] may leave it empty, which does for an account that is already registered.
+	EABKeyID string
+	EABKey   Secret
+	Staging  bool // its certificates are trusted by no sender
+	Budget   Budget
+}
+
+// Budget is what one authority is asked for at most. All are at least 1.
+type Budget struct {
+	Orders       int           // new orders in any OrdersPeriod, but for renewals that the authority does not count; default 280
+	OrdersPeriod time.Duration // default 3h
+	DomainOrders int           // those of them of one registered domain in any DomainPeriod; default 45
+	DomainPeriod time.Duration // default 1w
+	Failures     int           // failed orders of one name in any hour; default 4
+	InFlight     int           // orders at the same time; default 8
+	PerSecond    int           // requests to the authority a second; default 10
 }
 
 // Account is an [account.NAME] table: credentials at one DNS provider.

@@ -6,7 +6,7 @@ func problemEdits() []edit {
 	var all []edit
 	for _, edits := range [][]edit{
 		formEdits(), serverEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(),
-		manyEdits(), reportEdits(),
+		manyEdits(), reportEdits(), acmeEdits(),
 	} {
 		all = append(all, edits...)
 	}
@@ -223,40 +223,8 @@ func tableEdits() []edit {
 			`stspub.toml:18: dns.stub: is empty; write at least one address like "192.0.2.53", or leave it out`,
 		},
 		{
-			"no CA", "[acme.le]\ndirectory = \"https://ca.example/dir\"\n", "",
-			`stspub.toml:1: acme: missing; write a table [acme.letsencrypt] with email = "postmaster@example.com" and directory = "https://acme-v02.api.letsencrypt.org/directory"`,
-		},
-		{
-			"two CAs", "", "[acme.other]\ndirectory = 'https://other.example/'\n",
-			`stspub.toml:17: acme.other: a second CA is not available yet; keep [acme.le] of line 3 or this one`,
-		},
-		{
-			"no directory", `directory = "https://ca.example/dir"`, ``,
-			`stspub.toml:3: acme.le.directory: missing; write directory = "https://acme-v02.api.letsencrypt.org/directory" for Let's Encrypt`,
-		},
-		{
-			"directory in clear", `"https://ca.example/dir"`, `"http://127.0.0.1/dir"`,
-			`stspub.toml:4: acme.le.directory: is not HTTPS; write a URL that begins with https://`,
-		},
-		{
-			"directory with a password", `"https://ca.example/dir"`, `"https://me:geheim@ca.example/dir"`,
-			`stspub.toml:4: acme.le.directory: has a user or password in it, which does not belong into this file`,
-		},
-		{
-			"directory that is no URL", `"https://ca.example/dir"`, `"geheim"`,
-			`stspub.toml:4: acme.le.directory: is no URL; write one like "https://api.example.com/path"`,
-		},
-		{
-			"no mail address", `[acme.le]`, "[acme.le]\nemail = 'postmaster'",
-			`stspub.toml:4: acme.le.email: "postmaster" is no mail address; write one like "postmaster@example.com"`,
-		},
-		{
 			"no CA file", "", "[check]\nca_file = 'nothing'\n",
 			`stspub.toml:18: check.ca_file: read "nothing": no such file or directory`,
-		},
-		{
-			"CA file without certificates", `[acme.le]`, "[acme.le]\nca_file = 'no-pem'",
-			`stspub.toml:4: acme.le.ca_file: "no-pem" holds no certificate; write CA certificates into it, as PEM`,
 		},
 		{
 			"CA file that is a folder", "", "[check]\nca_file = 'folder'\n",

@@ -3,7 +3,6 @@ package config
 import (
 	"maps"
 	"net"
-	"net/mail"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -202,35 +201,6 @@ func (l *loader) servers(key string, addrs list) []string {
 		servers = append(servers, addr.String())
 	}
 	return servers
-}
-
-// acme reads the one [acme.NAME].
-func (l *loader) acme() {
-	names := slices.SortedFunc(maps.Keys(l.doc.ACME), func(a, b string) int {
-		return l.doc.ACME[a].Line - l.doc.ACME[b].Line
-	})
-	if len(names) == 0 {
-		l.problem(0, "acme", `missing; write a table [acme.letsencrypt] with email = "postmaster@example.com" and `+
-			`directory = "https://acme-v02.api.letsencrypt.org/directory"`)
-		return
-	}
-	for _, name := range names[1:] {
-		l.problem(l.doc.ACME[name].Line, tableKey("acme", name), "a second CA is not available yet; keep [acme.%s] of line %d or this one",
-			names[0], l.doc.ACME[names[0]].Line)
-	}
-	name := names[0]
-	t, table := l.doc.ACME[name], tableKey("acme", name)
-	l.label(table, name, t.Line)
-	l.cfg.ACME = ACME{Name: name, Email: t.Email.v, CAFile: l.caFile(table+".ca_file", t.CAFile)}
-	if addr, err := mail.ParseAddress(t.Email.v); t.Email.given() && (err != nil || addr.Address != t.Email.v) {
-		l.problem(t.Email.line, table+".email", `%q is no mail address; write one like "postmaster@example.com"`, t.Email.v)
-	}
-	if !t.Directory.given() {
-		l.problem(t.Line, table+".directory",
-			`missing; write directory = "https://acme-v02.api.letsencrypt.org/directory" for Let's Encrypt`)
-		return
-	}
-	l.cfg.ACME.Directory = l.url(table+".directory", t.Directory, false)
 }
 
 // url returns an HTTPS URL. On loopback it may be HTTP where insecure says so. It is not shown, as it may hold a password.

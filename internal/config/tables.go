@@ -43,9 +43,23 @@ type dnsTable struct {
 type acmeTable struct {
 	Line int
 
-	Email     text `toml:"email"`
-	Directory text `toml:"directory"`
-	CAFile    text `toml:"ca_file"`
+	Directory   text   `toml:"directory"`
+	Prefer      number `toml:"prefer"`
+	Email       text   `toml:"email"`
+	CAFile      text   `toml:"ca_file"`
+	Profile     text   `toml:"profile"`
+	EABKID      text   `toml:"eab_kid"`
+	EABHMACFile text   `toml:"eab_hmac_file"`
+	EABHMACEnv  text   `toml:"eab_hmac_env"`
+	Staging     flag   `toml:"staging"`
+
+	Orders       number `toml:"orders"`
+	OrdersPeriod span   `toml:"orders_period"`
+	DomainOrders number `toml:"domain_orders"`
+	DomainPeriod span   `toml:"domain_period"`
+	Failures     number `toml:"failures"`
+	InFlight     number `toml:"in_flight"`
+	PerSecond    number `toml:"per_second"`
 }
 
 type accountTable struct {

@@ -152,7 +152,7 @@ func (d *daemon) assemble() error {
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
-	if d.issuer, err = certs.NewACME(d.conf.ACME, d.store, d.o.Log); err != nil {
+	if d.issuer, err = certs.NewACME(d.conf.ACME[0], d.store, d.o.Log); err != nil {
 		return err
 	}
 	outside := &publish.Outside{
@@ -165,7 +165,7 @@ func (d *daemon) assemble() error {
 		d.gate.HTTPPort = d.conf.Check.HTTPPort
 	}
 	d.keeper = certs.New(certs.Config{
-		Store: d.store, Issuer: gated{d.issuer, d.gate}, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
+		Store: d.store, Authorities: []certs.Authority{gated{d.issuer, d.gate}}, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{

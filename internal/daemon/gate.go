@@ -29,10 +29,10 @@ type gated struct {
 	gate *certs.Gate
 }
 
-// Obtain implements [certs.Issuer].
-func (g gated) Obtain(ctx context.Context, name string) (store.Certificate, error) {
-	if err := g.gate.Check(ctx, name, g.ACME); err != nil {
+// Obtain implements [certs.Authority].
+func (g gated) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
+	if err := g.gate.Check(ctx, r.Name, g.ACME); err != nil {
 		return store.Certificate{}, err
 	}
-	return g.ACME.Obtain(ctx, name)
+	return g.ACME.Obtain(ctx, r)
 }

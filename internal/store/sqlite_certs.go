@@ -10,13 +10,13 @@ import (
 // EachCertificate implements [Store].
 func (s *SQLite) EachCertificate(ctx context.Context, f func(Certificate) error) error {
 	return stream(ctx, s, "read certificates", scanCertificate, f,
-		`SELECT name, private_key, chain, not_before, not_after FROM certificates`)
+		`SELECT name, private_key, chain, not_before, not_after, authority FROM certificates`)
 }
 
 func scanCertificate(r row) (Certificate, error) {
 	var c Certificate
 	var chain []byte
-	if err := r.Scan(&c.Name, &c.Key, &chain, stamp{&c.NotBefore}, stamp{&c.NotAfter}); err != nil {
+	if err := r.Scan(&c.Name, &c.Key, &chain, stamp{&c.NotBefore}, stamp{&c.NotAfter}, &c.Authority); err != nil {
 		return Certificate{}, err
 	}
 	var err error
@@ -54,10 +54,11 @@ func splitChain(joined []byte) ([][]byte, error) {
 // SaveCertificate implements [Store].
 func (s *SQLite) SaveCertificate(ctx context.Context, c Certificate) error {
 	return s.write(ctx, fmt.Sprintf("save certificate %q", c.Name), func(tx *transaction) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO certificates (name, private_key, chain, not_before, not_after)
-			VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,
-			chain = excluded.chain, not_before = excluded.not_before, not_after = excluded.not_after`,
-			c.Name, blob(c.Key), joinChain(c.Chain), micros(c.NotBefore), micros(c.NotAfter)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO certificates (name, private_key, chain, not_before, not_after, authority)
+			VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,
+			chain = excluded.chain, not_before = excluded.not_before, not_after = excluded.not_after,
+			authority = excluded.authority`,
+			c.Name, blob(c.Key), joinChain(c.Chain), micros(c.NotBefore), micros(c.NotAfter), c.Authority); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM orders WHERE name = ?`, c.Name)

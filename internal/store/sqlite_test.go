@@ -294,7 +294,7 @@ func TestStreamsHoldOneRow(t *testing.T) {
 	const rows, limit = 20_000, 8 << 20
 	execute(t, raw(t, path), fmt.Sprintf(`INSERT INTO certificates
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
-		SELECT 'd' || i, zeroblob(140), CAST(x'8817' || zeroblob(2952) AS BLOB), 1, 2 FROM n`, rows))
+		SELECT 'd' || i, zeroblob(140), CAST(x'8817' || zeroblob(2952) AS BLOB), 1, 2, '' FROM n`, rows))
 
 	heap := func() uint64 {
 		var m runtime.MemStats

@@ -21,6 +21,16 @@ func (s *SQLite) SetValue(ctx context.Context, key string, value []byte) error {
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, key, blob(value))
 }
 
+// EnsureValue implements [Store].
+func (s *SQLite) EnsureValue(ctx context.Context, key string, value []byte) ([]byte, error) {
+	err := s.exec(ctx, fmt.Sprintf("ensure value %q", key), `INSERT INTO key_values (name, value) VALUES (?, ?)
+		ON CONFLICT (name) DO NOTHING`, key, blob(value))
+	if err != nil {
+		return nil, err
+	}
+	return s.Value(ctx, key)
+}
+
 // DeleteValue implements [Store].
 func (s *SQLite) DeleteValue(ctx context.Context, key string) error {
 	return s.exec(ctx, fmt.Sprintf("delete value %q", key), `DELETE FROM key_values WHERE name = ?`, key)

@@ -198,6 +198,7 @@ type Certificate struct {
 	Key                 []byte   // PKCS #8, DER
 	Chain               [][]byte // DER, leaf first
 	NotBefore, NotAfter time.Time
+	Authority           string // name of the [acme.NAME] table it came from; empty: not known
 }
 
 // Order is how the last attempt to obtain a certificate went.
@@ -281,6 +282,9 @@ type Store interface {
 	Value(ctx context.Context, key string) ([]byte, error)
 	// SetValue writes one.
 	SetValue(ctx context.Context, key string, value []byte) error
+	// EnsureValue writes one unless there is one, and returns the one that is there then: of several callers at the same
+	// time, in whatever process, all get the same.
+	EnsureValue(ctx context.Context, key string, value []byte) ([]byte, error)
 	// DeleteValue deletes one. One that is not there is no error.
 	DeleteValue(ctx context.Context, key string) error
 

@@ -179,6 +179,7 @@ func contextEnded(e *env) {
 		"SaveOrder":         func() error { return e.SaveOrder(ctx, store.Order{Name: "a", Failures: 1}) },
 		"Value":             func() error { _, err := e.Value(ctx, "test/a"); return err },
 		"SetValue":          func() error { return e.SetValue(ctx, "test/a", nil) },
+		"EnsureValue":       func() error { _, err := e.EnsureValue(ctx, "test/a", nil); return err },
 		"DeleteValue":       func() error { return e.DeleteValue(ctx, "test/a") },
 		"Ping":              func() error { return e.Ping(ctx) },
 	} {
