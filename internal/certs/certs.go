@@ -30,6 +30,9 @@ type Store interface {
 	EachCertificate(ctx context.Context, f func(store.Certificate) error) error
 	SaveCertificate(ctx context.Context, c store.Certificate) error
 	DeleteCertificate(ctx context.Context, name string) error
+	LastChange(ctx context.Context) (int64, error)
+	MarkCertificates(ctx context.Context, mark string, change int64) error
+	CertificatesSince(ctx context.Context, mark string, f func(store.Certificate) error) error
 	Orders(ctx context.Context) ([]store.Order, error)
 	SaveOrder(ctx context.Context, o store.Order) error
 }
@@ -46,6 +49,11 @@ type Config struct {
 	// OnChange is called when a certificate of that name arrived, or an order for it failed, or it was dropped. It must
 	// not block, and no lock is held. Nil: nobody is told.
 	OnChange func(name string)
+	// Copy is the path of a file in which a copy of all certificates is kept, so that the next start is quick; see
+	// [Keeper.RunCopies]. Empty: there is none.
+	Copy string
+	// Keys seal the copy, if those of the store are sealed.
+	Keys *store.Keyring
 	// Parallel is how many orders run at the same time; default 4. An order that takes longer than 10 s is counted
 	// apart, so that a hanging name delays no other; of those there are at most 8 times as many.
 	Parallel int
@@ -62,8 +70,10 @@ type Keeper struct {
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	onChange  func(string)
 	first     time.Duration
+	copyPath  string
+	keys      *store.Keyring
 
-	memory   memory
+	memory   *memory
 	schedule schedule
 	issued   atomic.Uint64 // orders that ended with a certificate
 	failed   atomic.Uint64 // orders that did not
@@ -90,8 +100,10 @@ func New(c Config) *Keeper {
 		challenge: c.Challenge,
 		onChange:  c.OnChange,
 		first:     c.FirstPause,
+		memory:    newMemory(),
+		copyPath:  c.Copy,
+		keys:      c.Keys,
 	}
-	k.memory.init()
 	k.schedule.init(c.Parallel)
 	return k
 }

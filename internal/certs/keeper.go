@@ -79,22 +79,18 @@ func (i *item) status(now time.Time) Status {
 // anew when its name is wanted.
 func (k *Keeper) Load(ctx context.Context) error {
 	s := &k.schedule
-	err := k.store.EachCertificate(ctx, func(c store.Certificate) error {
-		e, err := k.memory.entry(c)
-		if err != nil {
-			k.log.Error("left out a certificate of the store", "domain", c.Name, "err", err)
-			return nil
-		}
-		k.memory.set(c.Name, e)
+	m, err := k.load(ctx)
+	if err != nil {
+		return err
+	}
+	k.memory = m
+	m.each(func(name []byte, c info) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		i := s.item(c.Name)
-		i.notBefore, i.notAfter = time.Unix(e.notBefore, 0), time.Unix(e.notAfter, 0)
-		return nil
+		i := s.item(string(name))
+		i.notBefore, i.notAfter = time.Unix(c.notBefore, 0), time.Unix(c.notAfter, 0)
+		return true
 	})
-	if err != nil {
-		return fmt.Errorf("load certificates: %w", err)
-	}
 	orders, err := k.store.Orders(ctx)
 	if err != nil {
 		return fmt.Errorf("load orders: %w", err)
@@ -148,7 +144,7 @@ func (k *Keeper) Drop(ctx context.Context, name string) error {
 	cancel, done := i.cancel, i.done
 	s.mu.Unlock()
 
-	k.memory.set(name, nil)
+	k.memory.remove(name)
 	if cancel != nil {
 		cancel()
 		select {

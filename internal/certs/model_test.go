@@ -171,3 +171,12 @@ func run(t *testing.T, b *books, m *model) (k *certs.Keeper, stop func()) {
 	}
 	return k, stop
 }
+
+// LastChange, MarkCertificates and CertificatesSince are for copies, which this store knows nothing of.
+func (b *books) LastChange(context.Context) (int64, error) { return 0, nil }
+
+func (b *books) MarkCertificates(context.Context, string, int64) error { return nil }
+
+func (b *books) CertificatesSince(context.Context, string, func(store.Certificate) error) error {
+	return store.ErrNotFound
+}

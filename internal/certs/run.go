@@ -161,8 +161,8 @@ func (k *Keeper) tell(ctx context.Context, name string, err error, failed *store
 	k.onChange(name)
 }
 
-// obtain returns a certificate that fits its name and key and is valid now, and its entry.
-func (k *Keeper) obtain(ctx context.Context, name string, unsaved *store.Certificate) (*entry, store.Certificate, error) {
+// obtain returns a certificate that fits its name and key and is valid now, and as the memory takes it.
+func (k *Keeper) obtain(ctx context.Context, name string, unsaved *store.Certificate) (*packed, store.Certificate, error) {
 	var c store.Certificate
 	if unsaved != nil {
 		c = *unsaved
@@ -172,7 +172,7 @@ func (k *Keeper) obtain(ctx context.Context, name string, unsaved *store.Certifi
 			return nil, c, err
 		}
 	}
-	e, err := k.memory.entry(c)
+	e, err := k.memory.pack(c)
 	if err != nil {
 		return nil, c, fmt.Errorf("refuse the certificate that came: %w", err)
 	}

@@ -271,6 +271,15 @@ type Store interface {
 	SaveCertificate(ctx context.Context, c Certificate) error
 	// DeleteCertificate forgets the certificate, its key and its order. One that is not there is no error.
 	DeleteCertificate(ctx context.Context, name string) error
+	// LastChange returns a number that every write of a certificate raises, and others may.
+	LastChange(ctx context.Context) (int64, error)
+	// MarkCertificates keeps that somebody has a copy of all certificates with all changes up to a number of LastChange,
+	// under a mark, a text that nobody used before and nobody can guess: a store that knows it is the one that was
+	// copied, not an older or another one. The last 16 marks are kept.
+	MarkCertificates(ctx context.Context, mark string, change int64) error
+	// CertificatesSince calls f, as EachCertificate does, for every certificate that changed since the copy of a mark, or
+	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound.
+	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
 	// Orders returns the orders that failed last time.
 	Orders(ctx context.Context) ([]Order, error)
 	// SaveOrder keeps how an order went.
@@ -287,6 +296,10 @@ type Store interface {
 	EnsureValue(ctx context.Context, key string, value []byte) ([]byte, error)
 	// DeleteValue deletes one. One that is not there is no error.
 	DeleteValue(ctx context.Context, key string) error
+
+	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
+	// calls, and returns how many rows that were. Without a Keyring it does nothing.
+	Reseal(ctx context.Context) (int, error)
 
 	// Ping says whether the store can be written, by writing. It waits for writes under way, so give it a deadline.
 	Ping(ctx context.Context) error
