@@ -72,8 +72,13 @@ type Certifier interface {
 	// Identities returns the names by which CAA records allow it (RFC 8659); none: it does not say. It is called before
 	// every order.
 	Identities(ctx context.Context) ([]string, error)
-	// Account returns the URI of our account (RFC 8657); empty: there is none yet. It is called where CAA records demand one.
+	// Account returns the URI of our account (RFC 8657); empty: not known. It is called where CAA records demand one.
 	Account(ctx context.Context) (string, error)
+	// Ways are the challenges by which it may validate a name, as CAA records have them: "http-01", "tls-alpn-01". The first
+	// one is taken first.
+	Ways(name string) []string
+	// Prefer has the next order for a name use one of them: others are known not to work.
+	Prefer(name, way string)
 	// Public says that it issues for names of the public DNS only.
 	Public() bool
 }
@@ -90,10 +95,8 @@ type Gate struct {
 	Home func(context.Context) (sender.Home, error)
 	// Values holds the answers to challenges; that of the issuers.
 	Values Values
-	// HTTPPort is where HTTP-01 challenges are answered, 80 but in laboratories; zero: nowhere.
-	HTTPPort int
-	// HTTPSPort is where TLS-ALPN-01 challenges are answered, 443 but in laboratories.
-	HTTPSPort int
+	// HTTPPort is where authorities validate by HTTP-01, and HTTPSPort where by TLS-ALPN-01: 80 and 443, but in laboratories.
+	HTTPPort, HTTPSPort int
 }
 
 // Check returns nil if an order to an authority for a name may be sent. The error holds a [*Refusal] for every check
@@ -120,9 +123,12 @@ func (g *Gate) Check(ctx context.Context, name string, by Certifier) error {
 	var unreached error
 	if misled == nil { // else it would be somebody else's port that is knocked at
 		if forbidden != nil {
-			ways = g.methods()
+			ways = by.Ways(name)
 		}
-		unreached = g.reach(ctx, name, addrs, ways)
+		var way string
+		if way, unreached = g.reach(ctx, name, addrs, ways); way != "" {
+			by.Prefer(name, way)
+		}
 	}
 	return hold(name, misled, forbidden, unreached)
 }
@@ -136,20 +142,6 @@ func (g *Gate) Target(ctx context.Context, host string, by Certifier) error {
 	_, err = g.judgeCAA(ctx, host, set, err, by)
 	return err
 }
-
-// methods are the ways in which we can be validated (RFC 8555, Section 8.3; RFC 8737).
-func (g *Gate) methods() []string {
-	if g.HTTPPort == 0 {
-		return []string{methodTLS}
-	}
-	return []string{methodHTTP, methodTLS}
-}
-
-// The names of ways to validate, as CAA records have them (RFC 8657, Section 4).
-const (
-	methodHTTP = "http-01"
-	methodTLS  = "tls-alpn-01"
-)
 
 // authorized returns the ways to validate a name that CAA records allow to an authority.
 func (g *Gate) authorized(ctx context.Context, name string, by Certifier) ([]string, error) {
@@ -165,7 +157,7 @@ func (g *Gate) judgeCAA(ctx context.Context, name string, set caaSet, err error,
 		}
 	}
 	if len(set.records) == 0 {
-		return g.methods(), nil
+		return by.Ways(name), nil
 	}
 	identities, err := by.Identities(ctx)
 	if err != nil {
@@ -177,7 +169,7 @@ func (g *Gate) judgeCAA(ctx context.Context, name string, set caaSet, err error,
 			return nil, err
 		}
 	}
-	ways, err := set.allow(issuer{identities, account}, g.methods())
+	ways, err := set.allow(issuer{identities, account}, by.Ways(name))
 	if err != nil {
 		add := "take it away"
 		if len(identities) > 0 {

@@ -21,7 +21,6 @@ import (
 	"golang.org/x/crypto/acme"
 
 	"github.com/stspub/stspub/internal/certs"
-	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/lab"
 	"github.com/stspub/stspub/internal/lab/labtest"
 	"github.com/stspub/stspub/internal/sender"
@@ -33,15 +32,23 @@ type certifier struct {
 	account    string
 	public     bool
 	err        error // of the directory
+	ways       []string
+	preferred  string // by the gate
 }
 
-func (c certifier) Name() string                                 { return "lab" }
-func (c certifier) Identities(context.Context) ([]string, error) { return c.identities, c.err }
-func (c certifier) Account(context.Context) (string, error)      { return c.account, c.err }
-func (c certifier) Public() bool                                 { return c.public }
+func (c *certifier) Name() string                                 { return "lab" }
+func (c *certifier) Identities(context.Context) ([]string, error) { return c.identities, c.err }
+func (c *certifier) Account(context.Context) (string, error)      { return c.account, c.err }
+func (c *certifier) Public() bool                                 { return c.public }
+func (c *certifier) Ways(string) []string                         { return c.ways }
+func (c *certifier) Prefer(_, way string)                         { c.preferred = way }
 
-func labCA() certifier {
-	return certifier{identities: []string{"lab.invalid"}, account: "https://lab.invalid/account/1"}
+// labCA is an authority that may validate by some ways; without any, by HTTP-01 and, if that does not do, by TLS-ALPN-01.
+func labCA(ways ...string) *certifier {
+	if len(ways) == 0 {
+		ways = []string{"http-01", "tls-alpn-01"}
+	}
+	return &certifier{identities: []string{"lab.invalid"}, account: "https://lab.invalid/account/1", ways: ways}
 }
 
 // gateWorld is a service with its listeners, on addresses of loopback that share their port numbers.
@@ -98,10 +105,7 @@ func newGateWorld(t *testing.T) *gateWorld {
 // serve is a node: the listeners of a policy server, which answer challenges from a store.
 func (w *gateWorld) serve(t *testing.T, values certs.Values, plain, secure net.Listener) {
 	t.Helper()
-	a, err := certs.NewACME(config.ACME{Name: "lab"}, values, slog.New(slog.NewTextHandler(t.Output(), nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := certs.NewResponder(values, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	answer := a.HTTPHandler(nil)
 	if plain != nil {
 		serveHTTP(t, plain, nil, func(rw http.ResponseWriter, r *http.Request) {
@@ -227,10 +231,14 @@ func TestGatePasses(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
-	w.passes(t, "mta-sts.a.gate.test", labCA())
-	w.HTTPPort = 0
+	by := labCA()
+	if w.passes(t, "mta-sts.a.gate.test", by); by.preferred != "tls-alpn-01" {
+		t.Errorf("the order will be validated by %q, want the way that was seen to work", by.preferred)
+	}
+	w.HTTPPort = w.http
 	before := w.served.Load()
-	w.passes(t, "mta-sts.a.gate.test", labCA())
+	w.passes(t, "mta-sts.a.gate.test", labCA("tls-alpn-01"))
+	w.passes(t, "mta-sts.a.gate.test", labCA("tls-alpn-01", "http-01"))
 	if w.served.Load() != before {
 		t.Error("asked by HTTP where that is off")
 	}
@@ -250,11 +258,9 @@ func TestGateKnowsOtherNodes(t *testing.T) {
 	if got := w.served.Load() - before; got != 2 {
 		t.Errorf("%d nodes were asked, want two", got)
 	}
-	w.HTTPPort = 0
-	w.passes(t, "two.gate.test", labCA())
+	w.passes(t, "two.gate.test", labCA("tls-alpn-01"))
 
 	// A node of ours that is down is met by authorities less often than one that answers; another server is no node.
-	w.HTTPPort = w.http
 	w.set(t, "two.gate.test", "A", nobody, second)
 	w.passes(t, "two.gate.test", labCA())
 	elsewhere := openStore(t, filepath.Join(t.TempDir(), "stspub.db"))
@@ -324,8 +330,8 @@ func TestGateHoldsWhatDoesNotAnswer(t *testing.T) {
 
 	secure := listen(t)
 	dead(secure)
-	w.HTTPPort, w.HTTPSPort = 0, port(secure)
-	w.holds(t, "mta-sts.a.gate.test", labCA(), false, only(certs.CheckReach), "no tls-alpn-01: ", ": TLS handshake: ")
+	w.HTTPSPort = port(secure)
+	w.holds(t, "mta-sts.a.gate.test", labCA("tls-alpn-01"), false, only(certs.CheckReach), "no tls-alpn-01: ", ": TLS handshake: ")
 
 	// An address that only our network reaches is knocked at if it is ours, and else is not ours.
 	w = newGateWorld(t)
@@ -479,8 +485,7 @@ func TestGateTellsOutages(t *testing.T) {
 	w.Home = home
 	w.Values = readOnlyValues{w.store}
 	outage("put the answer to a probe into the store: read only", w.Check(t.Context(), "mta-sts.a.gate.test", labCA()))
-	w.HTTPPort = 0
-	outage("put the answer to a probe into the store: read only", w.Check(t.Context(), "mta-sts.a.gate.test", labCA()))
+	outage("put the answer to a probe into the store: read only", w.Check(t.Context(), "mta-sts.a.gate.test", labCA("tls-alpn-01")))
 }
 
 type readOnlyValues struct{ certs.Values }
@@ -582,10 +587,12 @@ target CAA 0 issue "lab.invalid"
 	}
 
 	// Only what CAA allows is tried.
-	w.HTTPPort = 0
-	w.passes(t, "tls.gate.test", labCA())
-	w.holds(t, "mta-sts.good.bad.gate.test", labCA(), true, only(certs.CheckCAA), "does not allow to validate by tls-alpn-01, which is what works here")
-	w.HTTPPort = w.http
+	w.passes(t, "tls.gate.test", labCA("tls-alpn-01"))
+	w.holds(t, "mta-sts.good.bad.gate.test", labCA("tls-alpn-01"), true, only(certs.CheckCAA), "does not allow to validate by tls-alpn-01, which is what works here")
+	by := labCA()
+	if w.passes(t, "tls.gate.test", by); by.preferred != "tls-alpn-01" {
+		t.Errorf("the order will be validated by %q, want the way that CAA allows", by.preferred)
+	}
 	secure := listen(t)
 	dead(secure)
 	w.HTTPSPort = port(secure)

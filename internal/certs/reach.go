@@ -35,8 +35,9 @@ var errOthers = errors.New("another server answers")
 
 // reach says whether a name's port 80, or 443, is answered by a node of ours, in the way that an authority finds out: an
 // answer to a challenge that nobody else knows is put into the store, where each node finds it, and asked for at every
-// address. Some may be out of reach, as authorities try another one then; all that answer must be ours.
-func (g *Gate) reach(ctx context.Context, name string, addrs []netip.Addr, ways []string) error {
+// address. Some may be out of reach, as authorities try another one then; all that answer must be ours. It returns the
+// first of the ways that works.
+func (g *Gate) reach(ctx context.Context, name string, addrs []netip.Addr, ways []string) (string, error) {
 	r := &Refusal{
 		Check: CheckReach, Host: name,
 		Advice: "have these ports lead to this service, with nothing between that answers in its place",
@@ -44,18 +45,21 @@ func (g *Gate) reach(ctx context.Context, name string, addrs []netip.Addr, ways 
 	var reasons []string
 	for _, way := range ways {
 		port, knock := g.HTTPPort, g.knockHTTP
-		if way == methodTLS {
+		if way == tlsALPN01 {
 			port, knock = g.HTTPSPort, g.knockTLS
 		}
 		reason, err := g.everywhere(ctx, name, addrs[:min(len(addrs), maxReached)], port, knock)
-		if reason == nil {
-			return err
+		switch {
+		case err != nil:
+			return "", err
+		case reason == nil:
+			return way, nil
 		}
 		r.Proven = r.Proven || errors.Is(reason, errOthers)
 		reasons = append(reasons, fmt.Sprintf("no %s: %v", way, reason))
 	}
 	r.Reason = strings.Join(reasons, "; ")
-	return r
+	return "", r
 }
 
 // knock prepares one way to be validated, and returns how to try it at one address, and how to end it.

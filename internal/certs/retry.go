@@ -8,10 +8,11 @@ func (k *Keeper) Retry(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.items[canonical(name)]
-	if i == nil {
+	if i == nil || i.failures == 0 || i.cancel != nil {
 		return
 	}
-	i.next = time.Time{}
-	s.put(i)
+	now := time.Now()
+	i.next, i.due, i.refused = now, now, 0
+	s.put(i, now)
 	s.notify()
 }

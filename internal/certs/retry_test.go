@@ -14,7 +14,7 @@ func TestRetryEndsThePause(t *testing.T) {
 		k, stop := run(t, newBooks(), m)
 		defer stop()
 		k.Retry("a.test") // nobody knows it
-		k.Want("a.test")
+		k.Want("a.test", false)
 		time.Sleep(3 * time.Hour) // tries: 0, 5 min, 20 min, 65 min
 		if got := len(m.of("a.test")); got != 4 {
 			t.Fatalf("%d tries in three hours: %v", got, m.of("a.test"))

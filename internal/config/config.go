@@ -75,6 +75,7 @@ type ACME struct {
 	EABKeyID string
 	EABKey   Secret
 	Staging  bool // its certificates are trusted by no sender
+	NoHTTP   bool // [server] http is "off", so HTTP-01 cannot be answered
 	Budget   Budget
 }
 

@@ -170,15 +170,16 @@ func TestWholeConfiguration(t *testing.T) {
 			Stub:      map[string][]string{".": {"127.0.0.1:5300"}, "example.com": {"127.0.0.1:5301", "127.0.0.2:53"}},
 		},
 		ACME: []ACME{
-			{Name: "own", Directory: "https://ca.example/dir", CAFile: at("ca.pem"), Staging: true, Budget: standard()},
+			{Name: "own", Directory: "https://ca.example/dir", CAFile: at("ca.pem"), Staging: true, NoHTTP: true, Budget: standard()},
 			{
 				Name: "first", Directory: "https://bound.example/dir", Profile: "shortlived", EABKeyID: "kid-1", EABKey: "\xfb\xffkey",
+				NoHTTP: true,
 				Budget: Budget{
 					Orders: 1, OrdersPeriod: 24 * time.Hour, DomainOrders: 2, DomainPeriod: 14 * 24 * time.Hour,
 					Failures: 3, InFlight: 4, PerSecond: 5,
 				},
 			},
-			{Name: "last", Directory: "https://acme-staging-v02.api.letsencrypt.org/directory", Staging: true, Budget: standard()},
+			{Name: "last", Directory: "https://acme-staging-v02.api.letsencrypt.org/directory", Staging: true, NoHTTP: true, Budget: standard()},
 		},
 		Accounts: map[string]Account{
 			"main": {Name: "main", Provider: "cloudflare", APIToken: "token", APIURL: "http://127.0.0.1:8080/client/v4"},

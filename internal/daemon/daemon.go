@@ -54,7 +54,7 @@ type daemon struct {
 	store      store.Store
 	client     *sender.Client
 	observer   *dnsupdate.Observer
-	issuer     *certs.ACME
+	issuers    []*certs.ACME // in order of preference
 	gate       *certs.Gate
 	keeper     *certs.Keeper
 	reconciler *publish.Reconciler
@@ -152,7 +152,9 @@ func (d *daemon) assemble() error {
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
-	if d.issuer, err = certs.NewACME(d.conf.ACME[0], d.store, d.o.Log); err != nil {
+	responder := certs.NewResponder(d.store, d.o.Log)
+	authorities, err := d.authorities()
+	if err != nil {
 		return err
 	}
 	outside := &publish.Outside{
@@ -160,12 +162,12 @@ func (d *daemon) assemble() error {
 		Node: dialable(d.secure.Addr()), Values: d.store,
 	}
 	d.client.Dial = d.guard(outside).Dial
-	d.gate = &certs.Gate{Client: d.client, Home: outside.Home, Values: d.store, HTTPSPort: d.conf.Check.HTTPSPort}
-	if d.plain != nil {
-		d.gate.HTTPPort = d.conf.Check.HTTPPort
+	d.gate = &certs.Gate{
+		Client: d.client, Home: outside.Home, Values: d.store, HTTPPort: d.conf.Check.HTTPPort, HTTPSPort: d.conf.Check.HTTPSPort,
 	}
 	d.keeper = certs.New(certs.Config{
-		Store: d.store, Authorities: []certs.Authority{gated{d.issuer, d.gate}}, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
+		Store: d.store, Authorities: authorities, Challenge: responder.GetCertificate, Gate: d.admit,
+		Log: d.o.Log, OnChange: d.certChanged,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
@@ -178,7 +180,7 @@ func (d *daemon) assemble() error {
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
-		GetCertificate: d.keeper.GetCertificate, Challenges: d.issuer.HTTPHandler, Log: d.o.Log,
+		GetCertificate: d.keeper.GetCertificate, Challenges: responder.HTTPHandler, Log: d.o.Log,
 	})
 	if err != nil {
 		return err
@@ -193,6 +195,20 @@ func (d *daemon) assemble() error {
 		d.registry.MustRegister(cs...)
 	}
 	return nil
+}
+
+// authorities makes those of the configuration.
+func (d *daemon) authorities() ([]certs.Authority, error) {
+	var all []certs.Authority
+	for _, table := range d.conf.ACME {
+		a, err := certs.NewACME(table, d.store, d.o.Log)
+		if err != nil {
+			return nil, fmt.Errorf("acme.%s: %w", table.Name, err)
+		}
+		d.issuers = append(d.issuers, a)
+		all = append(all, a)
+	}
+	return all, nil
 }
 
 // start fills the memory.

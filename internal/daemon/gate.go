@@ -2,12 +2,12 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/sender"
-	"github.com/stspub/stspub/internal/store"
 )
 
 // guard keeps our probes on the public Internet, and at home.
@@ -23,16 +23,12 @@ func (d *daemon) guard(outside *publish.Outside) *sender.Guard {
 	}
 }
 
-// gated is an authority that is sent no order which cannot end well.
-type gated struct {
-	*certs.ACME
-	gate *certs.Gate
-}
-
-// Obtain implements [certs.Authority].
-func (g gated) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
-	if err := g.gate.Check(ctx, r.Name, g.ACME); err != nil {
-		return store.Certificate{}, err
+// admit says whether an order may be sent.
+func (d *daemon) admit(ctx context.Context, name string, by certs.Authority) error {
+	for _, issuer := range d.issuers {
+		if issuer.Name() == by.Name() {
+			return d.gate.Check(ctx, name, issuer)
+		}
 	}
-	return g.ACME.Obtain(ctx, r)
+	return fmt.Errorf("order from %s: no such authority", by.Name())
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/dnsupdate"
 )
 
@@ -63,7 +62,7 @@ func (d *daemon) checkHostname(ctx context.Context) error {
 	a, err := d.client.Resolver.Addrs(ctx, host)
 	switch {
 	case len(a.Addrs) > 0:
-		d.keeper.Want(host)
+		d.keeper.Want(host, false)
 		return nil
 	case err != nil:
 		return fmt.Errorf("server.hostname: look up %s: %w", host, err)
@@ -75,7 +74,7 @@ func (d *daemon) checkHostname(ctx context.Context) error {
 func (d *daemon) checkCAA(ctx context.Context) error {
 	host := d.conf.Server.Hostname
 	var excluded []error
-	for _, authority := range []certs.Certifier{d.issuer} {
+	for _, authority := range d.issuers {
 		if err := d.gate.Target(ctx, host, authority); err != nil {
 			excluded = append(excluded, fmt.Errorf("customers' CNAMEs lead to %s, so what holds there holds for all of them: %w", host, err))
 		}

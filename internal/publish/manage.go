@@ -107,13 +107,17 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	}
 	s.TLSRPT = reportStatus(set.conf.Alias.Zone, d)
 	s.Records = Records(d, set.conf.Server.Hostname, set.conf.Alias.Zone)
-	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
+	c := r.cfg.Certs.Cert(d.Name.PolicyHost())
+	if c.Valid {
 		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
 		if c.Problem != "" {
 			s.Certificate += "; the last renewal failed: " + c.Problem
 		}
 	} else {
 		s.Certificate = c.Reason
+	}
+	if c.Queue != "" {
+		s.Certificate += "; " + c.Queue
 	}
 	return s
 }

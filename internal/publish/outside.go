@@ -48,14 +48,16 @@ var _ Sight = (*Outside)(nil)
 func (o *Outside) Prior(ctx context.Context, name policygen.Name) Prior {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		v, err := o.Observer.Observe(ctx, name.PolicyHost(), qtype)
-		if err != nil || !nothing(v) {
-			return Prior{Existed: true}
-		}
-	}
 	v, err := o.Observer.Observe(ctx, name.RecordName(), dns.TypeTXT)
-	return Prior{Existed: err != nil || !v.Absent()}
+	p := Prior{Existed: err != nil || !v.Absent(), Record: err == nil && v.Complete() && !v.Absent()}
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		if p.Existed {
+			break
+		}
+		v, err := o.Observer.Observe(ctx, name.PolicyHost(), qtype)
+		p.Existed = err != nil || !nothing(v)
+	}
+	return p
 }
 
 // nothing says that every server answered that there is nothing.

@@ -548,7 +548,7 @@ func TestRenewalThatFailsIsAFault(t *testing.T) {
 	inBubble(t, []policygen.Name{one}, func(w *world) {
 		w.reach(one, publish.StepLive, 10*time.Minute)
 		w.change(func() {
-			w.cert[one.PolicyHost()] = publish.Cert{Valid: true, NotAfter: time.Now().Add(10 * 24 * time.Hour), Problem: "CAA forbids"}
+			w.cert[one.PolicyHost()] = publish.Cert{Valid: true, NotAfter: time.Now().Add(10 * 24 * time.Hour), Late: true, Problem: "CAA forbids"}
 		})
 		w.pass(7 * time.Hour)
 		want := "the certificate of mta-sts.one.test ends in 9 days and is not renewed: CAA forbids"
