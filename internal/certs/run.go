@@ -261,6 +261,7 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 		r.cert = *t.unsaved
 	} else {
 		if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
+			r.verdict = barred(r.err)
 			return r
 		}
 		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {

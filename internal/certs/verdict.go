@@ -40,6 +40,22 @@ func judge(err error, name, domain string) verdict {
 	return v
 }
 
+// barred says what it means that the gate holds an order. What was not seen to be in the way need not be the name's fault.
+func barred(err error) verdict {
+	v := verdict{outage: true}
+	var h held
+	if !errors.As(err, &h) {
+		return v
+	}
+	for _, reason := range h {
+		if r, ok := errors.AsType[*Refusal](reason); ok && r.Proven {
+			v.outage = false
+			v.refuses = v.refuses || r.Check == CheckCAA || r.Check == CheckSpecialUse // which another authority may pass
+		}
+	}
+	return v
+}
+
 // about says that a limit is that of one name, or of its registered domain, and not of the account. An authority has no
 // other way to say so than its words.
 func about(detail, name, domain string) bool {

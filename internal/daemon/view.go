@@ -26,6 +26,9 @@ func (v certView) Unwant(host string) {
 	}
 }
 
+// Retry has it ordered without a pause.
+func (v certView) Retry(host string) { v.keeper.Retry(host) }
+
 // Drop deletes certificate and key.
 func (v certView) Drop(ctx context.Context, host string) error {
 	if host == v.hostname {

@@ -299,6 +299,8 @@ func (c *crowd) Want(string, bool) {}
 
 func (c *crowd) Unwant(string) {}
 
+func (c *crowd) Retry(string) {}
+
 func (c *crowd) Drop(context.Context, string) error { return nil }
 
 func (c *crowd) Cert(string) publish.Cert {

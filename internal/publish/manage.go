@@ -168,6 +168,15 @@ func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
 	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })
 }
 
+// Retry has a domain looked at now, and its certificate ordered without the pause that failed orders are followed by.
+func (r *Reconciler) Retry(ctx context.Context, name policygen.Name) error {
+	if err := r.Wake(ctx, name); err != nil {
+		return err
+	}
+	r.cfg.Certs.Retry(name.PolicyHost())
+	return nil
+}
+
 // Records is what the customer of a domain puts into DNS, as zone-file lines. What must wait is a comment that says so.
 func Records(d store.Domain, hostname, aliasZone string) []string {
 	lines := []string{fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.PolicyHost(), hostname)}

@@ -67,6 +67,8 @@ type Certs interface {
 	Want(host string, live bool)
 	// Unwant stops orders; what is there stays.
 	Unwant(host string)
+	// Retry ends the pause after an order that failed.
+	Retry(host string)
 	// Drop deletes certificate and key.
 	Drop(ctx context.Context, host string) error
 	// Cert says whether a good certificate is served for host.

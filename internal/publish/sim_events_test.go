@@ -109,6 +109,8 @@ func (s *sharedSim) Delegation(ctx context.Context, name policygen.Name, record 
 func (s *sharedSim) Want(string, bool) {}
 func (s *sharedSim) Unwant(string)     {}
 
+func (s *sharedSim) Retry(string) {}
+
 func (s *sharedSim) Drop(context.Context, string) error { return nil }
 
 func (s *sharedSim) Cert(host string) Cert {
