@@ -52,6 +52,7 @@ type daemon struct {
 	conf *config.Config
 
 	store      store.Store
+	keys       *store.Keyring // of the store; nil: it is not sealed
 	client     *sender.Client
 	observer   *dnsupdate.Observer
 	issuer     *certs.ACME
@@ -153,7 +154,7 @@ func (d *daemon) assemble() error {
 	}
 	d.keeper = certs.New(certs.Config{
 		Store: d.store, Authorities: []certs.Authority{d.issuer}, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
-		Copy: d.conf.Store.Path + ".certificates",
+		Copy: d.conf.Store.Path + ".certificates", Keys: d.keys,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
@@ -235,6 +236,7 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	workers.Go(func() error { return d.keeper.Run(working) })
 	workers.Go(func() error { return d.keeper.RunCopies(working) })
 	workers.Go(func() error { return d.reconciler.Run(working) })
+	workers.Go(func() error { d.reseal(working); return nil })
 	workers.Go(func() error { d.preflight(working); return nil })
 	workers.Go(func() error { d.reloads(working); return nil })
 	d.o.Log.Info("serving", "dry_run", d.o.DryRun, "https", d.secure.Addr().String(), "version", d.o.Version)
@@ -244,6 +246,17 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	err := servers.Wait()
 	stop()
 	return errors.Join(err, workers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
+}
+
+// reseal seals with the newest key what is not. What it does not get to, the next start does.
+func (d *daemon) reseal(ctx context.Context) {
+	n, err := d.store.Reseal(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		d.o.Log.Error("secrets of the store not all sealed with the newest key; the next start tries again", "err", err)
+	case err == nil && n > 0:
+		d.o.Log.Info("sealed the secrets of the store with the newest key; old ones may go", "count", n)
+	}
 }
 
 // reloads answers signals. The reload itself says in the log what it did or why it did nothing.
