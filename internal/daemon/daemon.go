@@ -170,7 +170,7 @@ func (d *daemon) assemble() error {
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
-		GetCertificate: d.keeper.GetCertificate, Challenges: d.issuer.HTTPHandler, Log: d.o.Log,
+		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Challenges: d.issuer.HTTPHandler, Log: d.o.Log,
 	})
 	if err != nil {
 		return err
