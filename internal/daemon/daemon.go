@@ -34,6 +34,7 @@ type Options struct {
 	ConfigPath string
 	Env        func(string) string // os.Getenv but in tests
 	Version    string
+	Built      time.Time // of the commit that this was built from: the clock cannot be before it; zero: not known
 	DryRun     bool // DNS writes are refused and logged
 	Log        *slog.Logger
 
@@ -71,7 +72,7 @@ type daemon struct {
 // Run serves until ctx ends; then it answers what was accepted, lets passes and orders end, and returns nil. An error
 // means that it did not start, or that a listener failed.
 func Run(ctx context.Context, o Options) error {
-	if err := checkClock(time.Now()); err != nil {
+	if err := checkClock(time.Now(), o.Built); err != nil {
 		return err
 	}
 	path, err := filepath.Abs(o.ConfigPath) // accepted files are found by it, however the next start spells it
@@ -322,10 +323,15 @@ func dialable(a net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
-func checkClock(now time.Time) error {
-	// RFC 8461 lives on time: certificates, max_age, horizons. A clock before this year is not set at all.
-	if now.Year() < 2026 {
-		return fmt.Errorf("the clock says %s; set it before starting", now.Format(time.RFC3339))
+// checkClock refuses a clock that cannot be right: one from before this program was written. RFC 8461 lives on time:
+// certificates, max_age, horizons. A day is for clocks of developers that are ahead.
+func checkClock(now, built time.Time) error {
+	if written := time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC); built.Before(written) {
+		built = written
+	}
+	if now.Before(built.AddDate(0, 0, -1)) {
+		return fmt.Errorf("the clock says %s, and this program is of %s; set the clock before starting",
+			now.UTC().Format(time.RFC3339), built.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
