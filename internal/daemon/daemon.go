@@ -35,7 +35,7 @@ type Options struct {
 	Env        func(string) string // os.Getenv but in tests
 	Version    string
 	Built      time.Time // of the commit that this was built from: the clock cannot be before it; zero: not known
-	DryRun     bool // DNS writes are refused and logged
+	DryRun     bool      // DNS writes are refused and logged
 	Log        *slog.Logger
 
 	// Reload is asked for a reload by everything received from it; it may be nil.
