@@ -351,7 +351,9 @@ func TestGlance(t *testing.T) {
 		"no chain":       func(c *store.Certificate) { c.Chain = nil },
 		"no key":         func(c *store.Certificate) { c.Key = nil },
 		"cut off":        func(c *store.Certificate) { c.Chain = [][]byte{c.Chain[0][:100]} },
-		"other time":     func(c *store.Certificate) { c.Chain = [][]byte{bytes.Replace(c.Chain[0], []byte(validity), []byte("xxxx"), 1)} },
+		"other time": func(c *store.Certificate) {
+			c.Chain = [][]byte{bytes.Replace(c.Chain[0], []byte(validity), []byte("xxxx"), 1)}
+		},
 	} {
 		c := all[0]
 		change(&c)

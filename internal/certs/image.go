@@ -12,7 +12,7 @@ import (
 
 const (
 	blockSize = maxChunk - 1<<17 // bodies; what comes with the last names still fits into a chunk
-	metaSize  = 5*4 + 3*2 + 2    // of a head without its name
+	metaSize  = 4*4 + 3*2 + 2    // of a head without its name
 	blockStep = 64               // heads that are looked at under one lock
 )
 
@@ -59,7 +59,7 @@ func (m *memory) image(s *shard, at int, l limits, meta, bodies []byte) (newMeta
 		}
 		count++
 		meta = append(append(meta, h.nameLen), s.name(h)...)
-		for _, v := range []uint32{h.notBefore, h.notAfter, h.poll, h.ariStart, h.ariEnd} {
+		for _, v := range []uint32{h.notBefore, h.notAfter, h.poll, h.renew} {
 			meta = binary.LittleEndian.AppendUint32(meta, v)
 		}
 		for _, v := range []uint16{h.leaf, h.point, h.chain} {
@@ -123,12 +123,12 @@ func readMeta(meta []byte, chains []uint16, authorities []uint8) (h head, name, 
 	}
 	h.nameLen = meta[0]
 	name, rest = meta[1:1+h.nameLen], meta[1+h.nameLen:]
-	for i, v := range []*uint32{&h.notBefore, &h.notAfter, &h.poll, &h.ariStart, &h.ariEnd} {
+	for i, v := range []*uint32{&h.notBefore, &h.notAfter, &h.poll, &h.renew} {
 		*v = binary.LittleEndian.Uint32(rest[4*i:])
 	}
-	h.leaf = binary.LittleEndian.Uint16(rest[20:])
-	h.point = binary.LittleEndian.Uint16(rest[22:])
-	chain, authority := binary.LittleEndian.Uint16(rest[24:]), rest[26]
+	h.leaf = binary.LittleEndian.Uint16(rest[16:])
+	h.point = binary.LittleEndian.Uint16(rest[18:])
+	chain, authority := binary.LittleEndian.Uint16(rest[20:]), rest[22]
 	if int(h.leaf) > maxLeaf || int(h.point)+pointSize > int(h.leaf) || int(chain) >= len(chains) || int(authority) >= len(authorities) {
 		return h, nil, nil, errBlock
 	}

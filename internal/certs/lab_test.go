@@ -36,7 +36,7 @@ type world struct {
 	dns   *lab.DNS
 	store *spy
 	acme  *certs.ACME
-	live  atomic.Pointer[certs.ACME] // what the HTTP listener answers by
+	live  atomic.Pointer[certs.Responder] // what answers challenges
 	log   *slog.Logger
 
 	http, tls net.Listener
@@ -112,12 +112,13 @@ func newWorld(t *testing.T, lifetime time.Duration) *world {
 
 func (w *world) startCA(t *testing.T, lifetime time.Duration) *lab.CA {
 	t.Helper()
-	ca, err := lab.StartCA(t.Context(), lab.CAOptions{
-		DNS:      w.dns.Addr,
-		HTTPPort: port(w.http),
-		TLSPort:  port(w.tls),
-		Lifetime: lifetime,
-	})
+	return w.startOtherCA(t, lab.CAOptions{Lifetime: lifetime})
+}
+
+func (w *world) startOtherCA(t *testing.T, o lab.CAOptions) *lab.CA {
+	t.Helper()
+	o.DNS, o.HTTPPort, o.TLSPort = w.dns.Addr, port(w.http), port(w.tls)
+	ca, err := lab.StartCA(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +133,12 @@ func (w *world) newACME(t *testing.T, directory string, trust ...[]byte) *certs.
 
 func (w *world) newACMEOn(t *testing.T, v certs.Values, directory string, trust ...[]byte) *certs.ACME {
 	t.Helper()
+	return w.configured(t, v, config.ACME{Name: "lab", Email: "postmaster@good.test", Directory: directory}, trust...)
+}
+
+// configured makes an ACME of a table and what is trusted for its directory.
+func (w *world) configured(t *testing.T, v certs.Values, cfg config.ACME, trust ...[]byte) *certs.ACME {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	var pem []byte
 	for _, p := range trust {
@@ -140,13 +147,21 @@ func (w *world) newACMEOn(t *testing.T, v certs.Values, directory string, trust 
 	if err := os.WriteFile(file, pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := config.ACME{Name: "lab", Email: "postmaster@good.test", Directory: directory, CAFile: file}
+	cfg.CAFile = file
 	a, err := certs.NewACME(cfg, v, w.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.live.Store(a)
+	w.live.Store(certs.NewResponder(v, w.log))
 	return a
+}
+
+// prefer has names validated by a challenge first, as if it had worked before.
+func (w *world) prefer(t *testing.T, way string) {
+	t.Helper()
+	if err := w.store.SetValue(t.Context(), "acme/way/lab", []byte(way)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func openStore(t *testing.T, path string) *spy {
@@ -198,7 +213,7 @@ func (w *world) startNode(t *testing.T, edit ...func(*certs.Config)) *node {
 		Store:       w.store,
 		Authorities: one(n.issuer),
 		Log:         w.log,
-		Challenge:   w.acme.GetCertificate,
+		Challenge:   func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return w.live.Load().GetCertificate(h) },
 		OnChange:    func(name string) { n.changes <- name },
 		FirstPause:  100 * time.Millisecond,
 	}
@@ -310,6 +325,20 @@ func isUnrecognized(err error) bool {
 type gate struct {
 	net.Listener
 	to atomic.Pointer[string] // nil: shut
+
+	mu   sync.Mutex // guards open
+	open []net.Conn
+}
+
+// cut leads somewhere else, and ends what led to where it was.
+func (g *gate) cut(to *string) {
+	g.to.Store(to)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.open {
+		c.Close()
+	}
+	g.open = nil
 }
 
 func newGate(t *testing.T) *gate {
@@ -337,6 +366,9 @@ func (g *gate) relay(c net.Conn) {
 		return
 	}
 	defer up.Close()
+	g.mu.Lock()
+	g.open = append(g.open, up)
+	g.mu.Unlock()
 	go func() {
 		io.Copy(up, c)
 		up.Close()

@@ -56,7 +56,7 @@ type head struct {
 	place               place  // of the body; of a free head: what shard.free is
 	notBefore, notAfter uint32
 	poll                uint32
-	ariStart, ariEnd    uint32
+	renew               uint32
 	leaf                uint16 // bytes
 	point               uint16 // where in the leaf the public key is
 	chain               uint16 // in tables
@@ -71,13 +71,13 @@ type info struct {
 	authority           uint8 // see tables.authorityName
 	wanted              bool  // it is to be renewed
 	poll                int64 // when the authority is asked for its renewal window (RFC 9773) next
-	ariStart, ariEnd    int64 // that window, as it was told last
+	renew               int64 // when it is planned to be renewed
 }
 
 func (h *head) info() info {
 	return info{
 		notBefore: int64(h.notBefore), notAfter: int64(h.notAfter), authority: h.authority, wanted: h.wanted,
-		poll: int64(h.poll), ariStart: int64(h.ariStart), ariEnd: int64(h.ariEnd),
+		poll: int64(h.poll), renew: int64(h.renew),
 	}
 }
 
@@ -177,7 +177,7 @@ func (m *memory) find(name string) (info, bool) {
 	return s.heads[n].info(), true
 }
 
-// mark has f change wanted, poll, ariStart and ariEnd of a name; other changes are ignored. It returns false for a name
+// mark has f change wanted, poll and renew of a name; other changes are ignored. It returns false for a name
 // that is not there. f must not use the memory.
 func (m *memory) mark(name string, f func(*info)) bool {
 	hash := maphash.String(m.seed, name)
@@ -191,7 +191,7 @@ func (m *memory) mark(name string, f func(*info)) bool {
 	h := &s.heads[n]
 	i := h.info()
 	f(&i)
-	h.wanted, h.poll, h.ariStart, h.ariEnd = i.wanted, seconds(i.poll), seconds(i.ariStart), seconds(i.ariEnd)
+	h.wanted, h.poll, h.renew = i.wanted, seconds(i.poll), seconds(i.renew)
 	return true
 }
 

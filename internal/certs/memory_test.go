@@ -242,12 +242,12 @@ func TestMemoryNames(t *testing.T) {
 	if m.mark("b", func(*info) { t.Error("marked a name that is not there") }) {
 		t.Error("mark of a name that is not there is true")
 	}
-	m.mark("a", func(i *info) { i.wanted, i.poll, i.ariStart, i.ariEnd = true, 1<<40, -5, 7 })
-	if i, _ := m.find("a"); !i.wanted || i.poll != 1<<32-1 || i.ariStart != 0 || i.ariEnd != 7 {
+	m.mark("a", func(i *info) { i.wanted, i.poll, i.renew = true, 1<<40, 7 })
+	if i, _ := m.find("a"); !i.wanted || i.poll != 1<<32-1 || i.renew != 7 {
 		t.Errorf("marked: %+v", i)
 	}
 	m.set("a", fake(m, 8, 100))
-	if i, _ := m.find("a"); !i.wanted || i.poll != 0 || i.ariEnd != 0 || i.notAfter != 18 {
+	if i, _ := m.find("a"); !i.wanted || i.poll != 0 || i.renew != 0 || i.notAfter != 18 {
 		t.Errorf("after it was replaced: %+v", i)
 	}
 }

@@ -56,7 +56,8 @@ type daemon struct {
 	keys       *store.Keyring // of the store; nil: it is not sealed
 	client     *sender.Client
 	observer   *dnsupdate.Observer
-	issuer     *certs.ACME
+	issuers    []*certs.ACME // in order of preference
+	gate       *certs.Gate
 	keeper     *certs.Keeper
 	reconciler *publish.Reconciler
 	reloaded   chan struct{} // capacity 1: a reload was taken
@@ -150,20 +151,27 @@ func (d *daemon) assemble() error {
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
-	if d.issuer, err = certs.NewACME(d.conf.ACME[0], d.store, d.o.Log); err != nil {
+	responder := certs.NewResponder(d.store, d.o.Log)
+	authorities, budgets, err := d.authorities()
+	if err != nil {
 		return err
 	}
+	outside := &publish.Outside{
+		Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
+		Node: dialable(d.secure.Addr()), Values: d.store,
+	}
+	d.client.Dial = d.guard(outside).Dial
+	d.gate = &certs.Gate{
+		Client: d.client, Home: outside.Home, Values: d.store, HTTPPort: d.conf.Check.HTTPPort, HTTPSPort: d.conf.Check.HTTPSPort,
+	}
 	d.keeper = certs.New(certs.Config{
-		Store: d.store, Authorities: []certs.Authority{d.issuer}, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
-		Copy: d.conf.Store.Path + ".certificates", Keys: d.keys,
+		Store: d.store, Authorities: authorities, Budgets: budgets, Challenge: responder.GetCertificate, Gate: d.admit,
+		Log: d.o.Log, OnChange: d.certChanged, Copy: d.conf.Store.Path + ".certificates", Keys: d.keys,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
 		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper, d.conf.Server.Hostname}, Log: d.o.Log,
-		Sight: &publish.Outside{
-			Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
-			Node: dialable(d.secure.Addr()), Values: d.store,
-		},
+		Sight:       outside,
 		Load:        d.reread,
 		Accepted:    d.accept,
 		OpenAccount: d.openAccount,
@@ -171,7 +179,7 @@ func (d *daemon) assemble() error {
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
-		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Challenges: d.issuer.HTTPHandler, Log: d.o.Log,
+		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Challenges: responder.HTTPHandler, Log: d.o.Log,
 	})
 	if err != nil {
 		return err
@@ -186,6 +194,19 @@ func (d *daemon) assemble() error {
 		d.registry.MustRegister(cs...)
 	}
 	return nil
+}
+
+// authorities makes those of the configuration, with their budgets.
+func (d *daemon) authorities() (all []certs.Authority, budgets []config.Budget, err error) {
+	for _, table := range d.conf.ACME {
+		a, err := certs.NewACME(table, d.store, d.o.Log)
+		if err != nil {
+			return nil, nil, fmt.Errorf("acme.%s: %w", table.Name, err)
+		}
+		d.issuers = append(d.issuers, a)
+		all, budgets = append(all, a), append(budgets, table.Budget)
+	}
+	return all, budgets, nil
 }
 
 // fill reads what is served into memory.

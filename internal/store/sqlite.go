@@ -109,8 +109,10 @@ func (s *SQLite) connect(ctx context.Context) error {
 	if err := noteSeal(ctx, s.writer, s.ring); err != nil {
 		return err
 	}
-	if _, err := s.writer.ExecContext(ctx, queryRelease); err != nil {
-		return err
+	for _, query := range []string{queryRelease, queryAbandon} {
+		if _, err := s.writer.ExecContext(ctx, query); err != nil {
+			return err
+		}
 	}
 	s.readers.statements = make(map[string]*sql.Stmt)
 	if s.readers.DB, err = openPool(s.path, "mode=ro&_pragma=cache_size(-512)", readConnections); err != nil {

@@ -15,6 +15,19 @@ func (s *SQLite) EachCertificate(ctx context.Context, f func(Certificate) error)
 // certificateColumns are what scanCertificate reads, in its order.
 const certificateColumns = `name, private_key, sealed, chain, not_before, not_after, authority`
 
+// Certificate implements [Store].
+func (s *SQLite) Certificate(ctx context.Context, name string) (Certificate, error) {
+	all, err := collect(ctx, s, fmt.Sprintf("read certificate %q", name), s.scanCertificate,
+		`SELECT `+certificateColumns+` FROM certificates WHERE name = ?`, name)
+	if err == nil && len(all) == 0 {
+		err = fmt.Errorf("read certificate %q: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return Certificate{}, err
+	}
+	return all[0], nil
+}
+
 func (s *SQLite) scanCertificate(r row) (Certificate, error) {
 	var c Certificate
 	var chain []byte
@@ -146,17 +159,20 @@ func (s *SQLite) CertificatesSince(ctx context.Context, mark string, f func(Cert
 // Orders implements [Store].
 func (s *SQLite) Orders(ctx context.Context) ([]Order, error) {
 	scan := func(r row) (o Order, err error) {
-		err = r.Scan(&o.Name, &o.Failures, stamp{&o.Tried}, stamp{&o.Next}, &o.Problem)
+		err = r.Scan(&o.Name, &o.Failures, stamp{&o.Tried}, stamp{&o.Next}, &o.Problem, &o.Authority, stamp{&o.Since},
+			&o.Advice)
 		return o, err
 	}
 	return collect(ctx, s, "read orders", scan,
-		`SELECT name, failures, tried, next, problem FROM orders WHERE failures > 0 ORDER BY name`)
+		`SELECT name, failures, tried, next, problem, authority, since, advice
+		FROM orders WHERE failures > 0 ORDER BY name`)
 }
 
 // SaveOrder implements [Store].
 func (s *SQLite) SaveOrder(ctx context.Context, o Order) error {
-	return s.exec(ctx, fmt.Sprintf("save order %q", o.Name), `INSERT INTO orders (name, failures, tried, next, problem)
-		VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET failures = excluded.failures, tried = excluded.tried,
-		next = excluded.next, problem = excluded.problem`,
-		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem)
+	return s.exec(ctx, fmt.Sprintf("save order %q", o.Name), `INSERT INTO orders (name, failures, tried, next, problem,
+		authority, since, advice) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET failures = excluded.failures,
+		tried = excluded.tried, next = excluded.next, problem = excluded.problem, authority = excluded.authority,
+		since = excluded.since, advice = excluded.advice`,
+		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice)
 }
