@@ -1,6 +1,7 @@
 package certs_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
@@ -327,6 +328,43 @@ func TestAuthorityInTroubleIsAProblemInFewWords(t *testing.T) {
 	}
 	if n := len(x.of(pathOrder, http.StatusServiceUnavailable)); n != 1 {
 		t.Errorf("an order that was not taken was sent %d times", n)
+	}
+}
+
+// TestOrderEndsWhileAnotherHangs: what one order waits for holds no other.
+func TestOrderEndsWhileAnotherHangs(t *testing.T) {
+	_, x, a := watched(t, lab.CAOptions{})
+	obtain(t, a, certs.Request{Name: good})
+	hanging, release := make(chan bool, 2), make(chan bool)
+	x.set(func(r request, _ http.ResponseWriter) bool {
+		if r.path == pathNonce {
+			hanging <- true
+			<-release
+		}
+		return false
+	}, nil)
+	defer close(release)
+	cancels, ended := make([]context.CancelFunc, 2), make([]chan error, 2)
+	for i := range 2 {
+		var ctx context.Context
+		ctx, cancels[i] = context.WithCancel(t.Context())
+		ended[i] = make(chan error, 1)
+		go func() {
+			_, err := a.Obtain(ctx, certs.Request{Name: fmt.Sprintf("mta-sts%d.good.test", i)})
+			ended[i] <- err
+		}()
+		<-hanging
+	}
+	for _, i := range []int{1, 0} {
+		cancels[i]()
+		select {
+		case err := <-ended[i]:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Obtain: %v", err)
+			}
+		case <-time.After(3 * time.Second):
+			t.Fatalf("order %d did not end with its context", i)
+		}
 	}
 }
 

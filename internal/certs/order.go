@@ -66,22 +66,22 @@ func (a *ACME) order(ctx context.Context, r Request) (*acme.Client, *acme.Order,
 		if err != nil {
 			return nil, nil, err
 		}
-		o, err := a.newOrder(ctx, s, r)
+		client, o, err := a.newOrder(ctx, s, r)
 		if err == nil {
-			return s.client, o, nil
+			return client, o, nil
 		}
 		err = explain(ctx, err, "")
 		if p, ok := errors.AsType[*Problem](err); again || !ok || !p.is("accountDoesNotExist") {
 			return nil, nil, err
 		}
-		if err := a.forget(ctx, s.client); err != nil {
+		if err := a.forget(ctx, s.account); err != nil {
 			return nil, nil, err
 		}
 	}
 }
 
 // newOrder sends an order, and sends it again without what it replaces if the authority does not take that.
-func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Order, error) {
+func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Client, *acme.Order, error) {
 	var options []acme.OrderOption
 	if a.cfg.Profile != "" {
 		options = append(options, acme.WithOrderIssuanceProfile(acme.ProfileName(a.cfg.Profile)))
@@ -90,16 +90,18 @@ func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Order,
 	if r.Replaces != nil && s.directory.RenewalInfo != "" {
 		old, err := certID(r.Replaces)
 		if err != nil {
-			return nil, fmt.Errorf("replace certificate: %w", err)
+			return nil, nil, fmt.Errorf("replace certificate: %w", err)
 		}
-		key := s.client.Key.(*ecdsa.PrivateKey) // see register
-		o, err := s.client.AuthorizeOrder(replaces{s.directory.NewOrder, old, key}.with(ctx), id, options...)
+		client := a.client(s, old)
+		o, err := client.AuthorizeOrder(ctx, id, options...)
 		if !refusesReplaces(explain(ctx, err, "")) {
-			return o, err
+			return client, o, err
 		}
 		a.log.Info("the authority does not take the order as a replacement", "authority", a.cfg.Name, "domain", r.Name, "err", err)
 	}
-	return s.client.AuthorizeOrder(ctx, id, options...)
+	client := a.client(s, "")
+	o, err := client.AuthorizeOrder(ctx, id, options...)
+	return client, o, err
 }
 
 // refusesReplaces says whether an order may have been refused for what it replaces: another order may have done so already
