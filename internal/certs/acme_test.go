@@ -23,7 +23,7 @@ func TestObtainsByHTTP01(t *testing.T) {
 	dead(w.tls)
 	w.prefer(t, "http-01")
 	n := w.startNode(t)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	s := n.wait(t, "mta-sts.good.test", certs.StateValid, certs.StateFailing)
 	if s.State != certs.StateValid {
 		t.Fatalf("status %+v", s)
@@ -36,7 +36,7 @@ func TestObtainsByTLSALPN01(t *testing.T) {
 	dead(w.http)
 	n := w.startNode(t)
 	w.serveTLS(t, n.Keeper)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	s := n.wait(t, "mta-sts.good.test", certs.StateValid, certs.StateFailing)
 	if s.State != certs.StateValid {
 		t.Fatalf("status %+v", s)
@@ -76,11 +76,11 @@ func TestDeadNamesShowTheReasonAndCostOthersNothing(t *testing.T) {
 	n := w.startNode(t, func(c *certs.Config) { c.FirstPause = time.Hour })
 	w.serveTLS(t, n.Keeper)
 	for i := range 4 {
-		n.Want(fmt.Sprintf("mta-sts%d.refuse.test", i))
-		n.Want(fmt.Sprintf("mta-sts%d.missing.test", i))
+		n.Want(fmt.Sprintf("mta-sts%d.refuse.test", i), false)
+		n.Want(fmt.Sprintf("mta-sts%d.missing.test", i), false)
 	}
 	for i := range 4 {
-		n.Want(fmt.Sprintf("mta-sts%d.good.test", i))
+		n.Want(fmt.Sprintf("mta-sts%d.good.test", i), false)
 	}
 	for i := range 4 {
 		n.wait(t, fmt.Sprintf("mta-sts%d.good.test", i), certs.StateValid)
@@ -211,7 +211,7 @@ func TestDirectoryDownThenUpThenAnotherThatLostTheAccount(t *testing.T) {
 	g := newGate(t)
 	w.acme = w.newACME(t, "https://"+g.Addr().String()+"/dir", w.ca.DirectoryCAPEM, other.DirectoryCAPEM)
 	n := w.startNode(t)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	s := n.wait(t, "mta-sts.good.test", certs.StateFailing)
 	if want := "ask the authority at " + g.Addr().String(); !strings.Contains(s.Problem, want) {
 		t.Errorf("problem %q does not say %q", s.Problem, want)
@@ -220,7 +220,7 @@ func TestDirectoryDownThenUpThenAnotherThatLostTheAccount(t *testing.T) {
 	for i, ca := range []*url.URL{directory(t, w.ca.DirectoryURL), directory(t, other.DirectoryURL)} {
 		g.to.Store(&ca.Host)
 		name := fmt.Sprintf("mta-sts%d.good.test", i)
-		n.Want(name)
+		n.Want(name, false)
 		n.wait(t, name, certs.StateValid)
 	}
 	n.wait(t, "mta-sts.good.test", certs.StateValid)
@@ -240,7 +240,7 @@ func TestCancelEndsOrdersAtOnce(t *testing.T) {
 	silent := listen(t) // accepts by its backlog and never answers
 	w.acme = w.newACME(t, "https://"+silent.Addr().String()+"/dir", w.ca.DirectoryCAPEM)
 	n := w.startNode(t)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	c, err := silent.Accept()
 	if err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func full(tb testing.TB, n int) (*certs.Keeper, []string) {
 		tb.Fatal(err)
 	}
 	for _, name := range names {
-		k.Want(name)
+		k.Want(name, false)
 	}
 	return k, names
 }
@@ -87,7 +87,7 @@ func TestMemory(t *testing.T) {
 	sum := sha256.Sum256(nil)
 	for i := range n {
 		name := fmt.Sprintf("mta-sts.customer-%06d.example.com", i)
-		k.Want(name)
+		k.Want(name, false)
 		c, err := k.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
 		if c == nil || err != nil {
 			t.Fatalf("GetCertificate(%s) = %v, %v", name, c, err)

@@ -7,7 +7,9 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"log/slog"
+	"maps"
 	"math/big"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -91,10 +93,80 @@ type books struct {
 	certs  map[string]store.Certificate
 	orders map[string]store.Order
 	broken error // what SaveCertificate says
+
+	version int64
+	last    int64 // newest Seq
+	journal map[int64]store.JournalEntry
+	changes []int64 // Seq in the order of changes; those of entries that changed again are left out when read
 }
 
 func newBooks() *books {
-	return &books{certs: make(map[string]store.Certificate), orders: make(map[string]store.Order)}
+	return &books{
+		certs: make(map[string]store.Certificate), orders: make(map[string]store.Order), journal: make(map[int64]store.JournalEntry),
+	}
+}
+
+func (b *books) Certificate(_ context.Context, name string) (store.Certificate, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, found := b.certs[name]
+	if !found {
+		return c, store.ErrNotFound
+	}
+	return c, nil
+}
+
+func (b *books) Journal(_ context.Context, after int64) ([]store.JournalEntry, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var entries []store.JournalEntry
+	for n := len(b.changes) - 1; n >= 0; n-- { // from the newest back
+		e, found := b.journal[b.changes[n]]
+		if found && e.Changed <= after {
+			break
+		}
+		if found && !slices.ContainsFunc(entries, func(o store.JournalEntry) bool { return o.Seq == e.Seq }) {
+			entries = append(entries, e)
+		}
+	}
+	slices.Reverse(entries)
+	return entries, nil
+}
+
+func (b *books) AppendJournal(_ context.Context, last int64, e *store.JournalEntry) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last > last {
+		return store.ErrStale
+	}
+	b.version++
+	e.Seq, e.Changed = b.version, b.version
+	b.last = e.Seq
+	b.journal[e.Seq] = *e
+	b.changes = append(b.changes, e.Seq)
+	return nil
+}
+
+func (b *books) EndJournal(_ context.Context, e store.JournalEntry) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, found := b.journal[e.Seq]; found {
+		b.version++
+		e.Changed = b.version
+		b.journal[e.Seq] = e
+		b.changes = append(b.changes, e.Seq)
+	}
+	return nil
+}
+
+func (b *books) PruneJournal(_ context.Context, counted, exempt, now time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.journal, func(_ int64, e store.JournalEntry) bool {
+		return (e.Begun.Before(counted) || e.Exempt && e.Begun.Before(exempt)) && e.Stopped.Before(now)
+	})
+	b.changes = slices.DeleteFunc(b.changes, func(seq int64) bool { _, found := b.journal[seq]; return !found })
+	return nil
 }
 
 func (b *books) EachCertificate(_ context.Context, f func(store.Certificate) error) error {
@@ -170,4 +242,13 @@ func run(t *testing.T, b *books, m *model) (k *certs.Keeper, stop func()) {
 		<-ended
 	}
 	return k, stop
+}
+
+// LastChange, MarkCertificates and CertificatesSince are for copies, which this store knows nothing of.
+func (b *books) LastChange(context.Context) (int64, error) { return 0, nil }
+
+func (b *books) MarkCertificates(context.Context, string, int64) error { return nil }
+
+func (b *books) CertificatesSince(context.Context, string, func(store.Certificate) error) error {
+	return store.ErrNotFound
 }

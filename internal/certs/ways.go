@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/crypto/acme"
@@ -77,6 +78,27 @@ func (w *ways) pick(name string, offered []*acme.Challenge) *acme.Challenge {
 		}
 	}
 	return found
+}
+
+// order returns the challenges that a name may be validated by, in the order in which they would be picked.
+func (w *ways) order(name string) []string {
+	if !w.http {
+		return []string{tlsALPN01}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first := w.first
+	if w.turned[name] == first {
+		first = other(first)
+	}
+	return []string{first, other(first)}
+}
+
+// prefer has a name validated by a challenge the next time.
+func (w *ways) prefer(name, way string) {
+	if slices.Index(w.order(name), way) > 0 {
+		w.failed(name, other(way))
+	}
 }
 
 // failed notes that a name was not validated.

@@ -14,9 +14,9 @@ import (
 // letsEncryptStaging is the one staging directory that is known by itself.
 const letsEncryptStaging = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
-// defaultBudget stays a little below the limits of Let's Encrypt, as of 2026: 300 new orders an account in 3 hours, 50
+// DefaultBudget is that of an [acme.NAME] table that says nothing of it. It stays a little below the limits of Let's Encrypt, as of 2026: 300 new orders an account in 3 hours, 50
 // certificates a registered domain in 7 days, 5 failed validations a name in an hour.
-func defaultBudget() Budget {
+func DefaultBudget() Budget {
 	return Budget{
 		Orders: 280, OrdersPeriod: 3 * time.Hour,
 		DomainOrders: 45, DomainPeriod: 7 * day,
@@ -128,7 +128,7 @@ func decodeHMAC(secret Secret) (Secret, error) {
 
 // budget reads the limits of one [acme.NAME].
 func (l *loader) budget(table string, t acmeTable) Budget {
-	b := defaultBudget()
+	b := DefaultBudget()
 	const most = 1_000_000
 	return Budget{
 		Orders:       l.count(table+".orders", t.Orders, b.Orders, most),

@@ -131,10 +131,15 @@ type Publish struct {
 
 // Check is the [check] table: how stspub looks at itself from outside.
 type Check struct {
-	Every     time.Duration // how often a live domain is checked, a shared record hourly at least; default 24h, 1s..168h
-	HTTPSPort int           // where senders reach policy hosts; 443 but in laboratories
-	SMTPPort  int           // where MX are reached; 25 but in laboratories
-	CAFile    string        // trust beside the system's, PEM; for laboratories
+	Every time.Duration // how often a live domain is checked, a shared record hourly at least; default 24h, 1s..168h
+	// AllowPrivate are addresses outside of the public Internet that MX and policy hosts may have; others are not connected
+	// to, but for our own. Default: none.
+	AllowPrivate []netip.Prefix
+
+	HTTPPort  int    // where authorities validate by HTTP-01; 80 but in laboratories
+	HTTPSPort int    // where senders reach policy hosts; 443 but in laboratories
+	SMTPPort  int    // where MX are reached; 25 but in laboratories
+	CAFile    string // trust beside the system's, PEM; for laboratories
 }
 
 // MXSet is an [mxset.NAME] table.

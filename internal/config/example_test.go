@@ -59,7 +59,7 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 			APIURL: "https://api.cloudflare.com/client/v4",
 		}},
 		Publish: Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute},
-		Check:   Check{Every: 24 * time.Hour, HTTPSPort: 443, SMTPPort: 25},
+		Check:   Check{Every: 24 * time.Hour, HTTPPort: 80, HTTPSPort: 443, SMTPPort: 25},
 		MXSets:  map[string]MXSet{"eu": set},
 		Domains: []Domain{{Name: "example.org", MXSet: "eu", Publish: "zone", Account: "main"}},
 		Digest:  got.Digest,
@@ -88,7 +88,7 @@ func TestExampleNamesTheDefaults(t *testing.T) {
 	want := load(readExample(t))
 	example := readExample(t)
 	for _, key := range []string{
-		"https", "http", "admin", "url", "api_url", "settle", "ttl", "every", "https_port", "smtp_port", "adopt",
+		"https", "http", "admin", "url", "api_url", "settle", "ttl", "every", "http_port", "https_port", "smtp_port", "adopt",
 		"prefer", "orders", "orders_period", "domain_orders", "domain_period", "failures", "in_flight", "per_second",
 	} {
 		set := strings.Replace(example, "\n#"+key+" = ", "\n"+key+" = ", 1)

@@ -118,10 +118,12 @@ type publishTable struct {
 type checkTable struct {
 	Line int
 
-	Every     span   `toml:"every"`
-	HTTPSPort number `toml:"https_port"`
-	SMTPPort  number `toml:"smtp_port"`
-	CAFile    text   `toml:"ca_file"`
+	Every        span   `toml:"every"`
+	AllowPrivate list   `toml:"allow_private"`
+	HTTPPort     number `toml:"http_port"`
+	HTTPSPort    number `toml:"https_port"`
+	SMTPPort     number `toml:"smtp_port"`
+	CAFile       text   `toml:"ca_file"`
 }
 
 type mxsetTable struct {

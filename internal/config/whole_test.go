@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/stspub/stspub/internal/policygen"
 )
@@ -89,6 +90,8 @@ account = "bind"
 
 [check]
 every = "1w"
+allow_private = ["10.1.2.3/8", "fd00::25"]
+http_port = 8080
 https_port = 8443
 smtp_port = 2525
 ca_file = "ca.pem"
@@ -194,7 +197,10 @@ func TestWholeConfiguration(t *testing.T) {
 		},
 		Alias:   Alias{Zone: "alias.example.com", Account: "bind"},
 		Publish: Publish{Settle: 24 * time.Hour, TTL: time.Minute},
-		Check:   Check{Every: 168 * time.Hour, HTTPSPort: 8443, SMTPPort: 2525, CAFile: at("ca.pem")},
+		Check: Check{
+			Every: 168 * time.Hour, HTTPPort: 8080, HTTPSPort: 8443, SMTPPort: 2525, CAFile: at("ca.pem"),
+			AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::25/128")},
+		},
 		MXSets: map[string]MXSet{
 			"files":    {Name: "files", Policy: policy(policygen.None, "mx1.example.net")},
 			"defaults": {Name: "defaults", Policy: policy(policygen.Testing, "mx2.example.net")},
@@ -215,7 +221,7 @@ func TestWholeConfiguration(t *testing.T) {
 			at("stspub.toml"): []byte(whole), at("lists/customers.txt"): []byte(customers),
 		},
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("Load, -want +got:\n%s", diff)
 	}
 }

@@ -55,6 +55,7 @@ type daemon struct {
 	client     *sender.Client
 	observer   *dnsupdate.Observer
 	issuers    []*certs.ACME // in order of preference
+	gate       *certs.Gate
 	keeper     *certs.Keeper
 	reconciler *publish.Reconciler
 	reloaded   chan struct{} // capacity 1: a reload was taken
@@ -156,16 +157,22 @@ func (d *daemon) assemble() error {
 	if err != nil {
 		return err
 	}
+	outside := &publish.Outside{
+		Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
+		Node: dialable(d.secure.Addr()), Values: d.store,
+	}
+	d.client.Dial = d.guard(outside).Dial
+	d.gate = &certs.Gate{
+		Client: d.client, Home: outside.Home, Values: d.store, HTTPPort: d.conf.Check.HTTPPort, HTTPSPort: d.conf.Check.HTTPSPort,
+	}
 	d.keeper = certs.New(certs.Config{
-		Store: d.store, Authorities: authorities, Challenge: responder.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
+		Store: d.store, Authorities: authorities, Challenge: responder.GetCertificate, Gate: d.admit,
+		Log: d.o.Log, OnChange: d.certChanged,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
 		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper, d.conf.Server.Hostname}, Log: d.o.Log,
-		Sight: &publish.Outside{
-			Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
-			Node: dialable(d.secure.Addr()), Values: d.store,
-		},
+		Sight:       outside,
 		Load:        d.reread,
 		Accepted:    d.accept,
 		OpenAccount: d.openAccount,

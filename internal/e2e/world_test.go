@@ -137,7 +137,7 @@ func (w *world) configure() {
 	fmt.Fprintf(&b, "[dns]\nresolvers = [%[1]q]\nstub = { \".\" = [%[1]q, %[2]q] }\n", w.holder.dns(), w.second.addr)
 	fmt.Fprintf(&b, "[account.main]\n%s[alias]\nzone = %q\naccount = \"main\"\n", w.holder.account(w.api.addr), aliasZone)
 	fmt.Fprintf(&b, "[publish]\nsettle = %q\nttl = \"60s\"\n", settle)
-	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttps_port = %s\nca_file = \"ca.pem\"\n", outsidePort)
+	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttp_port = 8080\nhttps_port = %s\nca_file = \"ca.pem\"\n", outsidePort)
 	fmt.Fprintf(&b, "[mxset.main]\nmode = \"enforce\"\nmax_age = %q\nmx = [\"%s\"]\n%s\n", w.settings.maxAge, strings.Join(w.settings.mx, `", "`), w.settings.mxsetTail)
 	for _, d := range w.settings.domains {
 		fmt.Fprintf(&b, "[[domain]]\nname = %q\nmxset = \"main\"\n", d)

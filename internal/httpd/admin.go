@@ -37,6 +37,8 @@ type Manager interface {
 	Promote(ctx context.Context, name policygen.Name, testing bool) error
 	// Expel ends the drain of a domain now.
 	Expel(ctx context.Context, name policygen.Name) error
+	// Retry has a domain looked at now, and its certificate ordered without a pause, or returns store.ErrNotFound.
+	Retry(ctx context.Context, name policygen.Name) error
 	// Plan says what a configuration would change: that of files, by path, of which the one at path comes first, or with
 	// nil that which Reload would read. Progress is told of how many look-ups are done, about once a second. When the
 	// configuration is broken the error wraps publish.ErrRefused and is shown to the operator.
@@ -90,6 +92,7 @@ func NewHealth(cfg HealthConfig) *Server {
 //	POST /v1/domains/NAME/adopt        204
 //	POST /v1/domains/NAME/promote[?testing=1]   204
 //	POST /v1/domains/NAME/expel                 204
+//	POST /v1/domains/NAME/retry                 204
 //	GET  /v1/faults                    faults of the service as a whole, by subject
 //	POST /v1/plan                      what the configuration file, or with a body that of [PlanRequest], would change
 //	POST /v1/reload[?force=HASH]       what was changed
@@ -105,6 +108,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	r.Post("/v1/domains/{name}/adopt", a.handle(a.adopt))
 	r.Post("/v1/domains/{name}/promote", a.handle(a.promote))
 	r.Post("/v1/domains/{name}/expel", a.handle(a.expel))
+	r.Post("/v1/domains/{name}/retry", a.handle(a.retry))
 	r.Get("/v1/faults", a.handle(a.faults))
 	r.Post("/v1/plan", a.handle(a.plan))
 	r.Post("/v1/reload", a.handle(a.reload))
@@ -247,6 +251,10 @@ func (a *admin) promote(w http.ResponseWriter, r *http.Request) error {
 
 func (a *admin) expel(w http.ResponseWriter, r *http.Request) error {
 	return a.act(w, r, a.manager.Expel)
+}
+
+func (a *admin) retry(w http.ResponseWriter, r *http.Request) error {
+	return a.act(w, r, a.manager.Retry)
 }
 
 // act does something with the domain of the path.

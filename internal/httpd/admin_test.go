@@ -28,7 +28,7 @@ type fakeManager struct {
 	eachErr  error // returned by EachStatus at the end
 	doErr    error // returned by Adopt, Plan and Reload
 	adopted  policygen.Name
-	acts     []string // "promote NAME", "demote NAME", "expel NAME"
+	acts     []string // "promote NAME", "demote NAME", "expel NAME", "retry NAME"
 	reloads  int
 	reported publish.ReloadReport
 	planned  publish.Plan
@@ -90,6 +90,10 @@ func (m *fakeManager) Promote(ctx context.Context, name policygen.Name, testing 
 
 func (m *fakeManager) Expel(ctx context.Context, name policygen.Name) error {
 	return m.act(ctx, "expel", name)
+}
+
+func (m *fakeManager) Retry(ctx context.Context, name policygen.Name) error {
+	return m.act(ctx, "retry", name)
 }
 
 func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {

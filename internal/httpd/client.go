@@ -104,6 +104,9 @@ func (c *Client) Promote(ctx context.Context, name string, testing bool) error {
 // Expel ends a domain's drain now.
 func (c *Client) Expel(ctx context.Context, name string) error { return c.act(ctx, "expel", name, "") }
 
+// Retry has a domain looked at now, and its certificate ordered without a pause.
+func (c *Client) Retry(ctx context.Context, name string) error { return c.act(ctx, "retry", name, "") }
+
 // act has something done with a domain.
 func (c *Client) act(ctx context.Context, what, name, query string) error {
 	if err := c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/"+what+query, nil); err != nil {

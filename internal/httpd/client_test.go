@@ -46,8 +46,9 @@ func TestClient(t *testing.T) {
 				t.Errorf("Domain(%q): %v, -want +got\n%s", raw, err, diff)
 			}
 		}
-		err := errors.Join(w.Promote(t.Context(), "example.org", false), w.Promote(t.Context(), "example.org", true), w.Expel(t.Context(), "example.org"))
-		if want := []string{"promote example.org", "demote example.org", "expel example.org"}; err != nil || !slices.Equal(w.manager.acts, want) {
+		err := errors.Join(w.Promote(t.Context(), "example.org", false), w.Promote(t.Context(), "example.org", true), w.Expel(t.Context(), "example.org"),
+			w.Retry(t.Context(), "example.org"))
+		if want := []string{"promote example.org", "demote example.org", "expel example.org", "retry example.org"}; err != nil || !slices.Equal(w.manager.acts, want) {
 			t.Errorf("acts = %q, %v, want %q", w.manager.acts, err, want)
 		}
 		if err := w.Adopt(t.Context(), "example.org"); err != nil {
@@ -88,6 +89,7 @@ func TestClientErrors(t *testing.T) {
 		t.Errorf("Domain = %v, want store.ErrNotFound", err)
 	}
 	check("Expel", w.Expel(t.Context(), "nobody.example"), "expel domain: domain nobody.example is not configured here")
+	check("Retry", w.Retry(t.Context(), "nobody.example"), "retry domain: domain nobody.example is not configured here")
 	check("Adopt", w.Adopt(t.Context(), "nobody.example"), "adopt domain: domain nobody.example is not configured here")
 
 	w.manager.with(func(m *fakeManager) {

@@ -66,7 +66,7 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Decl
 		return report, nil
 	}
 	report.Warnings = restartNeeded(old.conf, conf)
-	if old.conf.Publish != conf.Publish || old.conf.Check != conf.Check {
+	if old.conf.Publish != conf.Publish || old.conf.Check.Every != conf.Check.Every {
 		// The times of the next looks were drawn with the old settings.
 		if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
 			return report, fmt.Errorf("have all domains looked at: %w", err)

@@ -107,13 +107,17 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	}
 	s.TLSRPT = reportStatus(set.conf.Alias.Zone, d)
 	s.Records = Records(d, set.conf.Server.Hostname, set.conf.Alias.Zone)
-	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
+	c := r.cfg.Certs.Cert(d.Name.PolicyHost())
+	if c.Valid {
 		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
 		if c.Problem != "" {
 			s.Certificate += "; the last renewal failed: " + c.Problem
 		}
 	} else {
 		s.Certificate = c.Reason
+	}
+	if c.Queue != "" {
+		s.Certificate += "; " + c.Queue
 	}
 	return s
 }
@@ -162,6 +166,15 @@ func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
 		return fmt.Errorf("%w: %s is declared in the configuration; take it out there first, and reload", ErrRefused, name)
 	}
 	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })
+}
+
+// Retry has a domain looked at now, and its certificate ordered without the pause that failed orders are followed by.
+func (r *Reconciler) Retry(ctx context.Context, name policygen.Name) error {
+	if err := r.Wake(ctx, name); err != nil {
+		return err
+	}
+	r.cfg.Certs.Retry(name.PolicyHost())
+	return nil
 }
 
 // Records is what the customer of a domain puts into DNS, as zone-file lines. What must wait is a comment that says so.

@@ -62,10 +62,13 @@ type Sight interface {
 
 // Certs is what the reconciler asks of package certs.
 type Certs interface {
-	// Want has a certificate ordered if there is no good one, and kept.
-	Want(host string)
+	// Want has a certificate ordered if there is no good one, and kept. Live says that senders look for the domain's policy
+	// already, so it is urgent.
+	Want(host string, live bool)
 	// Unwant stops orders; what is there stays.
 	Unwant(host string)
+	// Retry ends the pause after an order that failed.
+	Retry(host string)
 	// Drop deletes certificate and key.
 	Drop(ctx context.Context, host string) error
 	// Cert says whether a good certificate is served for host.
@@ -173,7 +176,7 @@ func (r *Reconciler) loadSnapshot(ctx context.Context) error {
 		} else if d.State.Checked.IsZero() && d.State.ID == "" {
 			// Never live: nothing to keep a certificate for yet.
 		} else if d.State.Step != StepAway {
-			r.cfg.Certs.Want(d.Name.PolicyHost())
+			r.cfg.Certs.Want(d.Name.PolicyHost(), true)
 		}
 		compare := d.State.ID != "" && sample < startSample
 		if compare {

@@ -292,9 +292,9 @@ func TestStreamsHoldOneRow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stspub.db")
 	s := open(t, path)
 	const rows, limit = 20_000, 8 << 20
-	execute(t, raw(t, path), fmt.Sprintf(`INSERT INTO certificates
+	execute(t, raw(t, path), fmt.Sprintf(`INSERT INTO certificates (name, private_key, chain, not_before, not_after)
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
-		SELECT 'd' || i, zeroblob(140), CAST(x'8817' || zeroblob(2952) AS BLOB), 1, 2, '' FROM n`, rows))
+		SELECT 'd' || i, zeroblob(140), CAST(x'8817' || zeroblob(2952) AS BLOB), 1, 2 FROM n`, rows))
 
 	heap := func() uint64 {
 		var m runtime.MemStats

@@ -208,6 +208,26 @@ type Order struct {
 	Tried    time.Time // last attempt
 	Next     time.Time // not before
 	Problem  string    // the CA's words
+
+	Advice    string    // what to do about it; empty: we do not know
+	Authority string    // which CA it was
+	Since     time.Time // first failure in a row
+}
+
+// JournalEntry is one order of a certificate, as it is counted against what its authority allows.
+type JournalEntry struct {
+	Seq       int64  // given by the store; it grows
+	Changed   int64  // of the last write, of any entry; given by the store
+	Authority string // name of the CA
+	Name      string // of the certificate
+	Domain    string // its registered domain
+	Begun     time.Time
+	Exempt    bool // the CA counts it against no limit
+
+	Ended   time.Time // zero: it runs, or who ran it is gone
+	Failed  bool      // a validation failed, or may have
+	Stopped time.Time // until when the CA wants no orders at all; zero: it did not say
+	Reason  string    // why, in the CA's words
 }
 
 // Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
@@ -267,14 +287,36 @@ type Store interface {
 
 	// EachCertificate calls f for every certificate, in any order, as EachDomain does for domains. What f gets is its own.
 	EachCertificate(ctx context.Context, f func(Certificate) error) error
+	// Certificate returns one, or ErrNotFound.
+	Certificate(ctx context.Context, name string) (Certificate, error)
 	// SaveCertificate adds or replaces one, and forgets the failures of its order.
 	SaveCertificate(ctx context.Context, c Certificate) error
 	// DeleteCertificate forgets the certificate, its key and its order. One that is not there is no error.
 	DeleteCertificate(ctx context.Context, name string) error
+	// LastChange returns a number that every write of a certificate raises, and others may.
+	LastChange(ctx context.Context) (int64, error)
+	// MarkCertificates keeps that somebody has a copy of all certificates with all changes up to a number of LastChange,
+	// under a mark, a text that nobody used before and nobody can guess: a store that knows it is the one that was
+	// copied, not an older or another one. The last 16 marks are kept.
+	MarkCertificates(ctx context.Context, mark string, change int64) error
+	// CertificatesSince calls f, as EachCertificate does, for every certificate that changed since the copy of a mark, or
+	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound.
+	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
 	// Orders returns the orders that failed last time.
 	Orders(ctx context.Context) ([]Order, error)
 	// SaveOrder keeps how an order went.
 	SaveOrder(ctx context.Context, o Order) error
+
+	// Journal returns what was appended or ended with Changed greater than after, by Changed.
+	Journal(ctx context.Context, after int64) ([]JournalEntry, error)
+	// AppendJournal enters an order that is to be sent, and sets Seq and Changed in e. If there is an entry with a Seq
+	// greater than last, the error wraps ErrStale: somebody else appended it, and whether e may be sent is to be decided
+	// again. Only the fields up to Exempt are written.
+	AppendJournal(ctx context.Context, last int64, e *JournalEntry) error
+	// EndJournal writes Exempt, Ended and what is below it. What was pruned is no error.
+	EndJournal(ctx context.Context, e JournalEntry) error
+	// PruneJournal deletes what was begun before counted, and if exempt before exempt, but for what stops its CA at now.
+	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error
 
 	// Value returns a value of the key-value part, or ErrNotFound. Keys begin with the name of their user and a slash:
 	// "acme/…" is the account key and the challenge tokens, so that any node can answer a challenge and a restart keeps
@@ -287,6 +329,10 @@ type Store interface {
 	EnsureValue(ctx context.Context, key string, value []byte) ([]byte, error)
 	// DeleteValue deletes one. One that is not there is no error.
 	DeleteValue(ctx context.Context, key string) error
+
+	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
+	// calls, and returns how many rows that were. Without a Keyring it does nothing.
+	Reseal(ctx context.Context) (int, error)
 
 	// Ping says whether the store can be written, by writing. It waits for writes under way, so give it a deadline.
 	Ping(ctx context.Context) error

@@ -25,7 +25,7 @@ type Open func(t *testing.T, handle string) store.Store
 func Run(t *testing.T, open Open) {
 	for _, group := range []map[string]func(*env){
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
-		sharedTests(), certificateTests(), valueTests(), durableTests(),
+		sharedTests(), certificateTests(), journalTests(), valueTests(), durableTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
