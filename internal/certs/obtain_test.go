@@ -368,6 +368,35 @@ func TestOrderEndsWhileAnotherHangs(t *testing.T) {
 	}
 }
 
+// TestBusyAuthorityIsWaitedForWithinReason: in the middle of an order, since before it the scheduler waits.
+func TestBusyAuthorityIsWaitedForWithinReason(t *testing.T) {
+	for status, kind := range map[int]string{503: "serverInternal", 429: "rateLimited"} {
+		t.Run(kind, func(t *testing.T) {
+			_, x, a := watched(t, lab.CAOptions{})
+			busy := nth(1, pathFinalize)
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", "2")
+				return busy(r) && refuse(w, status, kind, "busy")
+			}, nil)
+			start := time.Now()
+			obtain(t, a, certs.Request{Name: good})
+			if n := len(x.of(pathFinalize, status)); n != 1 || time.Since(start) < 2*time.Second {
+				t.Errorf("it was busy %d times, and asked again too early, after %v", n, time.Since(start))
+			}
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", "3600")
+				return strings.HasPrefix(r.path, pathAuthz) && refuse(w, status, kind, "busy")
+			}, nil)
+			if p, err := problem(t, a, certs.Request{Name: good}); p.Status != status || p.RetryAfter != time.Hour {
+				t.Errorf("Obtain: %v, %+v", err, p)
+			}
+			if n := len(x.of(pathAuthz, status)); n != 1 {
+				t.Errorf("it was asked %d times", n)
+			}
+		})
+	}
+}
+
 // TestPaceIsKept: the limit is on requests, of all orders together.
 func TestPaceIsKept(t *testing.T) {
 	w, x, _ := watched(t, lab.CAOptions{})
