@@ -129,7 +129,7 @@ func (a *ACME) authorize(ctx context.Context, client *acme.Client, name, url str
 	}
 	c := a.ways.pick(name, z.Challenges)
 	if c == nil {
-		return errors.New("the authority offers no challenge that can be answered here, neither tls-alpn-01 nor http-01 on a port 80 of ours")
+		return &Problem{Detail: "it offers no challenge that can be answered here, tls-alpn-01 or, with a port 80 of ours, http-01"}
 	}
 	if err := a.prove(ctx, client, name, url, c); err != nil {
 		if ctx.Err() == nil {

@@ -93,13 +93,10 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.begin(ctx); err != nil {
 		return errors.Join(fault, err)
 	}
-	if fault != nil {
-		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault.Error())
-	}
-	return d.run(ctx)
+	return d.run(ctx, fault)
 }
 
-// begin does everything that a start can fail of.
+// begin does everything that senders wait for.
 func (d *daemon) begin(ctx context.Context) error {
 	if err := d.listen(ctx); err != nil {
 		return err
@@ -107,7 +104,7 @@ func (d *daemon) begin(ctx context.Context) error {
 	if err := d.assemble(); err != nil {
 		return err
 	}
-	return d.start(ctx)
+	return d.fill(ctx)
 }
 
 // listen opens all listeners before anything has begun, so that a port that is taken changes nothing.
@@ -153,7 +150,7 @@ func (d *daemon) assemble() error {
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
 	responder := certs.NewResponder(d.store, d.o.Log)
-	authorities, err := d.authorities()
+	authorities, budgets, err := d.authorities()
 	if err != nil {
 		return err
 	}
@@ -166,8 +163,8 @@ func (d *daemon) assemble() error {
 		Client: d.client, Home: outside.Home, Values: d.store, HTTPPort: d.conf.Check.HTTPPort, HTTPSPort: d.conf.Check.HTTPSPort,
 	}
 	d.keeper = certs.New(certs.Config{
-		Store: d.store, Authorities: authorities, Challenge: responder.GetCertificate, Gate: d.admit,
-		Log: d.o.Log, OnChange: d.certChanged,
+		Store: d.store, Authorities: authorities, Budgets: budgets, Challenge: responder.GetCertificate, Gate: d.admit,
+		Log: d.o.Log, OnChange: d.certChanged, Copy: d.conf.Store.Path + ".certificates",
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
@@ -197,25 +194,29 @@ func (d *daemon) assemble() error {
 	return nil
 }
 
-// authorities makes those of the configuration.
-func (d *daemon) authorities() ([]certs.Authority, error) {
-	var all []certs.Authority
+// authorities makes those of the configuration, with their budgets.
+func (d *daemon) authorities() (all []certs.Authority, budgets []config.Budget, err error) {
 	for _, table := range d.conf.ACME {
 		a, err := certs.NewACME(table, d.store, d.o.Log)
 		if err != nil {
-			return nil, fmt.Errorf("acme.%s: %w", table.Name, err)
+			return nil, nil, fmt.Errorf("acme.%s: %w", table.Name, err)
 		}
 		d.issuers = append(d.issuers, a)
-		all = append(all, a)
+		all, budgets = append(all, a), append(budgets, table.Budget)
 	}
-	return all, nil
+	return all, budgets, nil
 }
 
-// start fills the memory.
+// fill reads what is served into memory.
+func (d *daemon) fill(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.keeper.Load(ctx) })
+	g.Go(func() error { return d.reconciler.Serve(ctx) })
+	return g.Wait()
+}
+
+// start takes the configuration.
 func (d *daemon) start(ctx context.Context) error {
-	if err := d.keeper.Load(ctx); err != nil {
-		return err
-	}
 	report, err := d.reconciler.Start(ctx, d.conf)
 	if err != nil {
 		return err
@@ -228,18 +229,32 @@ func (d *daemon) start(ctx context.Context) error {
 	return nil
 }
 
-// run has everything work until ctx ends. Listeners stop first, and the workers when nobody is left to be served.
-func (d *daemon) run(ctx context.Context) error {
+// run serves, takes the configuration, and has everything work until ctx ends. Listeners stop first, and the workers when
+// nobody is left to be served.
+func (d *daemon) run(ctx context.Context, fault error) error {
+	ctx, stopServing := context.WithCancel(ctx)
+	defer stopServing()
 	servers, serving := errgroup.WithContext(ctx)
 	servers.Go(func() error { return d.public.Run(serving, d.secure, d.plain) })
-	servers.Go(func() error { return d.admin.Run(serving, d.adminLn) })
 	if d.healthLn != nil {
 		servers.Go(func() error { return d.health.Run(serving, d.healthLn) })
 	}
+	if err := d.start(serving); err != nil {
+		if ctx.Err() != nil { // we are told to stop, which is no fault
+			return errors.Join(servers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
+		}
+		stopServing()
+		return errors.Join(fault, err, servers.Wait())
+	}
+	if fault != nil {
+		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault.Error())
+	}
+	servers.Go(func() error { return d.admin.Run(serving, d.adminLn) })
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	workers, working := errgroup.WithContext(work)
 	workers.Go(func() error { return d.keeper.Run(working) })
+	workers.Go(func() error { return d.keeper.RunCopies(working) })
 	workers.Go(func() error { return d.reconciler.Run(working) })
 	workers.Go(func() error { d.preflight(working); return nil })
 	workers.Go(func() error { d.reloads(working); return nil })
@@ -249,7 +264,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	err := servers.Wait()
 	stop()
-	return errors.Join(err, workers.Wait())
+	return errors.Join(err, workers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
 }
 
 // reloads answers signals. The reload itself says in the log what it did or why it did nothing.

@@ -48,8 +48,39 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash stri
 	return report, err
 }
 
+// keyDeclared is where it stands of which configuration the store's domains are, while no other is being declared.
+const keyDeclared = "publish/declared"
+
+// declaredAs is what stands there. Its number changes when the same files come to mean another declaration.
+func declaredAs(conf *config.Config) string { return "1 " + conf.Digest }
+
+// isDeclared says whether the store's domains are those of a configuration, so that nothing would come of declaring it.
+// Most starts find it so, and a million domains need not be compared then.
+func isDeclared(ctx context.Context, st store.Store, conf *config.Config) (bool, error) {
+	value, err := st.Value(ctx, keyDeclared)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read which configuration was declared: %w", err)
+	}
+	return conf.Digest != "" && string(value) == declaredAs(conf), nil
+}
+
 // take replaces the configuration in force. r.reload is held.
 func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Declaration, next *settings) (ReloadReport, error) {
+	if r.settings.Load() == nil {
+		done, err := isDeclared(ctx, r.cfg.Store, conf)
+		if done {
+			r.settings.Store(next)
+		}
+		if err != nil || done {
+			return ReloadReport{}, err
+		}
+	}
+	if err := r.cfg.Store.DeleteValue(ctx, keyDeclared); err != nil {
+		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
+	}
 	if err := r.cfg.Accepted(ctx, conf); err != nil {
 		return ReloadReport{}, err
 	}
@@ -61,6 +92,10 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Decl
 	}
 	old := r.settings.Swap(next)
 	r.declaring.Unlock()
+	if err := r.cfg.Store.SetValue(ctx, keyDeclared, []byte(declaredAs(conf))); err != nil {
+		// The domains are as they are to be. Only the next start takes longer.
+		r.cfg.Log.Warn("not kept which configuration was declared", "err", err)
+	}
 	report := ReloadReport{Added: change.Added, Changed: change.Changed, Removed: change.Removed, Restored: change.Restored}
 	if old == nil {
 		return report, nil
@@ -138,6 +173,9 @@ func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) 
 
 // Refused says why [Reconciler.Start] would refuse a configuration, with [ErrRefused]; nil: it would not.
 func Refused(ctx context.Context, st store.Store, conf *config.Config) error {
+	if done, err := isDeclared(ctx, st, conf); err != nil || done {
+		return err // it was judged when it was taken
+	}
 	s := newSurvey(conf.Digest, conf.MXSets, conf)
 	err := st.EachDomain(ctx, func(have store.Domain) error {
 		return s.add(have, func() ([]store.Served, error) { return nil, nil })
