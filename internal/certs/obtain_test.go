@@ -1,6 +1,7 @@
 package certs_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
@@ -327,6 +328,72 @@ func TestAuthorityInTroubleIsAProblemInFewWords(t *testing.T) {
 	}
 	if n := len(x.of(pathOrder, http.StatusServiceUnavailable)); n != 1 {
 		t.Errorf("an order that was not taken was sent %d times", n)
+	}
+}
+
+// TestOrderEndsWhileAnotherHangs: what one order waits for holds no other.
+func TestOrderEndsWhileAnotherHangs(t *testing.T) {
+	_, x, a := watched(t, lab.CAOptions{})
+	obtain(t, a, certs.Request{Name: good})
+	hanging, release := make(chan bool, 2), make(chan bool)
+	x.set(func(r request, _ http.ResponseWriter) bool {
+		if r.path == pathNonce {
+			hanging <- true
+			<-release
+		}
+		return false
+	}, nil)
+	defer close(release)
+	cancels, ended := make([]context.CancelFunc, 2), make([]chan error, 2)
+	for i := range 2 {
+		var ctx context.Context
+		ctx, cancels[i] = context.WithCancel(t.Context())
+		ended[i] = make(chan error, 1)
+		go func() {
+			_, err := a.Obtain(ctx, certs.Request{Name: fmt.Sprintf("mta-sts%d.good.test", i)})
+			ended[i] <- err
+		}()
+		<-hanging
+	}
+	for _, i := range []int{1, 0} {
+		cancels[i]()
+		select {
+		case err := <-ended[i]:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Obtain: %v", err)
+			}
+		case <-time.After(3 * time.Second):
+			t.Fatalf("order %d did not end with its context", i)
+		}
+	}
+}
+
+// TestBusyAuthorityIsWaitedForWithinReason: in the middle of an order, since before it the scheduler waits.
+func TestBusyAuthorityIsWaitedForWithinReason(t *testing.T) {
+	for status, kind := range map[int]string{503: "serverInternal", 429: "rateLimited"} {
+		t.Run(kind, func(t *testing.T) {
+			_, x, a := watched(t, lab.CAOptions{})
+			busy := nth(1, pathFinalize)
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", "2")
+				return busy(r) && refuse(w, status, kind, "busy")
+			}, nil)
+			start := time.Now()
+			obtain(t, a, certs.Request{Name: good})
+			if n := len(x.of(pathFinalize, status)); n != 1 || time.Since(start) < 2*time.Second {
+				t.Errorf("it was busy %d times, and asked again too early, after %v", n, time.Since(start))
+			}
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", "3600")
+				return strings.HasPrefix(r.path, pathAuthz) && refuse(w, status, kind, "busy")
+			}, nil)
+			if p, err := problem(t, a, certs.Request{Name: good}); p.Status != status || p.RetryAfter != time.Hour {
+				t.Errorf("Obtain: %v, %+v", err, p)
+			}
+			if n := len(x.of(pathAuthz, status)); n != 1 {
+				t.Errorf("it was asked %d times", n)
+			}
+		})
 	}
 }
 
