@@ -34,7 +34,8 @@ type Options struct {
 	ConfigPath string
 	Env        func(string) string // os.Getenv but in tests
 	Version    string
-	DryRun     bool // DNS writes are refused and logged
+	Built      time.Time // of the commit that this was built from: the clock cannot be before it; zero: not known
+	DryRun     bool      // DNS writes are refused and logged
 	Log        *slog.Logger
 
 	// Reload is asked for a reload by everything received from it; it may be nil.
@@ -52,6 +53,7 @@ type daemon struct {
 	conf *config.Config
 
 	store      store.Store
+	keys       *store.Keyring // of the store; nil: it is not sealed
 	client     *sender.Client
 	observer   *dnsupdate.Observer
 	issuers    []*certs.ACME // in order of preference
@@ -71,7 +73,7 @@ type daemon struct {
 // Run serves until ctx ends; then it answers what was accepted, lets passes and orders end, and returns nil. An error
 // means that it did not start, or that a listener failed.
 func Run(ctx context.Context, o Options) error {
-	if err := checkClock(time.Now()); err != nil {
+	if err := checkClock(time.Now(), o.Built); err != nil {
 		return err
 	}
 	path, err := filepath.Abs(o.ConfigPath) // accepted files are found by it, however the next start spells it
@@ -164,7 +166,7 @@ func (d *daemon) assemble() error {
 	}
 	d.keeper = certs.New(certs.Config{
 		Store: d.store, Authorities: authorities, Budgets: budgets, Challenge: responder.GetCertificate, Gate: d.admit,
-		Log: d.o.Log, OnChange: d.certChanged, Copy: d.conf.Store.Path + ".certificates",
+		Log: d.o.Log, OnChange: d.certChanged, Copy: d.conf.Store.Path + ".certificates", Keys: d.keys,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
@@ -177,7 +179,7 @@ func (d *daemon) assemble() error {
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
-		GetCertificate: d.keeper.GetCertificate, Challenges: responder.HTTPHandler, Log: d.o.Log,
+		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Challenges: responder.HTTPHandler, Log: d.o.Log,
 	})
 	if err != nil {
 		return err
@@ -256,6 +258,7 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	workers.Go(func() error { return d.keeper.Run(working) })
 	workers.Go(func() error { return d.keeper.RunCopies(working) })
 	workers.Go(func() error { return d.reconciler.Run(working) })
+	workers.Go(func() error { d.reseal(working); return nil })
 	workers.Go(func() error { d.preflight(working); return nil })
 	workers.Go(func() error { d.reloads(working); return nil })
 	d.o.Log.Info("serving", "dry_run", d.o.DryRun, "https", d.secure.Addr().String(), "version", d.o.Version)
@@ -265,6 +268,17 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	err := servers.Wait()
 	stop()
 	return errors.Join(err, workers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
+}
+
+// reseal seals with the newest key what is not. What it does not get to, the next start does.
+func (d *daemon) reseal(ctx context.Context) {
+	n, err := d.store.Reseal(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		d.o.Log.Error("secrets of the store not all sealed with the newest key; the next start tries again", "err", err)
+	case err == nil && n > 0:
+		d.o.Log.Info("sealed the secrets of the store with the newest key; old ones may go", "count", n)
+	}
 }
 
 // reloads answers signals. The reload itself says in the log what it did or why it did nothing.
@@ -330,10 +344,15 @@ func dialable(a net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
-func checkClock(now time.Time) error {
-	// RFC 8461 lives on time: certificates, max_age, horizons. A clock before this year is not set at all.
-	if now.Year() < 2026 {
-		return fmt.Errorf("the clock says %s; set it before starting", now.Format(time.RFC3339))
+// checkClock refuses a clock that cannot be right: one from before this program was written. RFC 8461 lives on time:
+// certificates, max_age, horizons. A day is for clocks of developers that are ahead.
+func checkClock(now, built time.Time) error {
+	if written := time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC); built.Before(written) {
+		built = written
+	}
+	if now.Before(built.AddDate(0, 0, -1)) {
+		return fmt.Errorf("the clock says %s, and this program is of %s; set the clock before starting",
+			now.UTC().Format(time.RFC3339), built.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

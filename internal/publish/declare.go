@@ -26,7 +26,7 @@ var ErrRefused = errors.New("refused")
 func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash string) (ReloadReport, error) {
 	r.reload.Lock()
 	defer r.reload.Unlock()
-	d, next, err := r.declaration(conf)
+	next, err := r.mean(conf)
 	if err != nil {
 		return ReloadReport{}, err
 	}
@@ -37,7 +37,7 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash stri
 	if err := plan.allows(hash); err != nil {
 		return ReloadReport{Plan: &plan}, err
 	}
-	report, err := r.take(ctx, conf, d, next)
+	report, err := r.take(ctx, conf, next)
 	report.Plan = &plan
 	if err == nil && hash != "" {
 		report.Forced, err = r.force(ctx, plan)
@@ -68,7 +68,7 @@ func isDeclared(ctx context.Context, st store.Store, conf *config.Config) (bool,
 }
 
 // take replaces the configuration in force. r.reload is held.
-func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Declaration, next *settings) (ReloadReport, error) {
+func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settings) (ReloadReport, error) {
 	if r.settings.Load() == nil {
 		done, err := isDeclared(ctx, r.cfg.Store, conf)
 		if done {
@@ -84,6 +84,7 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Decl
 	if err := r.cfg.Accepted(ctx, conf); err != nil {
 		return ReloadReport{}, err
 	}
+	d := declaration(conf)
 	r.declaring.Lock()
 	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
 	if err != nil {
@@ -126,15 +127,14 @@ func (r *Reconciler) wakeRefused(ctx context.Context, old, next *settings) error
 	return err
 }
 
-// declaration translates a configuration. It opens the accounts that are new or changed: an open one knows when its
+// mean returns what a configuration means here. It opens the accounts that are new or changed: an open one knows when its
 // provider wants to be left alone.
-func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *settings, error) {
+func (r *Reconciler) mean(conf *config.Config) (*settings, error) {
 	kept := *conf
 	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
 	kept.MXSets = maps.Clone(conf.MXSets)
 	old := r.settings.Load()
 	next := &settings{conf: &kept, accounts: make(map[string]dnsupdate.Account)}
-	d := store.Declaration{Owner: store.OwnerFile}
 	var errs []error
 	for name, a := range conf.Accounts {
 		if old != nil && old.conf.Accounts[name] == a {
@@ -145,6 +145,12 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 		errs = append(errs, err)
 		next.accounts[name] = account
 	}
+	return next, errors.Join(errs...)
+}
+
+// declaration translates the MX sets and domains of a configuration.
+func declaration(conf *config.Config) store.Declaration {
+	d := store.Declaration{Owner: store.OwnerFile}
 	for name, m := range conf.MXSets {
 		d.MXSets = append(d.MXSets, store.MXSet{Tenant: Tenant, Name: name, Policy: m.Policy})
 	}
@@ -162,7 +168,7 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 			TLSRPT: c.TLSRPT,
 		})
 	}
-	return d, next, errors.Join(errs...)
+	return d
 }
 
 // Tenant is the only one, for now.

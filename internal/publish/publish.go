@@ -167,11 +167,11 @@ func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadRepo
 	if err := Refused(ctx, r.cfg.Store, conf); err != nil {
 		return ReloadReport{}, err
 	}
-	d, next, err := r.declaration(conf)
+	next, err := r.mean(conf)
 	if err != nil {
 		return ReloadReport{}, err
 	}
-	report, err := r.take(ctx, conf, d, next)
+	report, err := r.take(ctx, conf, next)
 	r.poke()
 	return report, err
 }
