@@ -29,7 +29,7 @@ type window struct {
 func (w *window) fresh(now time.Time) {
 	from := now.Add(-w.period).UnixMicro()
 	n, _ := slices.BinarySearch(w.times, from+1)
-	w.times = slices.Delete(w.times, 0, n)
+	w.times = w.times[n:]
 }
 
 // nth is when the n-th from now (from 0) can begin if all before it do as early as they can.

@@ -290,7 +290,7 @@ func (s *schedule) unqueue(i *item) {
 // choose returns the authority to order a name from: the first that is there and does not refuse it, and else the first.
 func (s *schedule) choose(i *item, now time.Time) *line {
 	for n, l := range s.lines {
-		if i.refused&(1<<n) != 0 || n > 0 && l.authority.Staging() || s.absent(l, now) {
+		if i.refused&(1<<n) != 0 || n > 0 && l.authority.Staging() || s.absent(l, now) && !l.knock(i, now) {
 			continue
 		}
 		return l
@@ -303,6 +303,12 @@ func (s *schedule) choose(i *item, now time.Time) *line {
 func (s *schedule) absent(l *line, now time.Time) bool {
 	o := l.budget.outage
 	return o.count > 0 && now.Sub(o.since) >= s.move || l.budget.stopped.Sub(now) >= s.move
+}
+
+// knock says that a name may find out whether an authority is there again. Nobody else would, once all have moved away.
+func (l *line) knock(i *item, now time.Time) bool {
+	o := l.budget.outage
+	return o.count > 0 && !o.until.After(now) && (i.line == l || l.running+l.free.len()+l.counted.len()+l.failing.len() == 0)
 }
 
 // arrange has all that wait for a turn choose again: an authority came back, went away, or turned out to have renewal

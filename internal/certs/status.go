@@ -125,10 +125,10 @@ func (l *line) rank(now time.Time) {
 		}
 		return 1
 	})
-	counted := 0
-	failing := 0
-	domains := make(map[string]int)
-	second := time.Second / time.Duration(max(1, l.budget.limits.PerSecond))
+	b := l.budget
+	orders := window{limit: b.orders.limit, period: b.orders.period, times: slices.Clone(b.orders.times)}
+	failing, domains, turn := 0, make(map[string]int), open
+	second := time.Second / time.Duration(max(1, b.limits.PerSecond))
 	for n, i := range all {
 		i.place = n + 1
 		i.expected = open.Add(time.Duration(n) * second)
@@ -136,17 +136,22 @@ func (l *line) rank(now time.Time) {
 		if c.exempt {
 			continue
 		}
-		i.expected = latest(i.expected, l.budget.orders.nth(now, counted))
-		counted++
+		if c.patient {
+			turn = orders.paced(turn)
+		} else {
+			turn = orders.next(turn)
+		}
+		orders.add(turn)
+		i.expected = latest(i.expected, turn)
 		if c.failing {
-			i.expected = latest(i.expected, l.budget.failing.nth(now, failing))
+			i.expected = latest(i.expected, b.failing.nth(now, failing))
 			failing++
 		}
-		if w := l.budget.domains[i.domain]; w != nil {
-			i.expected = latest(i.expected, w.nth(now, domains[i.domain]))
-		} else if n := domains[i.domain] / max(1, l.budget.limits.DomainOrders); n > 0 {
-			i.expected = latest(i.expected, now.Add(time.Duration(n)*l.budget.limits.DomainPeriod))
+		w := b.domains[i.domain]
+		if w == nil {
+			w = &window{limit: b.limits.DomainOrders, period: b.limits.DomainPeriod}
 		}
+		i.expected = latest(i.expected, w.nth(now, domains[i.domain]))
 		domains[i.domain]++
 	}
 }
