@@ -76,7 +76,7 @@ mta-sts.a  A 127.0.0.1
 `
 
 // newGateWorld starts a gate and a node at ours.
-func newGateWorld(t *testing.T) *gateWorld {
+func newGateWorld(t testing.TB) *gateWorld {
 	t.Helper()
 	w := &gateWorld{store: openStore(t, filepath.Join(t.TempDir(), "stspub.db"))}
 	plain, secure := listen(t), listen(t)
@@ -103,7 +103,7 @@ func newGateWorld(t *testing.T) *gateWorld {
 }
 
 // serve is a node: the listeners of a policy server, which answer challenges from a store.
-func (w *gateWorld) serve(t *testing.T, values certs.Values, plain, secure net.Listener) {
+func (w *gateWorld) serve(t testing.TB, values certs.Values, plain, secure net.Listener) {
 	t.Helper()
 	a := certs.NewResponder(values, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	answer := a.HTTPHandler(nil)
@@ -118,7 +118,7 @@ func (w *gateWorld) serve(t *testing.T, values certs.Values, plain, secure net.L
 	}
 }
 
-func serveHTTP(t *testing.T, l net.Listener, conf *tls.Config, h http.HandlerFunc) {
+func serveHTTP(t testing.TB, l net.Listener, conf *tls.Config, h http.HandlerFunc) {
 	t.Helper()
 	s := &http.Server{
 		Handler: h, TLSConfig: conf, ReadHeaderTimeout: patience, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
@@ -613,5 +613,19 @@ func TestGateHoldsWithoutAnswerForCAA(t *testing.T) {
 	w.passes(t, "mta-sts.a.gate.test", labCA())
 	if w.dns.Queries("test", "CAA") == 0 {
 		t.Error("the climb did not reach the top")
+	}
+}
+
+// BenchmarkGate is what one look costs on this machine; in the world it mostly waits for name servers.
+func BenchmarkGate(b *testing.B) {
+	w := newGateWorld(b)
+	for _, way := range []string{"http-01", "tls-alpn-01"} {
+		b.Run(way, func(b *testing.B) {
+			for b.Loop() {
+				if err := w.Check(b.Context(), "mta-sts.a.gate.test", labCA(way)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

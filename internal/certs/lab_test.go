@@ -172,7 +172,7 @@ func (w *world) prefer(t *testing.T, way string) {
 	}
 }
 
-func openStore(t *testing.T, path string) *spy {
+func openStore(t testing.TB, path string) *spy {
 	t.Helper()
 	s, err := store.OpenSQLite(t.Context(), path)
 	if err != nil {
@@ -182,7 +182,7 @@ func openStore(t *testing.T, path string) *spy {
 	return &spy{SQLite: s, answers: make(map[string]int)}
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

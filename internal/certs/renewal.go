@@ -12,7 +12,7 @@ import (
 const (
 	// walkEvery is how often the memory is walked for names that are to be renewed, or whose windows are to be asked for,
 	// before the next walk.
-	walkEvery = 30 * time.Minute
+	walkEvery = time.Hour
 	// askEvery is how often an authority is asked for the window of a certificate if it does not say.
 	askEvery = 6 * time.Hour
 	// askAgain is when it is asked again after an error.
@@ -188,10 +188,13 @@ func (k *Keeper) walk(now time.Time) {
 	// No more than can be asked until the next walk: the others' turns come then.
 	rand.Shuffle(len(ask), func(a, b int) { ask[a], ask[b] = ask[b], ask[a] })
 	s.polls = ask
-	for _, l := range s.lines {
-		l.budget.sweep(now)
+	if now.Sub(s.swept) >= 24*time.Hour {
+		s.swept = now
+		s.plans.sweep(now)
+		for _, l := range s.lines {
+			l.budget.sweep(now)
+		}
 	}
-	s.plans.sweep(now)
 	s.arrange(now)
 	s.walked = now
 }

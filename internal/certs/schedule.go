@@ -227,6 +227,7 @@ type schedule struct {
 	lines  []*line // by authority, in order of preference
 	plans  plans
 	walked time.Time // the last walk over the memory
+	swept  time.Time // when budgets and plans forgot what is past
 	polls  []string  // names to ask the windows of
 	ranked time.Time // when places were counted
 }
@@ -308,7 +309,10 @@ func (s *schedule) absent(l *line, now time.Time) bool {
 // information. The caller holds mu.
 func (s *schedule) arrange(now time.Time) {
 	for _, i := range s.items {
-		if i.line != nil {
+		if i.line == nil {
+			continue
+		}
+		if l := s.choose(i, now); l != i.line || l.queueOf(i) != i.heap || i.urgency(now) != i.urgent {
 			s.put(i, now)
 		}
 	}

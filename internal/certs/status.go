@@ -240,6 +240,18 @@ func (l *line) account(now time.Time) Account {
 	return a
 }
 
+// String says what an authority still allows.
+func (a Account) String() string {
+	s := fmt.Sprintf("%d of %d orders in %s, %d running, %d waiting", a.Orders, a.Limit, a.Period, a.Running, a.Queued)
+	switch {
+	case a.Closed != "":
+		s += "; " + a.Closed
+	case !a.Next.IsZero():
+		s += "; at its budget until " + clock(a.Next)
+	}
+	return s
+}
+
 // String is the one line that says how far it is.
 func (o Overview) String() string {
 	s := fmt.Sprintf("%d of %d names have a valid certificate", o.Valid, o.Names)
@@ -261,9 +273,20 @@ func (o Overview) String() string {
 	return s
 }
 
-// Names calls f for every name that is wanted or has a certificate, in no order, until f returns an error, which it
-// returns. f may call the Keeper.
-func (k *Keeper) Names(f func(name string, s Status) error) error {
+// Named is how it stands with the certificate of one name.
+type Named struct {
+	Name string `json:"name"`
+	Status
+}
+
+// Waits says that there is more to say of a name than that its certificate is good.
+func (n Named) Waits() bool {
+	return n.State != StateValid || n.Staging || n.Late || n.Place > 0 || n.Problem != "" || n.Waiting != ""
+}
+
+// Each calls f for every name that is wanted or has a certificate, by name, until f returns an error, which it returns.
+// f may call the Keeper.
+func (k *Keeper) Each(f func(Named) error) error {
 	var names []string
 	k.memory.each(func(name []byte, _ info) bool {
 		names = append(names, string(name))
@@ -278,8 +301,8 @@ func (k *Keeper) Names(f func(name string, s Status) error) error {
 	}
 	s.mu.Unlock()
 	slices.Sort(names)
-	for _, name := range names {
-		if err := f(name, k.Status(name)); err != nil {
+	for _, name := range slices.Compact(names) {
+		if err := f(Named{name, k.Status(name)}); err != nil {
 			return err
 		}
 	}

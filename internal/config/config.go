@@ -55,6 +55,9 @@ type Server struct {
 // Store is the [store] table.
 type Store struct {
 	Path string // from url = "sqlite:PATH"; default "/var/lib/stspub/stspub.db"
+	// Keys are what its secrets are sealed with, 32 bytes each: that of key_file or key_env, and those of old_key_files,
+	// which open what is not sealed with the first one yet. None: nothing is sealed.
+	Keys []Secret
 }
 
 // DNS is the [dns] table: whom stspub asks.

@@ -196,6 +196,16 @@ func serverEdits() []edit {
 			"store without a path", "", "[store]\nurl = 'sqlite:'\n",
 			`stspub.toml:18: store.url: names no file; write url = "sqlite:/var/lib/stspub/stspub.db"`,
 		},
+		{
+			"store key that is none", "", "[store]\nkey_file = 'token'\n",
+			`stspub.toml:18: store.key_file: the secret is no key of 32 random bytes in base64 or hex; make one: openssl rand -base64 32`,
+		},
+		{
+			"old store key without a new one", "", "[store]\nold_key_files = ['token']\n",
+			`stspub.toml:18: store.old_key_files: stands without key_file; write the file of the new key there, since a store that ` +
+				"is sealed stays so\n" +
+				`stspub.toml:18: store.old_key_files: the secret is no key of 32 random bytes in base64 or hex; make one: openssl rand -base64 32`,
+		},
 	}
 }
 

@@ -135,26 +135,6 @@ func overlap(a, b string) bool {
 	return hostA == hostB || all(hostA) || all(hostB)
 }
 
-// store reads [store]. The URL of another engine may hold a password, so none is shown.
-func (l *loader) store() {
-	l.cfg.Store.Path = defaultStore
-	t := l.doc.Store.URL
-	if !t.given() {
-		return
-	}
-	path, sqlite := strings.CutPrefix(t.v, "sqlite:")
-	switch {
-	case strings.HasPrefix(t.v, "postgres:"), strings.HasPrefix(t.v, "postgresql:"):
-		l.problem(t.line, "store.url", "PostgreSQL is not available yet; write url = %q", "sqlite:"+defaultStore)
-	case !sqlite:
-		l.problem(t.line, "store.url", "names no known engine; write url = %q", "sqlite:"+defaultStore)
-	case path == "", strings.HasSuffix(path, "/"), strings.Contains(path, ":memory:"):
-		l.problem(t.line, "store.url", "names no file; write url = %q", "sqlite:"+defaultStore)
-	default:
-		l.cfg.Store.Path = l.path(path)
-	}
-}
-
 // dns reads [dns].
 func (l *loader) dns() {
 	t := l.doc.DNS

@@ -30,7 +30,10 @@ type serverTable struct {
 type storeTable struct {
 	Line int
 
-	URL text `toml:"url"`
+	URL         text `toml:"url"`
+	KeyFile     text `toml:"key_file"`
+	KeyEnv      text `toml:"key_env"`
+	OldKeyFiles list `toml:"old_key_files"`
 }
 
 type dnsTable struct {

@@ -249,6 +249,9 @@ type Store interface {
 	// EachDomain calls f for every domain by name (by bytes) until f returns an error, which it returns. It shows the
 	// domains of one moment, holds one of them in memory, and f may call the Store.
 	EachDomain(ctx context.Context, f func(Domain) error) error
+	// EachServed calls f, as EachDomain does but in any order, with name and text of every domain that is served one,
+	// shared records left out. Both are only valid in f. It is what a start waits for, so it reads nothing else.
+	EachServed(ctx context.Context, f func(name, text []byte) error) error
 	// Claim returns at most n domains with Due <= now, shared records first (a hundred thousand domains may wait for one),
 	// then the most overdue, and moves their Due to now+lease, so that
 	// nobody else claims them meanwhile. What was claimed and never saved comes back by itself. A claim is a write: it
