@@ -413,6 +413,37 @@ func TestBusyAuthorityIsWaitedForWithinReason(t *testing.T) {
 	}
 }
 
+// TestPausesThatArePastAreNotTakenForNone: package acme would ask again at once, and again.
+func TestPausesThatArePastAreNotTakenForNone(t *testing.T) {
+	t.Parallel()
+	for _, said := range []string{time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat), "-5", "0", "soon"} {
+		t.Run(said, func(t *testing.T) {
+			t.Parallel()
+			_, x, a := watched(t, lab.CAOptions{})
+			pending := 3
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", said)
+				if !strings.HasPrefix(r.path, pathAuthz) || len(x.of(pathChallenge, http.StatusOK)) == 0 || pending == 0 {
+					return false
+				}
+				pending--
+				fmt.Fprint(w, `{"status":"pending"}`)
+				return true
+			}, nil)
+			start := time.Now()
+			obtain(t, a, certs.Request{Name: good})
+			if d := time.Since(start); d < 3*time.Second {
+				t.Errorf("asked again three times in %v", d)
+			}
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if len(x.requests) > 25 {
+				t.Errorf("%d requests for one order", len(x.requests))
+			}
+		})
+	}
+}
+
 // TestPaceIsKept: the limit is on requests, of all orders together.
 func TestPaceIsKept(t *testing.T) {
 	t.Parallel()
