@@ -197,12 +197,16 @@ func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 // counting is an Authority that counts its orders.
 type counting struct {
 	certs.Authority
-	orders atomic.Int32
+	orders, failed atomic.Int32
 }
 
 func (c *counting) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
 	c.orders.Add(1)
-	return c.Authority.Obtain(ctx, r)
+	got, err := c.Authority.Obtain(ctx, r)
+	if err != nil {
+		c.failed.Add(1)
+	}
+	return got, err
 }
 
 // node is a running Keeper with its listeners.
