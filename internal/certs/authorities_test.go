@@ -363,3 +363,37 @@ func TestPlaceAndTime(t *testing.T) {
 		}
 	})
 }
+
+// TestStagingIsReplacedAtOnce: whoever tried with a staging CA, and then names a real one, waits for no renewal; whether
+// that is another table, or another directory in the same one.
+func TestStagingIsReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, after := range []string{"lab", "real"} {
+		synctest.Test(t, func(t *testing.T) {
+			staging, trusted := &model{called: "lab", staging: true}, &model{called: after}
+			staging.answer, trusted.answer = staging.good, trusted.good
+			b := newBooks()
+			k, stop := run(t, b, staging)
+			k.Want(host(1), false)
+			synctest.Wait()
+			if s := k.Status(host(1)); s.State != certs.StateValid || !s.Staging || s.Authority != "lab" {
+				t.Errorf("of a staging CA: %+v", s)
+			}
+			stop()
+			k, stop = run(t, b, trusted)
+			if s := k.Status(host(1)); !s.Staging {
+				t.Errorf("after the restart: %+v", s)
+			}
+			k.Want(host(1), false)
+			synctest.Wait()
+			if s := k.Status(host(1)); s.State != certs.StateValid || s.Staging || s.Authority != after || trusted.count() != 1 {
+				t.Errorf("of a real one: %+v after %d orders", s, trusted.count())
+			}
+			time.Sleep(day)
+			stop()
+			if staging.count() != 1 || trusted.count() != 1 {
+				t.Errorf("%d and %d orders in the end", staging.count(), trusted.count())
+			}
+		})
+	}
+}

@@ -273,6 +273,7 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 				r.verdict = judge(r.err, t.claim.name, t.claim.domain)
 				return r
 			}
+			r.cert.Authority = issuedBy(t.line.authority)
 		} else if !errors.Is(r.err, errNewer) {
 			r.verdict = verdict{outage: true}
 			return r
