@@ -110,13 +110,17 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	if d.Publish == store.PublishWildcard { // it is no host
 		return s
 	}
-	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
+	c := r.cfg.Certs.Cert(d.Name.PolicyHost())
+	if c.Valid {
 		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
 		if c.Problem != "" {
 			s.Certificate += "; the last renewal failed: " + c.Problem
 		}
 	} else {
 		s.Certificate = c.Reason
+	}
+	if c.Queue != "" {
+		s.Certificate += "; " + c.Queue
 	}
 	return s
 }
@@ -174,6 +178,15 @@ func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
 		return fmt.Errorf("%w: %s is declared in the configuration; take it out there first, and reload", ErrRefused, name)
 	}
 	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })
+}
+
+// Retry has a domain looked at now, and its certificate ordered without the pause that failed orders are followed by.
+func (r *Reconciler) Retry(ctx context.Context, name policygen.Name) error {
+	if err := r.Wake(ctx, name); err != nil {
+		return err
+	}
+	r.cfg.Certs.Retry(name.PolicyHost())
+	return nil
 }
 
 // noteForeign keeps the policy that somebody else serves for a domain before it is taken over: senders hold it for its
