@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -17,7 +19,8 @@ import (
 // maxAnswer bounds what is read of an authority's answer, in bytes.
 const maxAnswer = 1 << 20
 
-// wire is the way to an authority. It keeps to a pace, bounds answers, and names the authority in errors.
+// wire is the way to an authority. It keeps to a pace, bounds answers and the pauses that they ask for, and names the
+// authority in errors.
 type wire struct {
 	limit *rate.Limiter
 	next  http.RoundTripper
@@ -40,6 +43,11 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := w.next.RoundTrip(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the authority at %s: %w", req.URL.Host, err)
+	}
+	if said := res.Header.Get("Retry-After"); said != "" {
+		// Package acme would ask without a pause where this is a time that is past by our clock.
+		seconds := max(1, int(retryAfter(said).Round(time.Second)/time.Second))
+		res.Header.Set("Retry-After", strconv.Itoa(seconds))
 	}
 	res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
 	return res, nil
