@@ -132,6 +132,7 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) {
 	defer s.mu.Unlock()
 	i.cancel = nil
 	close(i.done)
+	i.resume(time.Now())
 	s.put(i, time.Now())
 	k.retire(i)
 }

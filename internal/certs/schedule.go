@@ -71,6 +71,7 @@ type item struct {
 
 	cancel context.CancelFunc // ends the running order; nil: none runs
 	done   chan struct{}      // closed when the running order has ended
+	again  bool               // should it fail, what was in its way may be gone since
 }
 
 func newItem(name string) *item {
