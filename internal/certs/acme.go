@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,7 +40,7 @@ type ACME struct {
 	cfg     config.ACME
 	values  Values
 	log     *slog.Logger
-	http    *http.Client
+	http    *http.Client // for requests that nobody signs
 	ways    *ways
 	session chan *session // capacity 1: who holds it may change it
 }
@@ -48,17 +49,18 @@ var _ Authority = (*ACME)(nil)
 
 // session is what is known of an authority for a day.
 type session struct {
-	began     time.Time // of directory
+	began     time.Time
 	directory directory
-	// client has the account, the directory once more, and nonces; nil: the account is not registered, or lost.
-	client *acme.Client
+	key       *ecdsa.PrivateKey // of account
+	account   *acme.Account     // nil: it is not registered, or lost
 }
 
 // directory is what is read of an authority's directory besides what package acme reads (RFC 8555, Section 7.1.1, and RFC
 // 9773, Section 4.2).
 type directory struct {
-	NewOrder    string `json:"newOrder"`
-	RenewalInfo string `json:"renewalInfo"` // empty: there is none
+	raw         json.RawMessage // all of it
+	NewOrder    string          `json:"newOrder"`
+	RenewalInfo string          `json:"renewalInfo"` // empty: there is none
 	Meta        struct {
 		CAA []string `json:"caaIdentities"`
 	} `json:"meta"`
@@ -114,13 +116,16 @@ func (a *ACME) open(ctx context.Context, account bool) (session, error) {
 	defer release()
 	if time.Since(s.began) > sessionLife {
 		var d directory
-		if _, err := a.get(ctx, a.cfg.Directory, &d); err != nil {
+		if _, err := a.get(ctx, a.cfg.Directory, &d.raw); err != nil {
 			return session{}, err
+		}
+		if err := json.Unmarshal(d.raw, &d); err != nil {
+			return session{}, fmt.Errorf("read the directory %s: %w", a.cfg.Directory, err)
 		}
 		*s = session{began: time.Now(), directory: d}
 	}
-	if account && s.client == nil {
-		if s.client, err = a.register(ctx); err != nil {
+	if account && s.account == nil {
+		if err := a.register(ctx, s); err != nil {
 			return session{}, err
 		}
 	}
@@ -137,48 +142,63 @@ func (a *ACME) hold(ctx context.Context) (s *session, release func(), err error)
 	}
 }
 
-// forget has the account of a session that the authority does not know registered again. It may have been already.
-func (a *ACME) forget(ctx context.Context, lost *acme.Client) error {
+// forget has an account that the authority does not know registered again. It may have been already.
+func (a *ACME) forget(ctx context.Context, lost *acme.Account) error {
 	s, release, err := a.hold(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if s.client == lost {
+	if s.account == lost {
 		a.log.Warn("the authority lost the account, which is registered again", "authority", a.cfg.Name)
-		s.client = nil
+		s.account = nil
 	}
 	return nil
 }
 
-// register makes a client that has an account: the one of our key, or a new one.
-func (a *ACME) register(ctx context.Context) (*acme.Client, error) {
+// register has the account of our key, or a new one.
+func (a *ACME) register(ctx context.Context, s *session) (err error) {
 	if err := a.ways.load(ctx, a.values, a.cfg.Name); err != nil {
-		return nil, err
+		return err
 	}
-	key, err := a.accountKey(ctx)
-	if err != nil {
-		return nil, err
+	if s.key, err = a.accountKey(ctx); err != nil {
+		return err
 	}
-	client := &acme.Client{
-		Key: key, DirectoryURL: a.cfg.Directory, HTTPClient: a.http, UserAgent: userAgent, RetryBackoff: retryNonce,
-	}
-	account := &acme.Account{}
+	wanted := &acme.Account{}
 	if a.cfg.Email != "" {
-		account.Contact = []string{"mailto:" + a.cfg.Email}
+		wanted.Contact = []string{"mailto:" + a.cfg.Email}
 	}
 	if a.cfg.EABKey != "" {
-		account.ExternalAccountBinding = &acme.ExternalAccountBinding{KID: a.cfg.EABKeyID, Key: []byte(a.cfg.EABKey)}
+		wanted.ExternalAccountBinding = &acme.ExternalAccountBinding{KID: a.cfg.EABKeyID, Key: []byte(a.cfg.EABKey)}
 	}
-	registered, err := client.Register(ctx, account, acme.AcceptTOS)
+	client := a.client(*s, "")
+	account, err := client.Register(ctx, wanted, acme.AcceptTOS)
 	switch {
 	case errors.Is(err, acme.ErrAccountAlreadyExists):
+		account = &acme.Account{URI: string(client.KID)}
 	case err != nil:
-		return nil, fmt.Errorf("register account: %w", explain(ctx, err, ""))
+		return fmt.Errorf("register account: %w", explain(ctx, err, ""))
 	default:
-		a.log.Info("registered an account", "authority", a.cfg.Name, "account", registered.URI)
+		a.log.Info("registered an account", "authority", a.cfg.Name, "account", account.URI)
 	}
-	return client, nil
+	s.account = account
+	return nil
+}
+
+// client makes a client for one order, which waits for nobody else's answers: those of package acme hold locks while they
+// ask. Replaces is what the order replaces, see certID; empty: nothing.
+func (a *ACME) client(s session, replaces string) *acme.Client {
+	c := &acme.Client{
+		Key:          s.key,
+		DirectoryURL: a.cfg.Directory,
+		HTTPClient:   &http.Client{Transport: &passage{session: s, url: a.cfg.Directory, replaces: replaces, next: a.http.Transport}},
+		UserAgent:    userAgent,
+		RetryBackoff: retryNonce,
+	}
+	if s.account != nil {
+		c.KID = acme.KeyID(s.account.URI)
+	}
+	return c
 }
 
 // retryNonce repeats a request only if its nonce was refused, which is the one answer with 400 that is asked about

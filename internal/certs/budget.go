@@ -29,7 +29,7 @@ type window struct {
 func (w *window) fresh(now time.Time) {
 	from := now.Add(-w.period).UnixMicro()
 	n, _ := slices.BinarySearch(w.times, from+1)
-	w.times = slices.Delete(w.times, 0, n)
+	w.times = w.times[n:]
 }
 
 // nth is when the n-th from now (from 0) can begin if all before it do as early as they can.
@@ -97,12 +97,13 @@ type claim struct {
 // budget is what one account may do. It is a pure account of what was done: the schedule's lock guards it, the journal
 // keeps it.
 type budget struct {
-	limits   config.Budget
-	orders   window
-	failing  window             // of the orders, those of names that failed before
-	second   window             // requests begun, exempt ones and questions too
-	domains  map[string]*window // of the orders, by registered domain
-	failures map[string]*window // by name
+	limits    config.Budget
+	orders    window
+	failing   window             // of the orders, those of names that failed before
+	second    window             // orders, exempt ones too
+	questions window             // for windows; half as many, so that orders have room
+	domains   map[string]*window // of the orders, by registered domain
+	failures  map[string]*window // by name
 
 	stopped time.Time // the authority wants no orders until then
 	reason  string    // and why
@@ -111,13 +112,14 @@ type budget struct {
 
 func newBudget(limits config.Budget, first time.Duration) *budget {
 	return &budget{
-		limits:   limits,
-		orders:   window{limit: limits.Orders, period: limits.OrdersPeriod},
-		failing:  window{limit: max(1, limits.Orders/failingShare), period: limits.OrdersPeriod},
-		second:   window{limit: limits.PerSecond, period: time.Second},
-		domains:  make(map[string]*window),
-		failures: make(map[string]*window),
-		outage:   outage{first: first / outageShare},
+		limits:    limits,
+		orders:    window{limit: limits.Orders, period: limits.OrdersPeriod},
+		failing:   window{limit: max(1, limits.Orders/failingShare), period: limits.OrdersPeriod},
+		second:    window{limit: limits.PerSecond, period: time.Second},
+		questions: window{limit: limits.PerSecond / 2, period: time.Second},
+		domains:   make(map[string]*window),
+		failures:  make(map[string]*window),
+		outage:    outage{first: first / outageShare},
 	}
 }
 

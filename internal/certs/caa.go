@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 
@@ -19,15 +20,22 @@ type caaSet struct {
 }
 
 // findCAA climbs from a name to the top and returns the first CAA records on the way, which alone bind it (RFC 8659,
-// Section 3). At each step CNAMEs are followed; what lies above their targets does not count.
+// Section 3). At each step CNAMEs are followed; what lies above their targets does not count. All steps are asked about at
+// once: each may have to wait until a dead name server is given up.
 func findCAA(ctx context.Context, r *sender.Resolver, name string) (caaSet, error) {
-	for _, at := range climb(name) {
-		s, err := caaAt(ctx, r, at)
-		if err != nil && !strings.Contains(at, ".") {
+	steps := climb(name)
+	sets, errs := make([]caaSet, len(steps)), make([]error, len(steps))
+	var wg sync.WaitGroup
+	for i, at := range steps {
+		wg.Go(func() { sets[i], errs[i] = caaAt(ctx, r, at) })
+	}
+	wg.Wait()
+	for i := range steps {
+		if errs[i] != nil && i == len(steps)-1 {
 			return caaSet{}, nil // no top-level domain has any, and name servers for a few zones only refuse the question
 		}
-		if err != nil || len(s.records) > 0 {
-			return s, err
+		if errs[i] != nil || len(sets[i].records) > 0 {
+			return sets[i], errs[i]
 		}
 	}
 	return caaSet{}, nil

@@ -1,6 +1,8 @@
 package certs
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	"golang.org/x/crypto/acme"
 )
 
 // set reads CAA records in zone-file format.
@@ -212,5 +215,64 @@ func TestSpecialUse(t *testing.T) {
 		if got := specialUse(name); got != want {
 			t.Errorf("specialUse(%q) = %q, want %q", name, got, want)
 		}
+	}
+}
+
+func TestBarred(t *testing.T) {
+	t.Parallel()
+	refusal := func(c Check, proven bool) error { return &Refusal{Check: c, Proven: proven} }
+	for _, c := range []struct {
+		name    string
+		reasons []error
+		want    verdict
+	}{
+		{"led elsewhere", []error{refusal(CheckDNS, true)}, verdict{}},
+		{"no answer", []error{refusal(CheckDNS, false), refusal(CheckCAA, false)}, verdict{outage: true}},
+		{"out of reach", []error{refusal(CheckReach, false)}, verdict{outage: true}},
+		{"no answer, and led elsewhere", []error{refusal(CheckCAA, false), refusal(CheckDNS, true)}, verdict{}},
+		{"excluded", []error{refusal(CheckCAA, true)}, verdict{refuses: true}},
+		{"reserved", []error{refusal(CheckSpecialUse, true)}, verdict{refuses: true}},
+		{"our own", []error{errors.New("the store is read only")}, verdict{outage: true}},
+		{"our own, and excluded", []error{errors.New("we are lost"), refusal(CheckCAA, true)}, verdict{refuses: true}},
+	} {
+		if got := barred(hold("mta-sts.a.test", c.reasons...)); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
+	}
+	if got := barred(context.Canceled); got != (verdict{outage: true}) {
+		t.Errorf("canceled: %+v, want an outage", got)
+	}
+	if err := hold("mta-sts.a.test", nil, nil); err != nil {
+		t.Errorf("hold without a reason = %v", err)
+	}
+}
+
+// What is seen to work is taken, and what an authority has seen to fail is not tried first again.
+func TestWaysPrefer(t *testing.T) {
+	t.Parallel()
+	w := newWays(true)
+	order := func(want ...string) {
+		t.Helper()
+		if got := w.order("a.test"); !slices.Equal(got, want) {
+			t.Errorf("order = %q, want %q", got, want)
+		}
+		offered := []*acme.Challenge{{Type: "dns-01"}, {Type: http01}, {Type: tlsALPN01}}
+		if got := w.pick("a.test", offered); got == nil || got.Type != want[0] {
+			t.Errorf("pick = %+v, want %s", got, want[0])
+		}
+	}
+	order(tlsALPN01, http01)
+	w.prefer("a.test", tlsALPN01)
+	order(tlsALPN01, http01)
+	w.prefer("a.test", http01)
+	order(http01, tlsALPN01)
+	w.prefer("a.test", http01)
+	order(http01, tlsALPN01)
+	w.prefer("a.test", tlsALPN01)
+	order(tlsALPN01, http01)
+	w.failed("a.test", tlsALPN01)
+	order(http01, tlsALPN01)
+	if got := newWays(false).order("a.test"); !slices.Equal(got, []string{tlsALPN01}) {
+		t.Errorf("order without HTTP = %q", got)
 	}
 }

@@ -3,8 +3,8 @@
 // RFC 8461, Section 3.3, wants a certificate for mta-sts.<domain> at every policy host, and a sender that meets none
 // has no policy, so certificates must be there before the first sender is, and must never run out. Three parts do it:
 //
-//   - [ACME] obtains one certificate from a certification authority that speaks ACME (RFC 8555), and answers the
-//     authority's HTTP-01 and TLS-ALPN-01 challenges. To use it is to accept the authority's terms of service.
+//   - [ACME] obtains one certificate from a certification authority that speaks ACME (RFC 8555). A [Responder] answers the
+//     HTTP-01 and TLS-ALPN-01 challenges of all of them. To use them is to accept the authorities' terms of service.
 //   - [Keeper] is the scheduler: it orders what is wanted and missing, renews well before the end whether or not
 //     anybody asks for the name, and tries again, with growing pauses, what failed.
 //   - The Keeper's memory is what [Keeper.GetCertificate] serves from. A handshake never orders, never waits and never
@@ -57,7 +57,7 @@ type Config struct {
 	// shown, and holds the order. Nil: it can.
 	Gate func(ctx context.Context, name string, by Authority) error
 
-	// Challenge answers the hellos of TLS-ALPN-01 (RFC 8737); see [ACME.GetCertificate]. Nil refuses them.
+	// Challenge answers the hellos of TLS-ALPN-01 (RFC 8737); see [Responder.GetCertificate]. Nil refuses them.
 	Challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// OnChange is called when a certificate of that name arrived, or an order for it failed, or it was dropped. It must
 	// not block, and no lock is held. Nil: nobody is told.

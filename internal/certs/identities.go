@@ -20,7 +20,7 @@ func (a *ACME) Account(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the account at %s: %w", a.cfg.Directory, err)
 	}
-	return string(s.client.KID), nil // set by its registration, and never changed
+	return s.account.URI, nil
 }
 
 // Public implements [Certifier]. An authority that is trusted by a file of its own is somebody's own.

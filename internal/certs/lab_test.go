@@ -27,6 +27,17 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
+// TestMain sets what CAs read from the environment. Tests with another one cannot be parallel; the others mostly wait for
+// answers that are asked for once a second.
+func TestMain(m *testing.M) {
+	for name, value := range lab.CAEnviron() {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
 // patience is how long a test waits for what must come.
 const patience = time.Minute
 
@@ -93,9 +104,6 @@ silent   A 127.0.0.1
 // newWorld starts everything but a Keeper. The listeners accept once they are served.
 func newWorld(t *testing.T, lifetime time.Duration) *world {
 	t.Helper()
-	for name, value := range lab.CAEnviron() {
-		t.Setenv(name, value)
-	}
 	w := &world{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	w.http, w.tls = listen(t), listen(t)
 	var err error
@@ -164,7 +172,7 @@ func (w *world) prefer(t *testing.T, way string) {
 	}
 }
 
-func openStore(t *testing.T, path string) *spy {
+func openStore(t testing.TB, path string) *spy {
 	t.Helper()
 	s, err := store.OpenSQLite(t.Context(), path)
 	if err != nil {
@@ -174,7 +182,7 @@ func openStore(t *testing.T, path string) *spy {
 	return &spy{SQLite: s, answers: make(map[string]int)}
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -189,12 +197,16 @@ func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 // counting is an Authority that counts its orders.
 type counting struct {
 	certs.Authority
-	orders atomic.Int32
+	orders, failed atomic.Int32
 }
 
 func (c *counting) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
 	c.orders.Add(1)
-	return c.Authority.Obtain(ctx, r)
+	got, err := c.Authority.Obtain(ctx, r)
+	if err != nil {
+		c.failed.Add(1)
+	}
+	return got, err
 }
 
 // node is a running Keeper with its listeners.

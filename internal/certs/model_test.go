@@ -31,17 +31,43 @@ func one(a certs.Authority) []certs.Authority { return []certs.Authority{a} }
 
 // model is an Authority that does what answer says, and remembers when it was asked.
 type model struct {
-	answer func(ctx context.Context, name string) (store.Certificate, error)
+	answer  func(ctx context.Context, name string) (store.Certificate, error)
+	called  string // its name; empty: "model"
+	staging bool
+	window  func(leaf []byte) (certs.Window, error) // nil: it has none
 
 	mu       sync.Mutex
 	attempts []attempt
 }
 
-func (m *model) Name() string  { return "model" }
-func (m *model) Staging() bool { return false }
+func (m *model) Name() string {
+	if m.called == "" {
+		return "model"
+	}
+	return m.called
+}
 
-func (m *model) Window(context.Context, []byte) (certs.Window, error) {
-	return certs.Window{}, certs.ErrNoRenewalInfo
+func (m *model) Staging() bool { return m.staging }
+
+func (m *model) Window(_ context.Context, leaf []byte) (certs.Window, error) {
+	if m.window == nil {
+		return certs.Window{}, certs.ErrNoRenewalInfo
+	}
+	return m.window(leaf)
+}
+
+// good issues for 90 days.
+func (m *model) good(_ context.Context, name string) (store.Certificate, error) {
+	c, err := issue(90*day, name)
+	c.Authority = m.Name()
+	return c, err
+}
+
+// count is how many orders there were.
+func (m *model) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.attempts)
 }
 
 func (m *model) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
@@ -228,9 +254,13 @@ func (b *books) setBroken(err error) {
 }
 
 // run starts a Keeper inside a bubble; stop ends it.
-func run(t *testing.T, b *books, m *model) (k *certs.Keeper, stop func()) {
+func run(t *testing.T, b *books, m certs.Authority, edit ...func(*certs.Config)) (k *certs.Keeper, stop func()) {
 	t.Helper()
-	k = certs.New(certs.Config{Store: b, Authorities: one(m), Log: slog.New(slog.DiscardHandler)})
+	c := certs.Config{Store: b, Authorities: one(m), Log: slog.New(slog.DiscardHandler)}
+	for _, f := range edit {
+		f(&c)
+	}
+	k = certs.New(c)
 	if err := k.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -250,14 +250,19 @@ func (m *mint) times(der []byte) (from, to time.Time, err error) {
 	return from, to, err
 }
 
-// issue patches the certificate. A name is as long as that of any other.
+// issue makes one of the model's.
 func (m *mint) issue(name string, from, to time.Time) store.Certificate {
+	return m.issueBy("model", name, from, to)
+}
+
+// issueBy patches the certificate. A name is as long as that of any other.
+func (m *mint) issueBy(authority, name string, from, to time.Time) store.Certificate {
 	from, to = from.UTC().Truncate(time.Second), to.UTC().Truncate(time.Second)
 	der := bytes.Replace(m.der, []byte(m.name), []byte(name), 1)
 	der = bytes.Replace(der, []byte(m.at.Format(utcTime)), []byte(from.Format(utcTime)), 1)
 	der = bytes.Replace(der, []byte(m.at.Add(time.Second).Format(utcTime)), []byte(to.Format(utcTime)), 1)
 	return store.Certificate{
-		Name: name, Key: m.key, Chain: [][]byte{der, []byte("issuer")}, NotBefore: from, NotAfter: to, Authority: "model",
+		Name: name, Key: m.key, Chain: [][]byte{der, []byte("issuer")}, NotBefore: from, NotAfter: to, Authority: authority,
 	}
 }
 

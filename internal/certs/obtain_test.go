@@ -1,6 +1,7 @@
 package certs_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
@@ -24,6 +25,7 @@ const good = "mta-sts.good.test"
 
 // TestKeysAreECDSAAndFresh guards what an update of x/crypto could break: RSA is never asked for, nor a key used again.
 func TestKeysAreECDSAAndFresh(t *testing.T) {
+	t.Parallel()
 	_, x, a := watched(t, lab.CAOptions{})
 	var keys []*ecdsa.PublicKey
 	for i := range 3 {
@@ -65,6 +67,7 @@ func TestKeysAreECDSAAndFresh(t *testing.T) {
 }
 
 func TestOneChallengeAnOrderAndTheOneThatWorksFirst(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Hour)
 	x := new(watch)
 	w.ca = w.startOtherCA(t, lab.CAOptions{Wrap: x.wrap})
@@ -99,6 +102,7 @@ func TestOneChallengeAnOrderAndTheOneThatWorksFirst(t *testing.T) {
 }
 
 func TestPort80ThatIsOffIsNotTried(t *testing.T) {
+	t.Parallel()
 	w, _, _ := watched(t, lab.CAOptions{})
 	cfg := w.table()
 	cfg.NoHTTP = true
@@ -141,6 +145,7 @@ func TestSlowValidationsAreWaitedFor(t *testing.T) {
 }
 
 func TestProfile(t *testing.T) {
+	t.Parallel()
 	w, _, _ := watched(t, lab.CAOptions{Profiles: map[string]time.Duration{"shortlived": 10 * time.Minute, "tlsserver": 2 * time.Hour}})
 	for profile, want := range map[string]time.Duration{"shortlived": 10 * time.Minute, "tlsserver": 2 * time.Hour, "default": time.Hour} {
 		cfg := w.table()
@@ -159,6 +164,7 @@ func TestProfile(t *testing.T) {
 }
 
 func TestExternalAccountBinding(t *testing.T) {
+	t.Parallel()
 	const key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 	w, x, a := watched(t, lab.CAOptions{Bindings: map[string]string{"kid-1": key}})
 	p, err := problem(t, a, certs.Request{Name: good})
@@ -185,6 +191,7 @@ func TestExternalAccountBinding(t *testing.T) {
 }
 
 func TestChainIsKeptWhole(t *testing.T) {
+	t.Parallel()
 	w, _, a := watched(t, lab.CAOptions{Between: 3, Alternates: 2})
 	c := obtain(t, a, certs.Request{Name: good})
 	if len(c.Chain) != 4 {
@@ -210,6 +217,7 @@ func TestChainIsKeptWhole(t *testing.T) {
 }
 
 func TestBlockedNameIsRefusedWithAdvice(t *testing.T) {
+	t.Parallel()
 	_, _, a := watched(t, lab.CAOptions{Blocked: []string{"good.test"}})
 	p, err := problem(t, a, certs.Request{Name: good})
 	if !strings.HasSuffix(p.Type, ":rejectedIdentifier") || !strings.Contains(p.Advice(), "add another CA") {
@@ -219,6 +227,7 @@ func TestBlockedNameIsRefusedWithAdvice(t *testing.T) {
 
 // TestLostAccountIsRegisteredAgainOnce: several orders find at the same time that it is lost.
 func TestLostAccountIsRegisteredAgainOnce(t *testing.T) {
+	t.Parallel()
 	w, _, _ := watched(t, lab.CAOptions{})
 	x := new(watch)
 	other := w.startOtherCA(t, lab.CAOptions{Wrap: x.wrap})
@@ -247,6 +256,7 @@ func TestLostAccountIsRegisteredAgainOnce(t *testing.T) {
 
 // TestProcessesShareAnAccount: two that begin at the same time on one store register one account.
 func TestProcessesShareAnAccount(t *testing.T) {
+	t.Parallel()
 	w, x, _ := watched(t, lab.CAOptions{})
 	var wg sync.WaitGroup
 	for i := range 4 {
@@ -264,6 +274,7 @@ func TestProcessesShareAnAccount(t *testing.T) {
 }
 
 func TestAuthoritiesShareAResponder(t *testing.T) {
+	t.Parallel()
 	w, _, first := watched(t, lab.CAOptions{})
 	other := w.startOtherCA(t, lab.CAOptions{})
 	second := w.configured(t, w.store, config.ACME{Name: "second", Directory: other.DirectoryURL, Staging: true}, other.DirectoryCAPEM)
@@ -289,6 +300,7 @@ func TestAuthoritiesShareAResponder(t *testing.T) {
 
 // TestLostAnswersCostNoOrder: a proxy's page comes in place of answers in the middle of an order.
 func TestLostAnswersCostNoOrder(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(request) bool{
 		"authorization":          nth(1, pathAuthz),
 		"challenge":              nth(1, pathChallenge),
@@ -298,6 +310,7 @@ func TestLostAnswersCostNoOrder(t *testing.T) {
 		"certificate":            nth(1, pathCert),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			_, x, a := watched(t, lab.CAOptions{})
 			x.set(nil, lose)
 			obtain(t, a, certs.Request{Name: good})
@@ -312,6 +325,7 @@ func TestLostAnswersCostNoOrder(t *testing.T) {
 }
 
 func TestAuthorityInTroubleIsAProblemInFewWords(t *testing.T) {
+	t.Parallel()
 	_, x, a := watched(t, lab.CAOptions{})
 	x.set(nil, func(request) bool { return true })
 	p, err := problem(t, a, certs.Request{Name: good})
@@ -330,8 +344,109 @@ func TestAuthorityInTroubleIsAProblemInFewWords(t *testing.T) {
 	}
 }
 
+// TestOrderEndsWhileAnotherHangs: what one order waits for holds no other.
+func TestOrderEndsWhileAnotherHangs(t *testing.T) {
+	t.Parallel()
+	_, x, a := watched(t, lab.CAOptions{})
+	obtain(t, a, certs.Request{Name: good})
+	hanging, release := make(chan bool, 2), make(chan bool)
+	x.set(func(r request, _ http.ResponseWriter) bool {
+		if r.path == pathNonce {
+			hanging <- true
+			<-release
+		}
+		return false
+	}, nil)
+	defer close(release)
+	cancels, ended := make([]context.CancelFunc, 2), make([]chan error, 2)
+	for i := range 2 {
+		var ctx context.Context
+		ctx, cancels[i] = context.WithCancel(t.Context())
+		ended[i] = make(chan error, 1)
+		go func() {
+			_, err := a.Obtain(ctx, certs.Request{Name: fmt.Sprintf("mta-sts%d.good.test", i)})
+			ended[i] <- err
+		}()
+		<-hanging
+	}
+	for _, i := range []int{1, 0} {
+		cancels[i]()
+		select {
+		case err := <-ended[i]:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Obtain: %v", err)
+			}
+		case <-time.After(3 * time.Second):
+			t.Fatalf("order %d did not end with its context", i)
+		}
+	}
+}
+
+// TestBusyAuthorityIsWaitedForWithinReason: in the middle of an order, since before it the scheduler waits.
+func TestBusyAuthorityIsWaitedForWithinReason(t *testing.T) {
+	t.Parallel()
+	for status, kind := range map[int]string{503: "serverInternal", 429: "rateLimited"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			_, x, a := watched(t, lab.CAOptions{})
+			busy := nth(1, pathFinalize)
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", "2")
+				return busy(r) && refuse(w, status, kind, "busy")
+			}, nil)
+			start := time.Now()
+			obtain(t, a, certs.Request{Name: good})
+			if n := len(x.of(pathFinalize, status)); n != 1 || time.Since(start) < 2*time.Second {
+				t.Errorf("it was busy %d times, and asked again too early, after %v", n, time.Since(start))
+			}
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", "3600")
+				return strings.HasPrefix(r.path, pathAuthz) && refuse(w, status, kind, "busy")
+			}, nil)
+			if p, err := problem(t, a, certs.Request{Name: good}); p.Status != status || p.RetryAfter != time.Hour {
+				t.Errorf("Obtain: %v, %+v", err, p)
+			}
+			if n := len(x.of(pathAuthz, status)); n != 1 {
+				t.Errorf("it was asked %d times", n)
+			}
+		})
+	}
+}
+
+// TestPausesThatArePastAreNotTakenForNone: package acme would ask again at once, and again.
+func TestPausesThatArePastAreNotTakenForNone(t *testing.T) {
+	t.Parallel()
+	for _, said := range []string{time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat), "-5", "0", "soon"} {
+		t.Run(said, func(t *testing.T) {
+			t.Parallel()
+			_, x, a := watched(t, lab.CAOptions{})
+			pending := 3
+			x.set(func(r request, w http.ResponseWriter) bool {
+				w.Header().Set("Retry-After", said)
+				if !strings.HasPrefix(r.path, pathAuthz) || len(x.of(pathChallenge, http.StatusOK)) == 0 || pending == 0 {
+					return false
+				}
+				pending--
+				fmt.Fprint(w, `{"status":"pending"}`)
+				return true
+			}, nil)
+			start := time.Now()
+			obtain(t, a, certs.Request{Name: good})
+			if d := time.Since(start); d < 3*time.Second {
+				t.Errorf("asked again three times in %v", d)
+			}
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if len(x.requests) > 25 {
+				t.Errorf("%d requests for one order", len(x.requests))
+			}
+		})
+	}
+}
+
 // TestPaceIsKept: the limit is on requests, of all orders together.
 func TestPaceIsKept(t *testing.T) {
+	t.Parallel()
 	w, x, _ := watched(t, lab.CAOptions{})
 	cfg := w.table()
 	cfg.Budget.PerSecond = 10
@@ -355,6 +470,7 @@ func TestPaceIsKept(t *testing.T) {
 }
 
 func TestAccountKeyThatIsNoneIsSaidWithoutShowingIt(t *testing.T) {
+	t.Parallel()
 	w, _, a := watched(t, lab.CAOptions{})
 	if err := w.store.SetValue(t.Context(), "acme/account/lab", []byte("geheim")); err != nil {
 		t.Fatal(err)
@@ -425,11 +541,13 @@ func identifier(t *testing.T, der []byte) string {
 }
 
 func TestReplacementThatIsNotTakenIsAnOrderLikeOthers(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		status int
 		kind   string
 	}{{409, "alreadyReplaced"}, {404, "notFound"}, {400, "malformed"}, {403, "unauthorized"}} {
 		t.Run(tt.kind, func(t *testing.T) {
+			t.Parallel()
 			_, x, a := watched(t, lab.CAOptions{})
 			first := obtain(t, a, certs.Request{Name: good})
 			x.set(func(r request, w http.ResponseWriter) bool {
@@ -445,6 +563,7 @@ func TestReplacementThatIsNotTakenIsAnOrderLikeOthers(t *testing.T) {
 		})
 	}
 	t.Run("rateLimited", func(t *testing.T) {
+		t.Parallel()
 		_, x, a := watched(t, lab.CAOptions{})
 		first := obtain(t, a, certs.Request{Name: good})
 		x.set(func(r request, w http.ResponseWriter) bool {
@@ -460,6 +579,7 @@ func TestReplacementThatIsNotTakenIsAnOrderLikeOthers(t *testing.T) {
 }
 
 func TestWindow(t *testing.T) {
+	t.Parallel()
 	w, x, a := watched(t, lab.CAOptions{})
 	c := obtain(t, a, certs.Request{Name: good})
 	leaf := c.Chain[0]
@@ -507,6 +627,7 @@ func TestWindow(t *testing.T) {
 }
 
 func TestPauseBetweenQuestionsForTheWindowIsBounded(t *testing.T) {
+	t.Parallel()
 	_, x, a := watched(t, lab.CAOptions{})
 	leaf := obtain(t, a, certs.Request{Name: good}).Chain[0]
 	for said, want := range map[string]time.Duration{
@@ -528,6 +649,7 @@ func TestPauseBetweenQuestionsForTheWindowIsBounded(t *testing.T) {
 }
 
 func TestAuthorityWithoutRenewalInfo(t *testing.T) {
+	t.Parallel()
 	w, x, _ := watched(t, lab.CAOptions{})
 	x.set(func(r request, w http.ResponseWriter) bool {
 		if r.path != "/dir" {

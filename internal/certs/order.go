@@ -22,6 +22,8 @@ const (
 	questions = 4
 	// firstWait is the pause after the first of them; the others are three times as long each.
 	firstWait = time.Second
+	// longestWait bounds the Retry-After that an order is held open for.
+	longestWait = 30 * time.Second
 )
 
 // Obtain implements [Authority]. It tries one challenge, so a name that cannot be validated costs one failed validation,
@@ -66,22 +68,22 @@ func (a *ACME) order(ctx context.Context, r Request) (*acme.Client, *acme.Order,
 		if err != nil {
 			return nil, nil, err
 		}
-		o, err := a.newOrder(ctx, s, r)
+		client, o, err := a.newOrder(ctx, s, r)
 		if err == nil {
-			return s.client, o, nil
+			return client, o, nil
 		}
 		err = explain(ctx, err, "")
 		if p, ok := errors.AsType[*Problem](err); again || !ok || !p.is("accountDoesNotExist") {
 			return nil, nil, err
 		}
-		if err := a.forget(ctx, s.client); err != nil {
+		if err := a.forget(ctx, s.account); err != nil {
 			return nil, nil, err
 		}
 	}
 }
 
 // newOrder sends an order, and sends it again without what it replaces if the authority does not take that.
-func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Order, error) {
+func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Client, *acme.Order, error) {
 	var options []acme.OrderOption
 	if a.cfg.Profile != "" {
 		options = append(options, acme.WithOrderIssuanceProfile(acme.ProfileName(a.cfg.Profile)))
@@ -90,16 +92,18 @@ func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Order,
 	if r.Replaces != nil && s.directory.RenewalInfo != "" {
 		old, err := certID(r.Replaces)
 		if err != nil {
-			return nil, fmt.Errorf("replace certificate: %w", err)
+			return nil, nil, fmt.Errorf("replace certificate: %w", err)
 		}
-		key := s.client.Key.(*ecdsa.PrivateKey) // see register
-		o, err := s.client.AuthorizeOrder(replaces{s.directory.NewOrder, old, key}.with(ctx), id, options...)
+		client := a.client(s, old)
+		o, err := client.AuthorizeOrder(ctx, id, options...)
 		if !refusesReplaces(explain(ctx, err, "")) {
-			return o, err
+			return client, o, err
 		}
 		a.log.Info("the authority does not take the order as a replacement", "authority", a.cfg.Name, "domain", r.Name, "err", err)
 	}
-	return s.client.AuthorizeOrder(ctx, id, options...)
+	client := a.client(s, "")
+	o, err := client.AuthorizeOrder(ctx, id, options...)
+	return client, o, err
 }
 
 // refusesReplaces says whether an order may have been refused for what it replaces: another order may have done so already
@@ -165,7 +169,7 @@ func (a *ACME) prove(ctx context.Context, client *acme.Client, name, url string,
 	err = patiently(ctx, func() error {
 		try++
 		_, err := client.Accept(ctx, c)
-		if err != nil && (try == 1 || inTrouble(ctx, err)) {
+		if _, again := trouble(ctx, err); err != nil && (try == 1 || again) {
 			return err
 		}
 		// An authority that refuses it the second time took it the first time.
@@ -198,31 +202,34 @@ func collect(ctx context.Context, client *acme.Client, url string, csr []byte) (
 
 // patiently asks again what an authority in trouble did not answer.
 func patiently(ctx context.Context, ask func() error) error {
-	wait := firstWait
+	pause := firstWait
 	for n := 1; ; n++ {
 		err := ask()
-		if err == nil || n == questions || !inTrouble(ctx, err) {
+		wait, again := trouble(ctx, err)
+		if n == questions || !again {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(wait):
+		case <-time.After(max(wait, pause)):
 		}
-		wait *= 3
+		pause *= 3
 	}
 }
 
-// inTrouble says whether an error is one of the way to an authority, or of what is behind it, and not the authority's will.
-func inTrouble(ctx context.Context, err error) bool {
-	if ctx.Err() != nil {
-		return false
+// trouble says whether an error is one of the way to an authority, or of what is behind it, and not its will, and after what
+// time it wants to be asked again, if it says so.
+func trouble(ctx context.Context, err error) (wait time.Duration, again bool) {
+	if err == nil || ctx.Err() != nil {
+		return 0, false
 	}
-	err = explain(ctx, err, "")
-	if p, ok := errors.AsType[*Problem](err); ok {
-		return p.Status >= http.StatusInternalServerError && p.RetryAfter == 0
+	p, ok := errors.AsType[*Problem](explain(ctx, err, ""))
+	if !ok {
+		return 0, true
 	}
-	return true
+	busy := p.Status >= http.StatusInternalServerError || p.Status == http.StatusTooManyRequests && p.RetryAfter > 0
+	return p.RetryAfter, busy && p.RetryAfter <= longestWait
 }
 
 // keep makes what the store keeps. Whether the certificate is for this name and key is seen by who serves it.

@@ -11,9 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/crypto/acme"
 )
+
+// maxWords bounds what is kept of an authority's words, in bytes; some quote what they were answered.
+const maxWords = 4000
 
 // Problem is why a certification authority refused something, in its own words (RFC 8555, Section 6.7).
 type Problem struct {
@@ -179,7 +183,20 @@ func words(e *acme.Error) string {
 	return oneLine(strings.Join(said, " "))
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine makes words from outside fit for a line of a terminal.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || unicode.IsSpace(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > maxWords {
+		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
+	}
+	return s
+}
 
 // readProblem makes a Problem of an answer that is not what was asked for.
 func readProblem(res *http.Response, body []byte) *Problem {

@@ -51,6 +51,16 @@ func TestExplain(t *testing.T) {
 			Problem{Status: 502, Detail: "answered 502 Bad Gateway"},
 		},
 		{
+			"control codes", &acme.Error{StatusCode: 403, ProblemType: kindPrefix + "caa", Detail: "got \"\x1b[31m\t\u202ebücher\x00\xff\""},
+			"got \"�[31m �bücher��\" (caa)",
+			Problem{Type: kindPrefix + "caa", Status: 403, Detail: "got \"�[31m �bücher��\""},
+		},
+		{
+			"a flood", &acme.Error{StatusCode: 403, Detail: strings.Repeat("ü", 1<<20), Header: jsonHeader},
+			strings.Repeat("ü", maxWords/2) + "…",
+			Problem{Status: 403, Detail: strings.Repeat("ü", maxWords/2) + "…", RetryAfter: 2 * time.Minute},
+		},
+		{
 			"a problem without type", &acme.Error{StatusCode: 400, Detail: "no", Header: http.Header{"Content-Type": {"application/json"}}},
 			"no",
 			Problem{Status: 400, Detail: "no"},

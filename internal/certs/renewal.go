@@ -127,8 +127,10 @@ func (k *Keeper) plan(name string, now time.Time) time.Time {
 	if !found {
 		return now
 	}
-	p := &k.schedule.plans
-	at := p.plan(name, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), now)
+	at := now
+	if s := &k.schedule; !s.provisional(k.memory.authorityName(i.authority)) {
+		at = s.plans.plan(name, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), now)
+	}
 	k.replan(name, i, at)
 	return at
 }
@@ -146,7 +148,7 @@ func (k *Keeper) replan(name string, i info, at time.Time) {
 // keep enters the time for which a name was planned before the start, or a new one where that is past. The schedule's
 // lock is held.
 func (k *Keeper) keep(name string, i info, now time.Time) time.Time {
-	if i.renew <= now.Unix() {
+	if i.renew <= now.Unix() || k.schedule.provisional(k.memory.authorityName(i.authority)) {
 		k.memory.mark(name, func(i *info) { i.renew = 0 }) // it is in no count
 		return k.plan(name, now)
 	}
@@ -271,11 +273,11 @@ func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
 			s.polls = s.polls[:n-1] // the next walk finds it again
 			continue
 		}
-		if at := l.budget.second.next(now); at.After(now) {
+		if at := l.budget.questions.next(now); at.After(now) {
 			return "", at.Sub(now)
 		}
 		s.polls = s.polls[:n-1]
-		l.budget.second.add(now)
+		l.budget.questions.add(now)
 		return name, 0
 	}
 	return "", lookAgain

@@ -132,6 +132,7 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) {
 	defer s.mu.Unlock()
 	i.cancel = nil
 	close(i.done)
+	i.resume(time.Now())
 	s.put(i, time.Now())
 	k.retire(i)
 }
@@ -223,6 +224,8 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 	case r.refuses && now.Sub(i.failing) >= k.schedule.move && len(k.schedule.lines) > 1:
 		i.refused |= 1 << t.line.number
 		wait = k.first
+	case k.schedule.absent(t.line, now) && len(k.schedule.lines) > 1:
+		wait = k.first
 	case !r.stop: // what the account has to wait for is not the name's
 		wait = max(wait, r.wait)
 	}
@@ -270,6 +273,7 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 				r.verdict = judge(r.err, t.claim.name, t.claim.domain)
 				return r
 			}
+			r.cert.Authority = issuedBy(t.line.authority)
 		} else if !errors.Is(r.err, errNewer) {
 			r.verdict = verdict{outage: true}
 			return r

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,6 +71,7 @@ type item struct {
 
 	cancel context.CancelFunc // ends the running order; nil: none runs
 	done   chan struct{}      // closed when the running order has ended
+	again  bool               // should it fail, what was in its way may be gone since
 }
 
 func newItem(name string) *item {
@@ -125,6 +127,34 @@ type line struct {
 	quickFailing int // those of them whose names failed before
 }
 
+// stagingMark ends the name of an authority in its certificates if no sender trusts them. So it is known of those too whose
+// [acme.NAME] table is gone, or has another directory since.
+const stagingMark = "+staging"
+
+// issuedBy is what the store calls the authority of a certificate.
+func issuedBy(a Authority) string {
+	if a.Staging() {
+		return a.Name() + stagingMark
+	}
+	return a.Name()
+}
+
+// lineOf is the line of the authority that a certificate is from; nil: it is none of ours.
+func (s *schedule) lineOf(issuer string) *line {
+	for _, l := range s.lines {
+		if issuedBy(l.authority) == issuer {
+			return l
+		}
+	}
+	return nil
+}
+
+// provisional says that a certificate is to be replaced at once: no sender trusts it, and there is an authority now that is
+// better.
+func (s *schedule) provisional(issuer string) bool {
+	return strings.HasSuffix(issuer, stagingMark) && len(s.lines) > 0 && !s.lines[0].authority.Staging()
+}
+
 // renewals is what is known of an authority's renewal information (RFC 9773).
 type renewals struct {
 	known bool      // it has some, so that an order that says what it replaces is not counted
@@ -141,7 +171,7 @@ func (l *line) claim(i *item) claim {
 // replaces says that an order for a name tells the authority which of its certificates it replaces. It does not where the
 // last one went wrong on the authority's side, since that may be what it stumbles over.
 func (l *line) replaces(i *item) bool {
-	return !i.notAfter.IsZero() && i.issuer == l.authority.Name() && (i.failures == 0 || !i.outage)
+	return !i.notAfter.IsZero() && i.issuer == issuedBy(l.authority) && (i.failures == 0 || !i.outage)
 }
 
 // exempts says that the authority does not count an order for a name (RFC 9773, Section 5).
@@ -229,7 +259,7 @@ type schedule struct {
 	walked time.Time // the last walk over the memory
 	swept  time.Time // when budgets and plans forgot what is past
 	polls  []string  // names to ask the windows of
-	ranked time.Time // when places were counted
+	ranked time.Time // when places are to be counted again
 }
 
 func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
@@ -290,7 +320,7 @@ func (s *schedule) unqueue(i *item) {
 // choose returns the authority to order a name from: the first that is there and does not refuse it, and else the first.
 func (s *schedule) choose(i *item, now time.Time) *line {
 	for n, l := range s.lines {
-		if i.refused&(1<<n) != 0 || n > 0 && l.authority.Staging() || s.absent(l, now) {
+		if i.refused&(1<<n) != 0 || n > 0 && l.authority.Staging() || s.absent(l, now) && !l.knock(i, now) {
 			continue
 		}
 		return l
@@ -303,6 +333,12 @@ func (s *schedule) choose(i *item, now time.Time) *line {
 func (s *schedule) absent(l *line, now time.Time) bool {
 	o := l.budget.outage
 	return o.count > 0 && now.Sub(o.since) >= s.move || l.budget.stopped.Sub(now) >= s.move
+}
+
+// knock says that a name may find out whether an authority is there again. Nobody else would, once all have moved away.
+func (l *line) knock(i *item, now time.Time) bool {
+	o := l.budget.outage
+	return o.count > 0 && !o.until.After(now) && (i.line == l || l.running+l.free.len()+l.counted.len()+l.failing.len() == 0)
 }
 
 // arrange has all that wait for a turn choose again: an authority came back, went away, or turned out to have renewal
@@ -386,46 +422,4 @@ func pause(first, longest time.Duration, n int) time.Duration {
 		}
 	}
 	return d - rand.N(d/10+1) // so that what failed together does not return together
-}
-
-// queue is a heap of items.
-type queue struct {
-	less  func(a, b *item) bool
-	items []*item
-}
-
-func (q *queue) len() int { return len(q.items) }
-
-func (q *queue) first() *item {
-	if len(q.items) == 0 {
-		return nil
-	}
-	return q.items[0]
-}
-
-func (q *queue) push(i *item) { heap.Push(q, i) }
-
-// Len, Less, Swap, Push and Pop are for container/heap.
-func (q *queue) Len() int           { return len(q.items) }
-func (q *queue) Less(a, b int) bool { return q.less(q.items[a], q.items[b]) }
-func (q *queue) Swap(a, b int) {
-	q.items[a], q.items[b] = q.items[b], q.items[a]
-	q.items[a].index, q.items[b].index = a, b
-}
-
-// Push adds an item at the end.
-func (q *queue) Push(x any) {
-	i := x.(*item)
-	i.index, i.heap = len(q.items), q
-	q.items = append(q.items, i)
-}
-
-// Pop takes the last item off.
-func (q *queue) Pop() any {
-	n := len(q.items) - 1
-	i := q.items[n]
-	q.items[n] = nil
-	q.items = q.items[:n]
-	i.heap = nil
-	return i
 }

@@ -3,6 +3,7 @@ package certs
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -34,8 +35,12 @@ type Status struct {
 	Since     time.Time `json:"failing_since,omitzero"`
 }
 
-// rankAgain is for how long the places in the queues are believed.
-const rankAgain = 10 * time.Second
+const (
+	// rankAgain is for how long the places in the queues are believed, and rankShare as a multiple of the time that it took
+	// to count them.
+	rankAgain = 10 * time.Second
+	rankShare = 100
+)
 
 // Status says how it stands with a name.
 func (k *Keeper) Status(name string) Status {
@@ -48,13 +53,10 @@ func (k *Keeper) Status(name string) Status {
 	st := Status{State: StateNone}
 	if found {
 		st.NotAfter = time.Unix(known.notAfter, 0)
-		st.Authority = k.memory.authorityName(known.authority)
+		st.Authority, st.Staging = strings.CutSuffix(k.memory.authorityName(known.authority), stagingMark)
 		st.State = StateExpired
 		if known.notBefore <= now.Unix() && now.Unix() <= known.notAfter {
 			st.State = StateValid
-		}
-		if l := s.lineOf(st.Authority); l != nil {
-			st.Staging = l.authority.Staging()
 		}
 		if known.wanted && known.renew != 0 {
 			st.NextTry = time.Unix(known.renew, 0)
@@ -78,7 +80,7 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 	if !i.wanted {
 		return
 	}
-	if now.Sub(s.ranked) >= rankAgain || now.Before(s.ranked) {
+	if now.After(s.ranked) {
 		s.rank(now)
 	}
 	st.NextTry, st.Place, st.Expected = latest(latest(i.due, i.next), i.since), i.place, i.expected
@@ -97,22 +99,12 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 	}
 }
 
-// lineOf is the line of an authority; nil: it is none of ours.
-func (s *schedule) lineOf(authority string) *line {
-	for _, l := range s.lines {
-		if l.authority.Name() == authority {
-			return l
-		}
-	}
-	return nil
-}
-
 // rank counts places in the queues. The caller holds mu.
 func (s *schedule) rank(now time.Time) {
-	s.ranked = now
 	for _, l := range s.lines {
 		l.rank(now)
 	}
+	s.ranked = now.Add(max(rankAgain, rankShare*time.Since(now)))
 }
 
 // rank counts the places of those that wait for their turn, and when it will come if all that is ordered before goes well.
@@ -125,10 +117,10 @@ func (l *line) rank(now time.Time) {
 		}
 		return 1
 	})
-	counted := 0
-	failing := 0
-	domains := make(map[string]int)
-	second := time.Second / time.Duration(max(1, l.budget.limits.PerSecond))
+	b := l.budget
+	orders := window{limit: b.orders.limit, period: b.orders.period, times: slices.Clone(b.orders.times)}
+	failing, domains, turn := 0, make(map[string]int), open
+	second := time.Second / time.Duration(max(1, b.limits.PerSecond))
 	for n, i := range all {
 		i.place = n + 1
 		i.expected = open.Add(time.Duration(n) * second)
@@ -136,17 +128,22 @@ func (l *line) rank(now time.Time) {
 		if c.exempt {
 			continue
 		}
-		i.expected = latest(i.expected, l.budget.orders.nth(now, counted))
-		counted++
+		if c.patient {
+			turn = orders.paced(turn)
+		} else {
+			turn = orders.next(turn)
+		}
+		orders.add(turn)
+		i.expected = latest(i.expected, turn)
 		if c.failing {
-			i.expected = latest(i.expected, l.budget.failing.nth(now, failing))
+			i.expected = latest(i.expected, b.failing.nth(now, failing))
 			failing++
 		}
-		if w := l.budget.domains[i.domain]; w != nil {
-			i.expected = latest(i.expected, w.nth(now, domains[i.domain]))
-		} else if n := domains[i.domain] / max(1, l.budget.limits.DomainOrders); n > 0 {
-			i.expected = latest(i.expected, now.Add(time.Duration(n)*l.budget.limits.DomainPeriod))
+		w := b.domains[i.domain]
+		if w == nil {
+			w = &window{limit: b.limits.DomainOrders, period: b.limits.DomainPeriod}
 		}
+		i.expected = latest(i.expected, w.nth(now, domains[i.domain]))
 		domains[i.domain]++
 	}
 }
@@ -240,6 +237,18 @@ func (l *line) account(now time.Time) Account {
 	return a
 }
 
+// String says what an authority still allows.
+func (a Account) String() string {
+	s := fmt.Sprintf("%d of %d orders in %s, %d running, %d waiting", a.Orders, a.Limit, a.Period, a.Running, a.Queued)
+	switch {
+	case a.Closed != "":
+		s += "; " + a.Closed
+	case !a.Next.IsZero():
+		s += "; at its budget until " + clock(a.Next)
+	}
+	return s
+}
+
 // String is the one line that says how far it is.
 func (o Overview) String() string {
 	s := fmt.Sprintf("%d of %d names have a valid certificate", o.Valid, o.Names)
@@ -261,9 +270,20 @@ func (o Overview) String() string {
 	return s
 }
 
-// Names calls f for every name that is wanted or has a certificate, in no order, until f returns an error, which it
-// returns. f may call the Keeper.
-func (k *Keeper) Names(f func(name string, s Status) error) error {
+// Named is how it stands with the certificate of one name.
+type Named struct {
+	Name string `json:"name"`
+	Status
+}
+
+// Waits says that there is more to say of a name than that its certificate is good.
+func (n Named) Waits() bool {
+	return n.State != StateValid || n.Staging || n.Late || n.Place > 0 || n.Problem != "" || n.Waiting != ""
+}
+
+// Each calls f for every name that is wanted or has a certificate, by name, until f returns an error, which it returns.
+// f may call the Keeper.
+func (k *Keeper) Each(f func(Named) error) error {
 	var names []string
 	k.memory.each(func(name []byte, _ info) bool {
 		names = append(names, string(name))
@@ -278,8 +298,8 @@ func (k *Keeper) Names(f func(name string, s Status) error) error {
 	}
 	s.mu.Unlock()
 	slices.Sort(names)
-	for _, name := range names {
-		if err := f(name, k.Status(name)); err != nil {
+	for _, name := range slices.Compact(names) {
+		if err := f(Named{name, k.Status(name)}); err != nil {
 			return err
 		}
 	}

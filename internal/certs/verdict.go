@@ -35,7 +35,7 @@ func judge(err error, name, domain string) verdict {
 	case p.Status >= 500:
 		v.outage = true
 	default:
-		v.refuses = p.Challenge == "" && !ofName(p.Type)
+		v.refuses = p.Challenge == "" && !ofName(p.Type) || strings.HasSuffix(p.Type, ":caa")
 	}
 	return v
 }

@@ -21,6 +21,7 @@ import (
 
 // The paths of Pebble.
 const (
+	pathNonce     = "/nonce-plz"
 	pathAccount   = "/sign-me-up"
 	pathOrder     = "/order-plz"
 	pathChallenge = "/chalZ/"

@@ -24,12 +24,11 @@ const (
 	maxTurned = 10_000
 )
 
-// ways decides by which challenge a name is validated. There is one for each order, since each one that fails counts
-// against a limit of failures that names share with nobody's patience.
+// ways decides by which challenge a name is validated. An order tries one, since each that fails counts against a limit.
 //
-// First comes TLS-ALPN-01: senders reach port 443 of a policy host at us, or it has no policy, whereas port 80 may be shut
-// or somebody else's. Where names turn out to be validated by HTTP-01 only, as behind a relay that takes the protocol
-// acme-tls/1 for noise, that becomes the first. A name that failed one way goes the other way the next time.
+// First comes TLS-ALPN-01: port 443 of a policy host has to lead to us anyway, or no sender gets the policy, whereas port 80
+// may be shut or somebody else's. Where names turn out to be validated by HTTP-01 only, as behind a relay that does not pass
+// on the protocol acme-tls/1, that becomes the first. A name that failed one way goes the other way the next time.
 type ways struct {
 	http bool // HTTP-01 can be answered
 

@@ -2,7 +2,6 @@ package certs
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
@@ -11,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -18,8 +19,8 @@ import (
 // maxAnswer bounds what is read of an authority's answer, in bytes.
 const maxAnswer = 1 << 20
 
-// wire is the way to an authority. It keeps to a pace, bounds answers, names the authority in errors, and adds to a new
-// order what package acme cannot say.
+// wire is the way to an authority. It keeps to a pace, bounds answers and the pauses that they ask for, and names the
+// authority in errors.
 type wire struct {
 	limit *rate.Limiter
 	next  http.RoundTripper
@@ -35,20 +36,18 @@ func newWire(perSecond int, next http.RoundTripper) *wire {
 
 // RoundTrip is for http.RoundTripper.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
-	if err := w.limit.Wait(ctx); err != nil {
+	if err := w.limit.Wait(req.Context()); err != nil {
 		closeBody(req)
 		return nil, fmt.Errorf("wait for the pace of requests to %s: %w", req.URL.Host, err)
-	}
-	if r, ok := ctx.Value(replacesKey{}).(replaces); ok && req.Method == http.MethodPost && req.URL.String() == r.newOrder {
-		var err error
-		if req, err = r.sign(req); err != nil {
-			return nil, err
-		}
 	}
 	res, err := w.next.RoundTrip(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the authority at %s: %w", req.URL.Host, err)
+	}
+	if said := res.Header.Get("Retry-After"); said != "" {
+		// Package acme would ask without a pause where this is a time that is past by our clock.
+		seconds := max(1, int(retryAfter(said).Round(time.Second)/time.Second))
+		res.Header.Set("Retry-After", strconv.Itoa(seconds))
 	}
 	res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
 	return res, nil
@@ -67,24 +66,34 @@ type limited struct {
 	io.Closer
 }
 
-// replaces is the certificate that an order replaces (RFC 9773, Section 5). Package acme does not know it, so its request
-// is signed again with one more member; the protected header, and with it nonce and account, stays as it is.
-type replaces struct {
-	newOrder string // URL
-	id       string // see certID
-	key      *ecdsa.PrivateKey
+// passage is the transport of one order. It knows the directory, so that no client has to ask for it, and says what
+// package acme cannot say.
+type passage struct {
+	session  session
+	url      string // of the directory
+	replaces string // see [ACME.client]
+	next     http.RoundTripper
 }
 
-// replacesKey is the key of a replaces in the context of a request for a new order.
-type replacesKey struct{}
-
-// with returns a context for [acme.Client.AuthorizeOrder].
-func (r replaces) with(ctx context.Context) context.Context {
-	return context.WithValue(ctx, replacesKey{}, r)
+// RoundTrip is for http.RoundTripper.
+func (p *passage) RoundTrip(req *http.Request) (*http.Response, error) {
+	switch url := req.URL.String(); {
+	case req.Method == http.MethodGet && url == p.url:
+		body := io.NopCloser(bytes.NewReader(p.session.directory.raw))
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: body, Request: req}, nil
+	case req.Method == http.MethodPost && url == p.session.directory.NewOrder && p.replaces != "":
+		signed, err := p.sign(req)
+		if err != nil {
+			return nil, fmt.Errorf("sign the order again: %w", err)
+		}
+		req = signed
+	}
+	return p.next.RoundTrip(req)
 }
 
-// sign returns a request that says besides what the order replaces, signed with ES256 (RFC 7518, Section 3.4).
-func (r replaces) sign(req *http.Request) (*http.Request, error) {
+// sign adds to a new order which certificate it replaces (RFC 9773, Section 5), and signs it again with ES256 (RFC 7518,
+// Section 3.4). The protected header, with nonce and account, stays as it is.
+func (p *passage) sign(req *http.Request) (*http.Request, error) {
 	var jws struct {
 		Protected string `json:"protected"`
 		Payload   string `json:"payload"`
@@ -93,33 +102,33 @@ func (r replaces) sign(req *http.Request) (*http.Request, error) {
 	err := json.NewDecoder(req.Body).Decode(&jws)
 	closeBody(req)
 	if err != nil {
-		return nil, fmt.Errorf("read order to sign it again: %w", err)
+		return nil, err
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(jws.Payload)
 	if err != nil {
-		return nil, fmt.Errorf("read order to sign it again: %w", err)
+		return nil, err
 	}
 	var order map[string]any
 	if err := json.Unmarshal(payload, &order); err != nil {
-		return nil, fmt.Errorf("read order to sign it again: %w", err)
+		return nil, err
 	}
-	order["replaces"] = r.id
+	order["replaces"] = p.replaces
 	if payload, err = json.Marshal(order); err != nil {
-		return nil, fmt.Errorf("write order to sign it again: %w", err)
+		return nil, err
 	}
 	jws.Payload = base64.RawURLEncoding.EncodeToString(payload)
 	hash := sha256.Sum256([]byte(jws.Protected + "." + jws.Payload))
-	x, y, err := ecdsa.Sign(rand.Reader, r.key, hash[:])
+	r, s, err := ecdsa.Sign(rand.Reader, p.session.key, hash[:])
 	if err != nil {
-		return nil, fmt.Errorf("sign order: %w", err)
+		return nil, err
 	}
 	var signature [2 * scalarSize]byte
-	x.FillBytes(signature[:scalarSize])
-	y.FillBytes(signature[scalarSize:])
+	r.FillBytes(signature[:scalarSize])
+	s.FillBytes(signature[scalarSize:])
 	jws.Signature = base64.RawURLEncoding.EncodeToString(signature[:])
 	body, err := json.Marshal(jws)
 	if err != nil {
-		return nil, fmt.Errorf("write order to sign it again: %w", err)
+		return nil, err
 	}
 	req = req.Clone(req.Context())
 	req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil

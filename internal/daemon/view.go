@@ -87,6 +87,12 @@ type manager struct {
 	d *daemon
 }
 
+// Certificates is for the admin API.
+func (m manager) Certificates() certs.Overview { return m.d.keeper.Overview() }
+
+// EachCertificate is for the admin API.
+func (m manager) EachCertificate(f func(certs.Named) error) error { return m.d.keeper.Each(f) }
+
 // Reload has what stspub stands on looked at once more when a configuration was taken: it may say otherwise what that is,
 // or be the answer to a fault.
 func (m manager) Reload(ctx context.Context, hash string) (publish.ReloadReport, error) {

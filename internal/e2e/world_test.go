@@ -41,6 +41,7 @@ type world struct {
 	ip     string
 	holder holder
 	ca     *lab.CA
+	orders orderCount // that it took
 
 	second  *secondary
 	api     *gate // between the daemon and who takes its DNS changes
@@ -69,7 +70,7 @@ func newWorld(t *testing.T, kind string) *world {
 	w := &world{t: t, dir: dir, ip: loopback(t)}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w.holder = hold(t, kind, "provider.test", aliasZone, zoned)
-	w.ca, err = lab.StartCA(context.Background(), lab.CAOptions{DNS: w.holder.dns(), HTTPPort: 8080, TLSPort: 8443})
+	w.ca, err = lab.StartCA(context.Background(), lab.CAOptions{DNS: w.holder.dns(), HTTPPort: 8080, TLSPort: 8443, Log: w.orders.log()})
 	if err != nil {
 		t.Fatal(err)
 	}

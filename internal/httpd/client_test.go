@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
@@ -68,8 +69,27 @@ func TestClient(t *testing.T) {
 		if diff := cmp.Diff(newFakeManager().faults, faults); diff != "" || err != nil {
 			t.Errorf("Faults: %v, -want +got\n%s", err, diff)
 		}
+		certificates(t, w)
 		if err := w.Healthz(t.Context()); err != nil {
 			t.Errorf("Healthz = %v", err)
+		}
+	}
+}
+
+func certificates(t *testing.T, w *adminWorld) {
+	t.Helper()
+	o, err := w.Certificates(t.Context())
+	if diff := cmp.Diff(w.manager.Certificates(), o); diff != "" || err != nil {
+		t.Errorf("Certificates: %v, -want +got\n%s", err, diff)
+	}
+	for waiting, want := range map[bool][]certs.Named{false: namedCertificates(), true: namedCertificates()[1:]} {
+		var got []certs.Named
+		err := w.CertificateNames(t.Context(), waiting, func(n certs.Named) error {
+			got = append(got, n)
+			return nil
+		})
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("CertificateNames(%v): %v, -want +got\n%s", waiting, err, diff)
 		}
 	}
 }
