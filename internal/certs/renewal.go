@@ -189,7 +189,12 @@ func (k *Keeper) walk(now time.Time) {
 	}
 	// No more than can be asked until the next walk: the others' turns come then.
 	rand.Shuffle(len(ask), func(a, b int) { ask[a], ask[b] = ask[b], ask[a] })
-	s.polls = ask
+	if s.polls = ask; len(ask) > 0 {
+		select {
+		case s.asks <- struct{}{}:
+		default:
+		}
+	}
 	if now.Sub(s.swept) >= 24*time.Hour {
 		s.swept = now
 		s.plans.sweep(now)
@@ -243,6 +248,7 @@ func (k *Keeper) ask(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-k.schedule.asks:
 		case <-timer.C:
 		}
 		name, wait := k.nextQuestion(time.Now())
@@ -280,7 +286,7 @@ func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
 		l.budget.questions.add(now)
 		return name, 0
 	}
-	return "", lookAgain
+	return "", walkEvery // which wakes us
 }
 
 // issuerOf is the line of the authority that a name's certificate came from; nil: it is none of ours.
