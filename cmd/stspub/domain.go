@@ -220,6 +220,10 @@ func writeStatus(out io.Writer, d publish.Status) error {
 	line("id", d.ID)
 	line("next id", d.Intended)
 	line("policy", d.Policy)
+	for _, mx := range d.Leaving {
+		line("removed MX", mx.MX+" has to stay in service until "+mx.Until.UTC().Format(time.DateTime+" MST")+
+			": senders may hold a policy that lists it")
+	}
 	if r := d.TLSRPT; r != nil {
 		line("tlsrpt", reportState(*r))
 	}

@@ -150,6 +150,7 @@ type MXSet struct {
 	Name   string
 	Policy policygen.Policy
 	// Rollout is how long a domain is in mode testing before it gets Policy.Mode enforce; zero: not at all. At most a year.
+	// Beside another mode it does nothing, so that one line takes an MX set out of enforce and back.
 	Rollout time.Duration
 }
 

@@ -84,9 +84,6 @@ func (l *loader) mxsets() {
 			l.problem(t.Line, table+".max_age", `missing; write max_age = "2w", or "1d" to begin with`)
 		}
 		set.Rollout = l.duration(table+".rollout", t.Rollout, 0, time.Second, 365*day, `"1s" to "52w"`)
-		if set.Rollout > 0 && set.Policy.Mode != "" && set.Policy.Mode != policygen.Enforce {
-			l.problem(t.Rollout.line, table+".rollout", "is the way to mode enforce, and mode is %q; leave one out", set.Policy.Mode)
-		}
 		// What is wrong with a part is said by now, in better words. What is left is the whole.
 		if p := set.Policy; p.Mode != "" && p.MaxAge > 0 && len(p.MX) == len(t.MX.items) && len(p.MX) > 0 {
 			if err := p.Validate(); err != nil {

@@ -613,10 +613,6 @@ stspub.toml:16: domain.name: "example.org" is declared twice, first in wrong:3; 
 			"shared without an alias zone", maxAge, "max_age = '2w'\npublish = 'shared'",
 			`stspub.toml:12: mxset.eu.publish: "shared" needs a table [alias] with zone and account`,
 		},
-		{
-			"roll-out of a mode that has none", `mode = "enforce"`, "mode = 'testing'\nrollout = '2w'",
-			`stspub.toml:11: mxset.eu.rollout: is the way to mode enforce, and mode is "testing"; leave one out`,
-		},
 	}
 }
 

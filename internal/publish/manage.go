@@ -67,7 +67,8 @@ func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, e
 	if err != nil {
 		return Status{}, fmt.Errorf("read %s: %w", name, err)
 	}
-	s := r.status(r.settings.Load(), d)
+	set := r.settings.Load()
+	s := r.status(set, d)
 	history, err := r.cfg.Store.History(ctx, name)
 	if err != nil {
 		return Status{}, fmt.Errorf("read the history of %s: %w", name, err)
@@ -75,7 +76,8 @@ func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, e
 	for _, h := range history {
 		s.History = append(s.History, Past{Policy: h.Text, Foreign: h.Foreign, From: h.From, To: h.To})
 	}
-	return s, nil
+	s.Leaving, err = r.leaving(ctx, set, d, history)
+	return s, err
 }
 
 // Adopt lets a domain replace somebody else's record. It is refused for a domain that is published from here, or
