@@ -299,7 +299,7 @@ func (s *schedule) item(name string) *item {
 // put places an item where it belongs: to wait for its time, for its turn, or nowhere. The caller holds mu.
 func (s *schedule) put(i *item, now time.Time) {
 	s.unqueue(i)
-	if !i.wanted || i.dropped || i.cancel != nil {
+	if !i.wanted || i.dropped || i.cancel != nil || len(s.lines) == 0 {
 		return
 	}
 	if i.due = latest(i.due, i.next); i.due.After(now) {
