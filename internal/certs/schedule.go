@@ -252,15 +252,16 @@ type schedule struct {
 	asks chan struct{} // capacity 1: there are new polls
 	move time.Duration // see [Config.MoveAfter]
 
-	mu     sync.Mutex // guards what follows, every item and every line
-	items  map[string]*item
-	later  queue   // items that wait for a time
-	lines  []*line // by authority, in order of preference
-	plans  plans
-	walked time.Time // the last walk over the memory
-	swept  time.Time // when budgets and plans forgot what is past
-	polls  []string  // names to ask the windows of
-	ranked time.Time // when places are to be counted again
+	mu      sync.Mutex // guards what follows, every item and every line
+	items   map[string]*item
+	later   queue   // items that wait for a time
+	lines   []*line // by authority, in order of preference
+	plans   plans
+	walked  time.Time // the last walk over the memory
+	swept   time.Time // when budgets and plans forgot what is past
+	polls   []string  // names to ask the windows of
+	ranked  time.Time // when places are to be counted again
+	rankNot time.Time // not before, even for who came since
 }
 
 func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
