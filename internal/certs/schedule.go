@@ -159,6 +159,7 @@ func (s *schedule) provisional(issuer string) bool {
 type renewals struct {
 	known bool      // it has some, so that an order that says what it replaces is not counted
 	none  time.Time // it has none, as it said last; to be asked again a day later
+	outage
 }
 
 // claim is an item as the budget sees it.
@@ -272,6 +273,7 @@ func (s *schedule) init(authorities []Authority, budgets []config.Budget, first,
 	s.plans.init()
 	for n, a := range authorities {
 		l := &line{number: n, authority: a, budget: newBudget(budgets[n], first)}
+		l.renewals.first = first / outageShare
 		for _, q := range []*queue{&l.free, &l.counted, &l.failing} {
 			q.less = (*item).before
 		}
