@@ -76,7 +76,8 @@ func newDomain() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use: "domain", Short: "Look at the domains of the running server",
 		Example: "  stspub domain list --faults\n  stspub domain show example.org",
-	}, newDomainList(s), newDomainShow(s), newDomainAdopt(s), newDomainPromote(s), newDomainDemote(s), newDomainRemove(s))
+	}, newDomainList(s), newDomainShow(s), newDomainAdopt(s), newDomainRetry(s), newDomainPromote(s), newDomainDemote(s),
+		newDomainRemove(s))
 	s.flags(cmd)
 	return cmd
 }
@@ -219,6 +220,10 @@ func writeStatus(out io.Writer, d publish.Status) error {
 	line("id", d.ID)
 	line("next id", d.Intended)
 	line("policy", d.Policy)
+	for _, mx := range d.Leaving {
+		line("removed MX", mx.MX+" has to stay in service until "+mx.Until.UTC().Format(time.DateTime+" MST")+
+			": senders may hold a policy that lists it")
+	}
 	if r := d.TLSRPT; r != nil {
 		line("tlsrpt", reportState(*r))
 	}

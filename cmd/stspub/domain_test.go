@@ -81,10 +81,12 @@ func TestDomainFindings(t *testing.T) {
 	if out := list("--faults"); strings.Contains(out, "noted.test") || !strings.Contains(out, "two.test") {
 		t.Errorf("domain list --faults:\n%s\nwant only two.test", out)
 	}
+	k.domains[2].Leaving = []publish.PlanLeaving{{MXSet: "eu", MX: "mx1.test", Until: when}}
 	out, _, _ := stspub(t, "domain", "show", "two.test", "--admin", admin)
 	for _, want := range []string{
 		"\nfault mx-uncovered  MX not covered (since 2026-12-05 10:16:43 UTC)\n",
 		"\nnotice tlsrpt       no record (since 2026-12-05 10:16:43 UTC)\n", "\nfault stranger      a TXT (since",
+		"\nremoved MX          mx1.test has to stay in service until 2026-12-05 10:16:43 UTC: senders may hold a policy that lists it\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("domain show says\n%s\nwant %q", out, want)

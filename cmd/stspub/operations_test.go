@@ -64,7 +64,7 @@ func (o *operator) do(blocks *[][2]string, n int) {
 	*blocks = (*blocks)[n:]
 }
 
-// set replaces the keys of a table, each of which may go over several lines.
+// set replaces the keys of a table, each of which may go over several lines, or adds them.
 func (o *operator) set(file, settings string) {
 	o.Helper()
 	path := filepath.Join(o.dev.dir, file)
@@ -81,7 +81,8 @@ func (o *operator) set(file, settings string) {
 		key, _, _ := strings.Cut(line, " =")
 		old := regexp.MustCompile(`(?ms)^` + key + ` = (\[.*?^\]|\[[^\n]*\]|"[^\n]*")$`).FindString(table)
 		if old == "" {
-			o.Fatalf("%s has no key %s in %s", file, key, header)
+			table = line + "\n" + table
+			continue
 		}
 		table = strings.Replace(table, old, line, 1)
 	}
@@ -176,6 +177,10 @@ func TestOperations(t *testing.T) {
 	o.live("mode: enforce\r\nmax_age: 604800\r\nmx: mx2.provider.test")
 
 	emergency := section(t, "Leave enforce in an emergency")
+	o.set("stspub.toml", "[mxset.main]\nrollout = \"2w\"\n")
+	if _, out, code := o.stspub("reload"); code != 0 {
+		t.Fatalf("reload with a roll-out: exit code %d\n%s", code, out)
+	}
 	o.do(&emergency, 1)
 	o.await("one.test", "in testing", func(s publish.Status) bool {
 		return s.Step == publish.StepLive && strings.Contains(s.Policy, "mode: testing") && s.Stage == "testing, by hand"
@@ -184,6 +189,10 @@ func TestOperations(t *testing.T) {
 	o.live("mode: enforce")
 	o.do(&emergency, 3)
 	o.live("mode: testing")
+
+	missing := section(t, "A certificate does not come")
+	o.do(&missing, 1)
+	o.want("one.test is looked at now; see: stspub domain show one.test")
 
 	leave := section(t, "A customer leaves")
 	o.remove("one.test")
@@ -195,7 +204,7 @@ func TestOperations(t *testing.T) {
 	o.want("mta-sts.one.test. 300 IN CNAME mta-sts.provider.test.")
 	o.do(&leave, 1)
 	o.await("one.test", "gone", func(publish.Status) bool { return false })
-	if left := len(move) + len(emergency) + len(leave); left > 0 {
+	if left := len(move) + len(emergency) + len(missing) + len(leave); left > 0 {
 		t.Errorf("%d blocks of docs/operations.md were not run", left)
 	}
 	o.dev.interrupt(t)

@@ -11,17 +11,20 @@ import (
 	"golang.org/x/crypto/acme"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/config"
 )
 
 func TestTwentyNamesAtTheSameTime(t *testing.T) {
 	w := newWorld(t, time.Hour)
 	w.serveHTTP(t)
-	n := w.startNode(t, func(c *certs.Config) { c.Parallel = 20 })
+	n := w.startNode(t, func(c *certs.Config) {
+		c.Budgets = []config.Budget{{Orders: 100, OrdersPeriod: time.Hour, DomainOrders: 100, DomainPeriod: time.Hour, Failures: 4, InFlight: 20, PerSecond: 20}}
+	})
 	w.serveTLS(t, n.Keeper)
 	name := func(i int) string { return fmt.Sprintf("mta-sts%d.good.test", i) }
 	for i := range 20 {
-		n.Want(name(i))
-		n.Want(name(i))
+		n.Want(name(i), false)
+		n.Want(name(i), false)
 	}
 	for i := range 20 {
 		n.wait(t, name(i), certs.StateValid)
@@ -57,7 +60,7 @@ func TestRenewsNamesThatNobodyAsksFor(t *testing.T) {
 	w.serveHTTP(t)
 	dead(w.tls)
 	n := w.startNode(t)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	first := n.wait(t, "mta-sts.good.test", certs.StateValid)
 	if !first.NextTry.Before(first.NotAfter.Add(-3 * time.Second)) {
 		t.Errorf("renewal at %v of a certificate that ends at %v", first.NextTry, first.NotAfter)
@@ -98,7 +101,7 @@ func TestHandshakeNeverOrders(t *testing.T) {
 	if s := n.Status("mta-sts.good.test"); s.State != certs.StateNone {
 		t.Errorf("a handshake changed the state: %+v", s)
 	}
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	n.wait(t, "mta-sts.good.test", certs.StateValid)
 	if _, err := w.handshake(t, "mta-sts.good.test"); err != nil {
 		t.Errorf("handshake once it is there: %v", err)
@@ -111,10 +114,11 @@ func TestRestartKeepsEverything(t *testing.T) {
 	dead(w.tls)
 	path := filepath.Join(t.TempDir(), "kept.db")
 	w.store = openStore(t, path)
+	w.prefer(t, "http-01")
 	w.acme = w.newACME(t, w.ca.DirectoryURL, w.ca.DirectoryCAPEM)
 	n := w.startNode(t, func(c *certs.Config) { c.FirstPause = time.Hour })
-	n.Want("mta-sts.good.test")
-	n.Want("mta-sts.refuse.test")
+	n.Want("mta-sts.good.test", false)
+	n.Want("mta-sts.refuse.test", false)
 	good := n.wait(t, "mta-sts.good.test", certs.StateValid)
 	bad := n.wait(t, "mta-sts.refuse.test", certs.StateFailing)
 	n.stop()
@@ -127,8 +131,8 @@ func TestRestartKeepsEverything(t *testing.T) {
 	w.tls = listen(t)
 	n = w.startNode(t)
 	w.serveTLS(t, n.Keeper)
-	n.Want("mta-sts.good.test")
-	n.Want("mta-sts.refuse.test")
+	n.Want("mta-sts.good.test", false)
+	n.Want("mta-sts.refuse.test", false)
 	if got := n.Status("mta-sts.good.test"); got.State != certs.StateValid || !got.NotAfter.Equal(good.NotAfter) {
 		t.Errorf("after the restart %+v, before %+v", got, good)
 	}
@@ -142,7 +146,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	}
 
 	// The third name is ordered after the two would have been: nothing else was.
-	n.Want("mta-sts3.good.test")
+	n.Want("mta-sts3.good.test", false)
 	n.wait(t, "mta-sts3.good.test", certs.StateValid, certs.StateFailing)
 	if got := n.issuer.orders.Load(); got != 1 {
 		t.Errorf("%d orders after the restart, want only that of the new name", got)
@@ -157,7 +161,7 @@ func TestDropDeletesKeyAndCertificate(t *testing.T) {
 	w.serveHTTP(t)
 	n := w.startNode(t)
 	w.serveTLS(t, n.Keeper)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	n.wait(t, "mta-sts.good.test", certs.StateValid)
 	if got := storedNames(t, w.store); len(got) != 1 {
 		t.Fatalf("stored: %q", got)
@@ -176,5 +180,81 @@ func TestDropDeletesKeyAndCertificate(t *testing.T) {
 	}
 	if err := n.Drop(t.Context(), "mta-sts.good.test"); err != nil {
 		t.Errorf("Drop of what is gone: %v", err)
+	}
+}
+
+// TestAuthorityGoesAwayInTheMiddle cuts the line to a real authority in the middle of many orders, and mends it.
+func TestAuthorityGoesAwayInTheMiddle(t *testing.T) {
+	const names = 60
+	w := newWorld(t, 90*day)
+	w.serveHTTP(t)
+	g := newGate(t)
+	up := directory(t, w.ca.DirectoryURL)
+	g.to.Store(&up.Host)
+	w.acme = w.newACME(t, "https://"+g.Addr().String()+"/dir", w.ca.DirectoryCAPEM)
+	n := w.startNode(t, func(c *certs.Config) {
+		c.FirstPause = 300 * time.Millisecond
+		c.Budgets = []config.Budget{{
+			Orders: 1000, OrdersPeriod: time.Hour, DomainOrders: 1000, DomainPeriod: time.Hour, Failures: 100, InFlight: 8, PerSecond: 1000,
+		}}
+	})
+	w.serveTLS(t, n.Keeper)
+	for i := range names {
+		n.Want(fmt.Sprintf("mta-sts%d.good.test", i), false)
+	}
+	until(t, func() bool { return n.Overview().Valid >= names/4 })
+	g.cut(nil)
+	until(t, func() bool { return n.Overview().Accounts[0].Closed != "" })
+	before := n.issuer.orders.Load()
+	until(t, func() bool {
+		a := n.Overview().Accounts[0]
+		return time.Since(a.Since) > 3*time.Second && a.Running == 0
+	})
+	lost := n.issuer.orders.Load() - before
+	o := n.Overview()
+	if o.Valid == names || lost > 8+8 { // those in flight, and tries at growing pauses
+		t.Errorf("%d orders in 3 s while the authority was away: %v", lost, o)
+	}
+	g.to.Store(&up.Host)
+	until(t, func() bool { return n.Overview().Valid == names })
+	if got := n.issuer.orders.Load(); got > names+lost+16 {
+		t.Errorf("%d orders for %d names, of which %d went wrong while nobody answered", got, names, lost)
+	}
+	until(t, func() bool { return n.Items() == 0 }) // a name with a good certificate costs no object
+	entries, err := w.store.Journal(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(map[string]int)
+	for _, e := range entries {
+		if e.Ended.IsZero() {
+			t.Errorf("the order of %s has no end", e.Name)
+		}
+		if !e.Exempt {
+			done[e.Name]++
+		}
+	}
+	for name, n := range done {
+		if n != 1 {
+			t.Errorf("%d orders of %s count", n, name)
+		}
+	}
+	if len(done) != names {
+		t.Errorf("%d names in the journal, want %d", len(done), names)
+	}
+}
+
+// until waits for a condition.
+func until(t *testing.T, ok func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it does not come to that")
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -122,6 +123,19 @@ func TestProblems(t *testing.T) {
 				t.Errorf("problems, -want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// One line takes an MX set out of mode enforce in an emergency, whatever stands beside it.
+func TestRolloutBesideAnyMode(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"enforce", "testing", "none"} {
+		cfg, warnings, problems := load(t, edit{mode, `mode = "enforce"`, "rollout = '2w'\nmode = '" + mode + "'", ""})
+		if warnings+problems != "" {
+			t.Errorf("rollout beside mode %s: %s%s, want it taken", mode, warnings, problems)
+		} else if set := cfg.MXSets["eu"]; set.Rollout != 14*24*time.Hour || string(set.Policy.Mode) != mode {
+			t.Errorf("rollout beside mode %s: read are %s and %s", mode, set.Rollout, set.Policy.Mode)
+		}
 	}
 }
 

@@ -63,7 +63,10 @@ type Seen struct {
 }
 
 // Prior is what stood in DNS when the domain came.
-type Prior struct{ Existed bool } // a policy host or an _mta-sts record existed, or may have
+type Prior struct {
+	Existed bool // a policy host or an _mta-sts record existed, or may have
+	Record  bool // an _mta-sts record did, so senders look for a policy
+}
 
 // Host is where the policy host points.
 type Host struct {
@@ -80,6 +83,8 @@ type Cert struct {
 	Fault    bool      // the CA refused
 	NotAfter time.Time // its end
 	Problem  string    // why the last order failed, also of a valid one; empty: it did not
+	Late     bool      // it is valid, and should have been renewed long ago
+	Queue    string    // its place in the queue of orders, and when its turn is; empty: it waits for none
 }
 
 // Body is the policy as it is seen at every node and by its public name.

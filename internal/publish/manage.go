@@ -67,7 +67,8 @@ func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, e
 	if err != nil {
 		return Status{}, fmt.Errorf("read %s: %w", name, err)
 	}
-	s := r.status(r.settings.Load(), d)
+	set := r.settings.Load()
+	s := r.status(set, d)
 	history, err := r.cfg.Store.History(ctx, name)
 	if err != nil {
 		return Status{}, fmt.Errorf("read the history of %s: %w", name, err)
@@ -75,7 +76,8 @@ func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, e
 	for _, h := range history {
 		s.History = append(s.History, Past{Policy: h.Text, Foreign: h.Foreign, From: h.From, To: h.To})
 	}
-	return s, nil
+	s.Leaving, err = r.leaving(ctx, set, d, history)
+	return s, err
 }
 
 // Adopt lets a domain replace somebody else's record. It is refused for a domain that is published from here, or
@@ -110,13 +112,17 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	if d.Publish == store.PublishWildcard { // it is no host
 		return s
 	}
-	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
+	c := r.cfg.Certs.Cert(d.Name.PolicyHost())
+	if c.Valid {
 		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
 		if c.Problem != "" {
 			s.Certificate += "; the last renewal failed: " + c.Problem
 		}
 	} else {
 		s.Certificate = c.Reason
+	}
+	if c.Queue != "" {
+		s.Certificate += "; " + c.Queue
 	}
 	return s
 }
@@ -174,6 +180,15 @@ func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
 		return fmt.Errorf("%w: %s is declared in the configuration; take it out there first, and reload", ErrRefused, name)
 	}
 	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })
+}
+
+// Retry has a domain looked at now, and its certificate ordered without the pause that failed orders are followed by.
+func (r *Reconciler) Retry(ctx context.Context, name policygen.Name) error {
+	if err := r.Wake(ctx, name); err != nil {
+		return err
+	}
+	r.cfg.Certs.Retry(name.PolicyHost())
+	return nil
 }
 
 // noteForeign keeps the policy that somebody else serves for a domain before it is taken over: senders hold it for its

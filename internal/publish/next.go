@@ -37,8 +37,6 @@ const (
 	verifyFault = 10 * time.Minute
 	// byHandFault is when a record that its customer does not write becomes a fault.
 	byHandFault = 24 * time.Hour
-	// renewalFault is how long before its end a certificate that cannot be renewed is a fault.
-	renewalFault = 14 * 24 * time.Hour
 	// maxHandover caps how long caches are believed to hold a policy host's old place.
 	maxHandover = 24 * time.Hour
 )
@@ -204,9 +202,13 @@ func (p *pass) watch() *Decision {
 	if d := p.covered(); d != nil {
 		return d
 	}
-	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
-		p.find("renewal", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
-			int(c.NotAfter.Sub(p.now).Hours()/24), c.Problem))
+	if c := p.o.Cert; c.Late {
+		why := c.Problem
+		if why == "" {
+			why = c.Queue
+		}
+		p.find("certificate", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
+			int(c.NotAfter.Sub(p.now).Hours()/24), why))
 	}
 	if slices.ContainsFunc(p.o.TXT.Servers, func(s Server) bool { return s.Others > 0 }) {
 		p.find("stranger", fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+

@@ -209,7 +209,7 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 		}
 		switch {
 		case v.Ours:
-			r.cfg.Certs.Want(host)
+			r.cfg.Certs.Want(host, w.Announced || seen.Prior != nil && seen.Prior.Record)
 			r.tell(w.Name, StepDNS, host+" points here")
 		case v.Proven:
 			r.cfg.Certs.Unwant(host)

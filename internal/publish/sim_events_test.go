@@ -109,8 +109,10 @@ func (s *sharedSim) Delegation(ctx context.Context, name policygen.Name, record 
 
 // The world as [Certs].
 
-func (s *sharedSim) Want(string)   {}
-func (s *sharedSim) Unwant(string) {}
+func (s *sharedSim) Want(string, bool) {}
+func (s *sharedSim) Unwant(string)     {}
+
+func (s *sharedSim) Retry(string) {}
 
 func (s *sharedSim) Drop(context.Context, string) error { return nil }
 

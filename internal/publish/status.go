@@ -38,6 +38,9 @@ type Status struct {
 	TLSRPT      *TLSRPT  `json:"tlsrpt,omitempty"`  // nil: none is wanted
 	Certificate string   `json:"certificate"`       // empty for a shared record
 	History     []Past   `json:"history,omitempty"` // only for one domain
+
+	// Leaving are MX that policies list which senders may hold still, and the present one does not. Only for one domain.
+	Leaving []PlanLeaving `json:"mx_removed,omitempty"`
 }
 
 // Past is one policy of a domain's history.

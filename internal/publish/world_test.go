@@ -63,6 +63,7 @@ type world struct {
 	steps      []string
 	wanted     map[string]bool
 	dropped    []string
+	retried    []string
 }
 
 func newWorld(t *testing.T, domains ...policygen.Name) *world {
@@ -350,9 +351,15 @@ func (w *world) Foreign(context.Context, policygen.Name) string {
 
 // The world as [publish.Certs].
 
-func (w *world) Want(host string) { w.change(func() { w.wanted[host] = true }) }
+func (w *world) Want(host string, _ bool) { w.change(func() { w.wanted[host] = true }) }
 
 func (w *world) Unwant(host string) { w.change(func() { delete(w.wanted, host) }) }
+
+func (w *world) Retry(host string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.retried = append(w.retried, host)
+}
 
 func (w *world) Drop(_ context.Context, host string) error {
 	w.change(func() { w.dropped = append(w.dropped, host) })
