@@ -24,7 +24,7 @@ func TestRollout(t *testing.T) {
 	w.set("mx9.provider.test", "A", ip)
 	w.set(shop, "MX", "10 mx9.provider.test.")
 	w.settings.mx, w.settings.mxsetTail = []string{"mx1.provider.test", "mx9.provider.test"}, "rollout = \"6s\""
-	w.settings.smtpPort = port
+	w.settings.checkTail = "smtp_port = " + port + "\n"
 	w.configure()
 	tried, enforce := w.policy("testing", "5"), w.policy("enforce", "5")
 	watchZoned, watchShop := w.watch(zoned), w.watch(shop)

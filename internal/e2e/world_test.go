@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -61,7 +60,7 @@ type settings struct {
 	maxAge    string
 	domains   []string // of zoned, shop and hand
 	mxsetTail string   // more of [mxset.main]
-	smtpPort  string   // of all MX; empty: 25
+	checkTail string   // more of [check]
 }
 
 func newWorld(t *testing.T, kind string) *world {
@@ -142,7 +141,7 @@ func (w *world) configure() {
 	fmt.Fprintf(&b, "[dns]\nresolvers = [%[1]q]\nstub = { \".\" = [%[1]q, %[2]q] }\n", w.holder.dns(), w.second.addr)
 	fmt.Fprintf(&b, "[account.main]\n%s[alias]\nzone = %q\naccount = \"main\"\n", w.holder.account(w.api.addr), aliasZone)
 	fmt.Fprintf(&b, "[publish]\nsettle = %q\nttl = \"60s\"\n", settle)
-	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttp_port = 8080\nhttps_port = %s\nsmtp_port = %s\nca_file = \"ca.pem\"\n", outsidePort, cmp.Or(w.settings.smtpPort, "25"))
+	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttp_port = 8080\nhttps_port = %s\nca_file = \"ca.pem\"\n%s", outsidePort, w.settings.checkTail)
 	fmt.Fprintf(&b, "[mxset.main]\nmode = \"enforce\"\nmax_age = %q\nmx = [\"%s\"]\n%s\n", w.settings.maxAge, strings.Join(w.settings.mx, `", "`), w.settings.mxsetTail)
 	for _, d := range w.settings.domains {
 		fmt.Fprintf(&b, "[[domain]]\nname = %q\nmxset = \"main\"\n", d)
