@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"regexp"
@@ -24,7 +25,7 @@ func TestRollout(t *testing.T) {
 	w.set("mx9.provider.test", "A", ip)
 	w.set(shop, "MX", "10 mx9.provider.test.")
 	w.settings.mx, w.settings.mxsetTail = []string{"mx1.provider.test", "mx9.provider.test"}, "rollout = \"6s\""
-	w.settings.checkTail = "smtp_port = " + port + "\n"
+	w.settings.checkTail = fmt.Sprintf("smtp_port = %s\nallow_private = [%q]\n", port, ip)
 	w.configure()
 	tried, enforce := w.policy("testing", "5"), w.policy("enforce", "5")
 	watchZoned, watchShop := w.watch(zoned), w.watch(shop)
