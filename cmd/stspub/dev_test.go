@@ -151,6 +151,12 @@ func TestDev(t *testing.T) {
 	if n, out := d.paste(t, `\S+ domain list .*`); n != 1 || strings.Count(out, " live ") != 4 { // with the shared record
 		t.Errorf("%d lines with domain list were printed, want 1; they say\n%s", n, out)
 	}
+	overview, table, code := stspub(t, "certs", "--admin", "unix:"+filepath.Join(d.dir, "admin.sock"))
+	for _, want := range []string{"4 of 4 names have a valid certificate", "of 280 orders in 3 hours", "mta-sts.one.test", "mta-sts.three.test"} {
+		if !strings.Contains(overview, want) {
+			t.Errorf("certs: exit code %d, %s; it says\n%s\nwant %q in it", code, table, overview, want)
+		}
+	}
 	if n, out := d.paste(t, `\S+ reload .*`); n != 1 {
 		t.Errorf("%d lines with reload were printed, want 1; they say\n%s", n, out)
 	}

@@ -76,7 +76,8 @@ func newDomain() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use: "domain", Short: "Look at the domains of the running server",
 		Example: "  stspub domain list --faults\n  stspub domain show example.org",
-	}, newDomainList(s), newDomainShow(s), newDomainAdopt(s), newDomainPromote(s), newDomainDemote(s), newDomainRemove(s))
+	}, newDomainList(s), newDomainShow(s), newDomainAdopt(s), newDomainRetry(s), newDomainPromote(s), newDomainDemote(s),
+		newDomainRemove(s))
 	s.flags(cmd)
 	return cmd
 }

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
@@ -72,7 +73,7 @@ first, seen from outside, record after, seen at every name server.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		newServe(), newDev(), newCheck(), newDomain(), newPlan(), newReload(), newRecords(), newConfig(), newHealthcheck(), newVersion(),
+		newServe(), newDev(), newCheck(), newDomain(), newCerts(), newPlan(), newReload(), newRecords(), newConfig(), newHealthcheck(), newVersion(),
 	)
 	return root
 }
@@ -126,6 +127,22 @@ func version() string {
 		}
 	}
 	return v
+}
+
+// built is the time of the commit that this was built from; zero: it was built from none.
+func built() time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			if at, err := time.Parse(time.RFC3339, s.Value); err == nil {
+				return at
+			}
+		}
+	}
+	return time.Time{}
 }
 
 func newVersion() *cobra.Command {

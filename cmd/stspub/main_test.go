@@ -83,7 +83,8 @@ func TestCompletion(t *testing.T) {
 	names, _, code := stspub(t, "__complete", "domain", "")
 	want := "adopt\tLet a domain take over the record that somebody else published\ndemote\tTake a domain back to mode testing, until it is promoted\n" +
 		"list\tList domains, a line each\npromote\tEnd the roll-out of a domain now: mode enforce\n" +
-		"remove\tEnd the drain of a domain that was taken out of the configuration\nshow\tShow all that is known of one domain\n:4\n"
+		"remove\tEnd the drain of a domain that was taken out of the configuration\n" +
+		"retry\tLook at a domain now, and order its certificate without a pause\nshow\tShow all that is known of one domain\n:4\n"
 	if diff := cmp.Diff(want, names); code != 0 || diff != "" {
 		t.Errorf("completion of domain: exit code %d (-want +got):\n%s", code, diff)
 	}
@@ -132,6 +133,7 @@ func TestCommandsWithoutServer(t *testing.T) {
 		{"domain list --json", "show faults: "},
 		{"domain show a.example", "show domain: "},
 		{"domain adopt a.example", "adopt domain: "},
+		{"domain retry a.example", "retry domain: "},
 		{"records a.example", "show domain: "},
 		{"reload", "reload: "},
 		{"reload --force 0123456789abcdef", "reload: "},

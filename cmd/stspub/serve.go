@@ -38,7 +38,7 @@ ordered, the store written. So give it a store and ports of its own.`,
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
 			return daemon.Run(cmd.Context(), daemon.Options{
-				ConfigPath: path, Env: os.Getenv, Version: version(), DryRun: dryRun,
+				ConfigPath: path, Env: os.Getenv, Version: version(), Built: built(), DryRun: dryRun,
 				Log: newLogger(cmd.ErrOrStderr(), verbose), Reload: hangup,
 				// Reading all domains and certificates leaves as much garbage as what is kept, and serving makes little.
 				OnReady: debug.FreeOSMemory,

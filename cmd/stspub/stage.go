@@ -43,6 +43,19 @@ the first id of this server, after the policy is live here; until then it stays.
 	})
 }
 
+func newDomainRetry(s *server) *cobra.Command {
+	return s.doer(cobra.Command{
+		Use:   "retry DOMAIN",
+		Short: "Look at a domain now, and order its certificate without a pause",
+		Long: `retry has a domain looked at that waits for something which was put right. A certificate that could not be ordered is
+tried again at once, not after the pause that grows with each failure: DNS, CAA records and the way to this server are
+looked at before, so that nothing is lost if they are as they were.`,
+		Example: "  stspub domain retry example.org",
+	}, "%s is looked at now; see: stspub domain show %[1]s", func(ctx context.Context, name string) error {
+		return s.client().Retry(ctx, name)
+	})
+}
+
 func newDomainPromote(s *server) *cobra.Command {
 	return s.doer(cobra.Command{
 		Use:   "promote DOMAIN",

@@ -2,12 +2,12 @@ package certs
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,36 +17,54 @@ import (
 	"time"
 
 	"golang.org/x/crypto/acme"
-	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/store"
 )
 
-// Values is what [ACME] needs of the store; [store.Store] has it. Its keys begin with "acme/".
-type Values interface {
-	Value(ctx context.Context, key string) ([]byte, error)
-	SetValue(ctx context.Context, key string, value []byte) error
-	DeleteValue(ctx context.Context, key string) error
-}
+const (
+	// sessionLife bounds what is believed of a directory: its addresses, and whether there is renewal information.
+	sessionLife = 24 * time.Hour
+	// accountPrefix is where account keys lie in the store, as PKCS #8 in DER.
+	accountPrefix = "acme/account/"
+	// userAgent begins the User-Agent of all requests (RFC 8555, Section 6.1).
+	userAgent = "stspub"
+)
 
-// ACME obtains certificates from one authority and answers its challenges. The account's key and the answers to
-// challenges are in the store, so that any process on the same store answers. The authority's terms of service are
-// accepted without being asked.
+// ACME is an [Authority] that speaks ACME (RFC 8555). The account's key is in the store, and so are the answers to
+// challenges, which a [Responder] gives. The authority's terms of service are accepted without being asked.
 //
-// The ordering and the answering is done by golang.org/x/crypto/acme/autocert, with a Manager of its own for each
-// order: a Manager that lives on would renew by itself, order inside handshakes, and keep everything for ever.
+// It works with golang.org/x/crypto/acme, and not with autocert on top of it, of which every order leaves a Manager and a
+// timer behind; docs/decisions.md has the figures.
 type ACME struct {
-	cfg       config.ACME
-	values    Values
-	log       *slog.Logger
-	transport http.RoundTripper
-	responder *autocert.Manager // answers challenges; it cannot order
-	account   chan *account     // capacity 1: who holds it may register the account
+	cfg     config.ACME
+	values  Values
+	log     *slog.Logger
+	http    *http.Client // for requests that nobody signs
+	ways    *ways
+	session chan *session // capacity 1: who holds it may change it
 }
 
-// account is the account that orders are made with; key is nil until it is registered.
-type account struct{ key crypto.Signer }
+var _ Authority = (*ACME)(nil)
+
+// session is what is known of an authority for a day.
+type session struct {
+	began     time.Time
+	directory directory
+	key       *ecdsa.PrivateKey // of account
+	account   *acme.Account     // nil: it is not registered, or lost
+}
+
+// directory is what is read of an authority's directory besides what package acme reads (RFC 8555, Section 7.1.1, and RFC
+// 9773, Section 4.2).
+type directory struct {
+	raw         json.RawMessage // all of it
+	NewOrder    string          `json:"newOrder"`
+	RenewalInfo string          `json:"renewalInfo"` // empty: there is none
+	Meta        struct {
+		CAA []string `json:"caaIdentities"`
+	} `json:"meta"`
+}
 
 // NewACME makes an ACME for the authority of an [acme.NAME] table. It opens no connection; the error is about the
 // table's CA file.
@@ -66,7 +84,7 @@ func NewACME(cfg config.ACME, values Values, log *slog.Logger) (*ACME, error) {
 		cfg:    cfg,
 		values: values,
 		log:    log,
-		transport: &http.Transport{
+		http: &http.Client{Transport: newWire(cfg.Budget.PerSecond, &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSClientConfig:       &tls.Config{RootCAs: roots},
@@ -74,123 +92,113 @@ func NewACME(cfg config.ACME, values Values, log *slog.Logger) (*ACME, error) {
 			ResponseHeaderTimeout: 30 * time.Second,
 			IdleConnTimeout:       30 * time.Second,
 			ForceAttemptHTTP2:     true,
-		},
-		account: make(chan *account, 1),
+		})},
+		ways:    newWays(!cfg.NoHTTP),
+		session: make(chan *session, 1),
 	}
-	a.account <- new(account)
-	a.responder = &autocert.Manager{
-		Cache:      answers{values: values, log: log},
-		HostPolicy: nil, // any host: an answer is given to who knows its token
-		Client:     &acme.Client{HTTPClient: &http.Client{Transport: refuse{}}},
-	}
+	a.session <- new(session)
 	return a, nil
 }
 
-// refuse is a transport for those that shall not talk to the authority.
-type refuse struct{}
+// Name implements [Authority].
+func (a *ACME) Name() string { return a.cfg.Name }
 
-// RoundTrip refuses.
-func (refuse) RoundTrip(*http.Request) (*http.Response, error) {
-	return nil, errors.New("no order may be made here")
-}
+// Staging implements [Authority].
+func (a *ACME) Staging() bool { return a.cfg.Staging }
 
-// HTTPHandler answers HTTP-01 challenges (RFC 8555, Section 8.3) from the store, for every host, and hands all other
-// requests to fallback; nil answers them with 404. It never redirects.
-func (a *ACME) HTTPHandler(fallback http.Handler) http.Handler {
-	if fallback == nil {
-		fallback = http.NotFoundHandler()
-	}
-	return a.responder.HTTPHandler(fallback)
-}
-
-// GetCertificate answers TLS-ALPN-01 challenges (RFC 8737) from the store: it is [Config.Challenge]. It returns
-// (nil, nil) for other hellos, and for names that are not being validated.
-func (a *ACME) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != acme.ALPNProto {
-		return nil, nil
-	}
-	c, err := a.responder.GetCertificate(hello)
+// open returns a copy of the session, with an account if that is asked for. Orders that begin at the same time wait for
+// one of them to register it.
+func (a *ACME) open(ctx context.Context, account bool) (session, error) {
+	s, release, err := a.hold(ctx)
 	if err != nil {
-		return nil, nil //nolint:nilerr // said by the cache where it matters; crypto/tls sends unrecognized_name
+		return session{}, err
 	}
-	return c, nil
-}
-
-// Obtain orders a certificate for one name; see [Issuer]. It tries TLS-ALPN-01 and then HTTP-01, each once, so a name
-// that cannot be validated costs two failed validations.
-func (a *ACME) Obtain(ctx context.Context, name string) (store.Certificate, error) {
-	o := newOrder(ctx, a, name)
-	defer o.close()
-	c, err := a.obtain(ctx, o)
-	if err != nil {
-		return store.Certificate{}, fmt.Errorf("order certificate for %q: %w", name, o.explain(err))
-	}
-	return c, nil
-}
-
-func (a *ACME) obtain(ctx context.Context, o *order) (store.Certificate, error) {
-	client := a.client(o)
-	key, err := a.register(ctx, client)
-	if err != nil {
-		return store.Certificate{}, err
-	}
-	client.Key = key
-	m := &autocert.Manager{
-		Prompt:     autocert.AcceptTOS,
-		Email:      a.cfg.Email,
-		Client:     client,
-		Cache:      o,
-		HostPolicy: autocert.HostWhitelist(o.name),
-	}
-	m.HTTPHandler(nil) // says that HTTP-01 is answered; the handler itself is not needed
-
-	type result struct {
-		cert *tls.Certificate
-		err  error
-	}
-	// The Manager waits between its requests without looking at ctx. It ends at the next one, which is refused.
-	done := make(chan result, 1)
-	go func() {
-		c, err := m.GetCertificate(&tls.ClientHelloInfo{
-			ServerName:      o.name,
-			CipherSuites:    []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}, // or it would order an RSA certificate
-			SupportedCurves: []tls.CurveID{tls.CurveP256},
-		})
-		done <- result{c, err}
-	}()
-	select {
-	case <-ctx.Done():
-		return store.Certificate{}, ctx.Err()
-	case r := <-done:
-		if r.err != nil {
-			return store.Certificate{}, r.err
+	defer release()
+	if time.Since(s.began) > sessionLife {
+		var d directory
+		if _, err := a.get(ctx, a.cfg.Directory, &d.raw); err != nil {
+			return session{}, err
 		}
-		return keep(o.name, r.cert)
+		if err := json.Unmarshal(d.raw, &d); err != nil {
+			return session{}, fmt.Errorf("read the directory %s: %w", a.cfg.Directory, err)
+		}
+		*s = session{began: time.Now(), directory: d}
+	}
+	if account && s.account == nil {
+		if err := a.register(ctx, s); err != nil {
+			return session{}, err
+		}
+	}
+	return *s, nil
+}
+
+// hold takes the session until release.
+func (a *ACME) hold(ctx context.Context) (s *session, release func(), err error) {
+	select {
+	case s = <-a.session:
+		return s, func() { a.session <- s }, nil
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("wait for the account: %w", ctx.Err())
 	}
 }
 
-// keep turns a certificate into what the store keeps.
-func keep(name string, c *tls.Certificate) (store.Certificate, error) {
-	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+// forget has an account that the authority does not know registered again. It may have been already.
+func (a *ACME) forget(ctx context.Context, lost *acme.Account) error {
+	s, release, err := a.hold(ctx)
 	if err != nil {
-		return store.Certificate{}, errors.New("encode key: not a key that PKCS #8 knows")
+		return err
 	}
-	return store.Certificate{
-		Name:      name,
-		Key:       key,
-		Chain:     c.Certificate,
-		NotBefore: c.Leaf.NotBefore.UTC(),
-		NotAfter:  c.Leaf.NotAfter.UTC(),
-	}, nil
+	defer release()
+	if s.account == lost {
+		a.log.Warn("the authority lost the account, which is registered again", "authority", a.cfg.Name)
+		s.account = nil
+	}
+	return nil
 }
 
-func (a *ACME) client(o *order) *acme.Client {
-	return &acme.Client{
+// register has the account of our key, or a new one.
+func (a *ACME) register(ctx context.Context, s *session) (err error) {
+	if err := a.ways.load(ctx, a.values, a.cfg.Name); err != nil {
+		return err
+	}
+	if s.key, err = a.accountKey(ctx); err != nil {
+		return err
+	}
+	wanted := &acme.Account{}
+	if a.cfg.Email != "" {
+		wanted.Contact = []string{"mailto:" + a.cfg.Email}
+	}
+	if a.cfg.EABKey != "" {
+		wanted.ExternalAccountBinding = &acme.ExternalAccountBinding{KID: a.cfg.EABKeyID, Key: []byte(a.cfg.EABKey)}
+	}
+	client := a.client(*s, "")
+	account, err := client.Register(ctx, wanted, acme.AcceptTOS)
+	switch {
+	case errors.Is(err, acme.ErrAccountAlreadyExists):
+		account = &acme.Account{URI: string(client.KID)}
+	case err != nil:
+		return fmt.Errorf("register account: %w", explain(ctx, err, ""))
+	default:
+		a.log.Info("registered an account", "authority", a.cfg.Name, "account", account.URI)
+	}
+	s.account = account
+	return nil
+}
+
+// client makes a client for one order, which waits for nobody else's answers: those of package acme hold locks while they
+// ask. Replaces is what the order replaces, see certID; empty: nothing.
+func (a *ACME) client(s session, replaces string) *acme.Client {
+	c := &acme.Client{
+		Key:          s.key,
 		DirectoryURL: a.cfg.Directory,
-		HTTPClient:   &http.Client{Transport: o},
-		UserAgent:    "stspub",
+		HTTPClient:   &http.Client{Transport: &passage{session: s, url: a.cfg.Directory, replaces: replaces, next: a.http.Transport}},
+		UserAgent:    userAgent,
 		RetryBackoff: retryNonce,
 	}
+	if s.account != nil {
+		c.KID = acme.KeyID(s.account.URI)
+	}
+	return c
 }
 
 // retryNonce repeats a request only if its nonce was refused, which is the one answer with 400 that is asked about
@@ -202,59 +210,29 @@ func retryNonce(n int, _ *http.Request, res *http.Response) time.Duration {
 	return 50 * time.Millisecond
 }
 
-// register returns the account's key, registered once a process before the first order, so that orders that run at
-// the same time do not register several. Every order's Manager registers it again, which finds it, or makes the
-// account anew if the authority lost it.
-func (a *ACME) register(ctx context.Context, client *acme.Client) (crypto.Signer, error) {
-	var acc *account
-	select {
-	case acc = <-a.account:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { a.account <- acc }()
-	if acc.key != nil {
-		return acc.key, nil
-	}
-	key, err := a.accountKey(ctx)
-	if err != nil {
-		return nil, err
-	}
-	client.Key = key
-	contact := &acme.Account{}
-	if a.cfg.Email != "" {
-		contact.Contact = []string{"mailto:" + a.cfg.Email}
-	}
-	_, err = client.Register(ctx, contact, autocert.AcceptTOS)
-	if err != nil && !errors.Is(err, acme.ErrAccountAlreadyExists) {
-		return nil, fmt.Errorf("register account: %w", err)
-	}
-	acc.key = key
-	return key, nil
-}
-
 // accountKey takes the account's key from the store, or makes it and puts it there.
-func (a *ACME) accountKey(ctx context.Context) (crypto.Signer, error) {
-	at := "acme/account/" + a.cfg.Name
+func (a *ACME) accountKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
+	at := accountPrefix + a.cfg.Name
 	der, err := a.values.Value(ctx, at)
 	if errors.Is(err, store.ErrNotFound) {
-		return a.newAccountKey(ctx, at)
+		der, err = a.newAccountKey(ctx, at)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read account key: %w", err)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil { // the cause could quote the key
 		return nil, fmt.Errorf("read account key: value %q of the store is not a PKCS #8 key", at)
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("read account key: value %q of the store cannot sign", at)
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("read account key: value %q of the store is not an ECDSA P-256 key", at)
 	}
-	return signer, nil
+	return key, nil
 }
 
-func (a *ACME) newAccountKey(ctx context.Context, at string) (crypto.Signer, error) {
+// newAccountKey makes a key and keeps it, unless another process did so meanwhile, and returns the one that is kept.
+func (a *ACME) newAccountKey(ctx context.Context, at string) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make account key: %w", err)
@@ -263,8 +241,5 @@ func (a *ACME) newAccountKey(ctx context.Context, at string) (crypto.Signer, err
 	if err != nil {
 		return nil, fmt.Errorf("encode account key: %w", err)
 	}
-	if err := a.values.SetValue(ctx, at, der); err != nil {
-		return nil, fmt.Errorf("keep account key: %w", err)
-	}
-	return key, nil
+	return a.values.EnsureValue(ctx, at, der)
 }

@@ -36,12 +36,12 @@ func full(tb testing.TB, n int) (*certs.Keeper, []string) {
 		c.Chain = append(c.Chain, append([]byte(nil), issuer.Chain[0]...))
 		b.certs[names[i]] = c
 	}
-	k := certs.New(certs.Config{Store: b, Issuer: &model{answer: refused}, Log: slog.New(slog.DiscardHandler)})
+	k := certs.New(certs.Config{Store: b, Authorities: one(&model{answer: refused}), Log: slog.New(slog.DiscardHandler)})
 	if err := k.Load(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
 	for _, name := range names {
-		k.Want(name)
+		k.Want(name, false)
 	}
 	return k, names
 }
@@ -77,9 +77,9 @@ func TestMemory(t *testing.T) {
 	}
 	before := heap()
 	k := certs.New(certs.Config{
-		Store:  loader{newBooks(), n, issuer.Chain[0]},
-		Issuer: &model{answer: refused},
-		Log:    slog.New(slog.DiscardHandler),
+		Store:       loader{newBooks(), n, issuer.Chain[0]},
+		Authorities: one(&model{answer: refused}),
+		Log:         slog.New(slog.DiscardHandler),
 	})
 	if err := k.Load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestMemory(t *testing.T) {
 	sum := sha256.Sum256(nil)
 	for i := range n {
 		name := fmt.Sprintf("mta-sts.customer-%06d.example.com", i)
-		k.Want(name)
+		k.Want(name, false)
 		c, err := k.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
 		if c == nil || err != nil {
 			t.Fatalf("GetCertificate(%s) = %v, %v", name, c, err)
@@ -186,7 +186,7 @@ func BenchmarkLoad(b *testing.B) {
 		books.certs[name] = c
 	}
 	for b.Loop() {
-		k := certs.New(certs.Config{Store: books, Issuer: &model{answer: refused}, Log: slog.New(slog.DiscardHandler)})
+		k := certs.New(certs.Config{Store: books, Authorities: one(&model{answer: refused}), Log: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		if err := k.Load(b.Context()); err != nil {
 			b.Fatal(err)

@@ -1,12 +1,13 @@
 // Package certs obtains, keeps and serves the certificates of policy hosts.
 //
 // RFC 8461, Section 3.3, wants a certificate for mta-sts.<domain> at every policy host, and a sender that meets none
-// has no policy, so certificates must be there before the first sender is, and must never run out. Three parts do it:
+// has no policy, so certificates must be there before the first sender is, and must never run out. Four parts do it:
 //
-//   - [ACME] obtains one certificate from a certification authority that speaks ACME (RFC 8555), and answers the
-//     authority's HTTP-01 and TLS-ALPN-01 challenges. To use it is to accept the authority's terms of service.
+//   - [ACME] obtains one certificate from a certification authority that speaks ACME (RFC 8555). A [Responder] answers the
+//     HTTP-01 and TLS-ALPN-01 challenges of all of them. To use them is to accept the authorities' terms of service.
 //   - [Keeper] is the scheduler: it orders what is wanted and missing, renews well before the end whether or not
 //     anybody asks for the name, and tries again, with growing pauses, what failed.
+//   - [Gate] looks at a name before every order, so that none is sent that the authority cannot fulfil.
 //   - The Keeper's memory is what [Keeper.GetCertificate] serves from. A handshake never orders, never waits and never
 //     touches the store. A name that it has no valid certificate for is answered by the TLS alert unrecognized_name,
 //     never by another name's certificate (RFC 8461, Section 7.1).
@@ -19,57 +20,77 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/store"
 )
 
 // Store is what a [Keeper] needs of the store; [store.Store] has it.
 type Store interface {
 	EachCertificate(ctx context.Context, f func(store.Certificate) error) error
+	Certificate(ctx context.Context, name string) (store.Certificate, error)
 	SaveCertificate(ctx context.Context, c store.Certificate) error
 	DeleteCertificate(ctx context.Context, name string) error
+	LastChange(ctx context.Context) (int64, error)
+	MarkCertificates(ctx context.Context, mark string, change int64) error
+	CertificatesSince(ctx context.Context, mark string, f func(store.Certificate) error) error
 	Orders(ctx context.Context) ([]store.Order, error)
 	SaveOrder(ctx context.Context, o store.Order) error
-}
-
-// Issuer obtains certificates. [ACME] is one.
-type Issuer interface {
-	// Obtain gets a new certificate for one name, with a fresh key. It may take minutes, and returns soon after ctx
-	// ends. What the authority said wraps a [*Problem]. It is called for many names at the same time.
-	Obtain(ctx context.Context, name string) (store.Certificate, error)
+	Journal(ctx context.Context, after int64) ([]store.JournalEntry, error)
+	AppendJournal(ctx context.Context, last int64, e *store.JournalEntry) error
+	EndJournal(ctx context.Context, e store.JournalEntry) error
+	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error
 }
 
 // Config says what a [Keeper] works with. Zero values get their defaults.
 type Config struct {
-	Store  Store
-	Issuer Issuer
-	Log    *slog.Logger
+	Store Store
+	// Authorities are those to order from, in order of preference. None: nothing is ordered.
+	Authorities []Authority
+	// Budgets are what each of Authorities is asked for at most. Nil: [config.DefaultBudget] for all.
+	Budgets []config.Budget
+	Log     *slog.Logger
 
-	// Challenge answers the hellos of TLS-ALPN-01 (RFC 8737); see [ACME.GetCertificate]. Nil refuses them.
+	// Gate is asked before every order to an authority whether it can end well. Its error, which should say what to do, is
+	// shown, and holds the order. Nil: it can.
+	Gate func(ctx context.Context, name string, by Authority) error
+
+	// Challenge answers the hellos of TLS-ALPN-01 (RFC 8737); see [Responder.GetCertificate]. Nil refuses them.
 	Challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// OnChange is called when a certificate of that name arrived, or an order for it failed, or it was dropped. It must
 	// not block, and no lock is held. Nil: nobody is told.
 	OnChange func(name string)
-	// Parallel is how many orders run at the same time; default 4. An order that takes longer than 10 s is counted
-	// apart, so that a hanging name delays no other; of those there are at most 8 times as many.
-	Parallel int
+	// Copy is the path of a file in which a copy of all certificates is kept, so that the next start is quick; see
+	// [Keeper.RunCopies]. Empty: there is none.
+	Copy string
+	// Keys seal the copy, if those of the store are sealed.
+	Keys *store.Keyring
 	// FirstPause is the pause after the first failed order of a name; default 5 minutes, which stays within the failed
-	// validations that public authorities allow a name in an hour. It grows threefold up to a day.
+	// validations that public authorities allow a name in an hour. It grows threefold up to a day. An
+	// authority that is out of reach is tried again after a fifteenth of it, growing up to a quarter of an hour.
 	FirstPause time.Duration
+	// MoveAfter is how long an authority has to be out of reach, to want no orders, or to refuse a name, before names move
+	// to the next; default 6 hours.
+	MoveAfter time.Duration
 }
 
 // Keeper keeps certificates. Its methods may be called at the same time.
 type Keeper struct {
 	store     Store
-	issuer    Issuer
 	log       *slog.Logger
+	gate      func(context.Context, string, Authority) error
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	onChange  func(string)
 	first     time.Duration
+	started   time.Time
+	copyPath  string
+	keys      *store.Keyring
 
-	memory   memory
+	memory   *memory
+	journal  journal
 	schedule schedule
 	issued   atomic.Uint64 // orders that ended with a certificate
 	failed   atomic.Uint64 // orders that did not
@@ -77,27 +98,37 @@ type Keeper struct {
 
 // New makes a Keeper. Call [Keeper.Load] before serving, and [Keeper.Run] to have certificates ordered.
 func New(c Config) *Keeper {
-	if c.Parallel <= 0 {
-		c.Parallel = 4
-	}
 	if c.FirstPause <= 0 {
 		c.FirstPause = 5 * time.Minute
+	}
+	if c.MoveAfter <= 0 {
+		c.MoveAfter = 6 * time.Hour
 	}
 	if c.OnChange == nil {
 		c.OnChange = func(string) {}
 	}
+	if c.Gate == nil {
+		c.Gate = func(context.Context, string, Authority) error { return nil }
+	}
 	if c.Challenge == nil {
 		c.Challenge = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
 	}
+	if c.Budgets == nil {
+		c.Budgets = slices.Repeat([]config.Budget{config.DefaultBudget()}, len(c.Authorities))
+	}
 	k := &Keeper{
 		store:     c.Store,
-		issuer:    c.Issuer,
 		log:       c.Log,
+		gate:      c.Gate,
 		challenge: c.Challenge,
 		onChange:  c.OnChange,
 		first:     c.FirstPause,
+		started:   time.Now(),
+		memory:    newMemory(),
+		copyPath:  c.Copy,
+		keys:      c.Keys,
 	}
-	k.memory.init()
-	k.schedule.init(c.Parallel)
+	k.journal.init(c.Store)
+	k.schedule.init(c.Authorities, c.Budgets, c.FirstPause, c.MoveAfter)
 	return k
 }

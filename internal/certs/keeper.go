@@ -5,134 +5,105 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/stspub/stspub/internal/store"
 )
 
-// State is how it stands with the certificate of a name.
-type State string
-
-// The states.
-const (
-	StateNone     State = "none"     // no certificate, and nobody wants one
-	StateOrdering State = "ordering" // wanted, and its first order is queued or running
-	StateValid    State = "valid"    // there is one, and it is valid now
-	StateFailing  State = "failing"  // wanted, there is none, and the last order failed
-	StateExpired  State = "expired"  // there is one, and it is not valid now
-)
-
-// Status is what an operator is told of one name.
-type Status struct {
-	State    State
-	NotAfter time.Time // end of the certificate; zero: there is none
-	Problem  string    // why the last order failed, in the authority's words; empty: it did not. Also of a valid one.
-	NextTry  time.Time // when it is ordered or renewed next, maybe in the past while it is queued; zero: not at all
-}
-
-// item is what the scheduler knows of one name. The schedule's lock guards it.
-type item struct {
-	name                string
-	wanted              bool
-	dropped             bool      // being deleted: nothing may be saved any more
-	since               time.Time // wanted since
-	notBefore, notAfter time.Time // of the certificate; zero: none
-
-	failures int
-	tried    time.Time // last order
-	next     time.Time // no order before
-	problem  string
-	unsaved  *store.Certificate // obtained, and the store did not take it
-
-	due    time.Time          // when it is ordered next, while it is queued
-	queue  *queue             // nil: not queued
-	index  int                // in queue
-	cancel context.CancelFunc // ends the running order; nil: none runs
-	done   chan struct{}      // closed when the running order has ended
-}
-
-// valid says whether the certificate is valid at a time.
-func (i *item) valid(now time.Time) bool {
-	return !i.notAfter.IsZero() && !now.Before(i.notBefore) && !now.After(i.notAfter)
-}
-
-func (i *item) status(now time.Time) Status {
-	s := Status{State: StateNone, NotAfter: i.notAfter, Problem: i.problem}
-	switch {
-	case i.valid(now):
-		s.State = StateValid
-	case !i.notAfter.IsZero():
-		s.State = StateExpired
-	case !i.wanted:
-	case i.failures > 0:
-		s.State = StateFailing
-	default:
-		s.State = StateOrdering
-	}
-	if i.wanted {
-		s.NextTry = i.dueAt()
-	}
-	return s
-}
-
-// Load takes all certificates, and what is known of failed orders, from the store into memory. Call it once, before
-// serving. A certificate that does not match its key or name is said in the log and left out, so that it is ordered
-// anew when its name is wanted.
+// Load takes all certificates, what is known of failed orders, and the journal of orders from the store into memory. Call
+// it once, before serving. A certificate that does not match its key or name is said in the log and left out, so that it
+// is ordered anew when its name is wanted.
 func (k *Keeper) Load(ctx context.Context) error {
-	s := &k.schedule
-	err := k.store.EachCertificate(ctx, func(c store.Certificate) error {
-		e, err := k.memory.entry(c)
-		if err != nil {
-			k.log.Error("left out a certificate of the store", "domain", c.Name, "err", err)
-			return nil
-		}
-		k.memory.set(c.Name, e)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		i := s.item(c.Name)
-		i.notBefore, i.notAfter = time.Unix(e.notBefore, 0), time.Unix(e.notAfter, 0)
-		return nil
-	})
+	m, err := k.load(ctx)
 	if err != nil {
-		return fmt.Errorf("load certificates: %w", err)
+		return err
 	}
+	k.memory = m
 	orders, err := k.store.Orders(ctx)
 	if err != nil {
 		return fmt.Errorf("load orders: %w", err)
 	}
+	k.journal.mu.Lock()
+	_, err = k.catchUp(ctx)
+	k.journal.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range orders {
 		i := s.item(o.Name)
-		i.failures, i.tried, i.next, i.problem = o.Failures, o.Tried, o.Next, o.Problem
+		i.failures, i.tried, i.next, i.failing = o.Failures, o.Tried, o.Next, o.Since
+		i.problem, i.advice, i.refuser = o.Problem, o.Advice, o.Authority
+		if known, found := k.memory.find(o.Name); found {
+			k.recall(i, known)
+		}
 	}
 	return nil
 }
 
-// Want has the certificate of a name ordered soon if there is no valid one, and renewed from now on. It may be called
-// as often as one likes; it does not shorten the pause after a failed order.
-func (k *Keeper) Want(name string) {
+// Want has the certificate of a name ordered if there is no valid one, and renewed from now on. Live says that senders look
+// for the name already, so that it goes before others that have no certificate; once said it stays until there is one. It
+// may be called as often as one likes; it does not shorten the pause after a failed order.
+func (k *Keeper) Want(name string, live bool) {
+	name = canonical(name)
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := s.item(canonical(name))
-	i.dropped = false
-	if i.wanted {
+	now := time.Now()
+	i := s.items[name]
+	known, found := k.memory.find(name)
+	if found && !known.wanted {
+		k.memory.mark(name, func(i *info) { i.wanted = true })
+		known.renew = k.keep(name, known, now).Unix()
+	}
+	if i == nil && found {
+		if known.renew > s.walked.Add(walkEvery+lookAgain).Unix() {
+			return // idle: the walk finds it in time
+		}
+		k.revive(name, now)
+		s.notify()
 		return
 	}
-	i.wanted, i.since = true, time.Now()
-	s.put(i)
+	i = s.item(name)
+	i.dropped = false
+	if i.wanted && (i.live || !live) {
+		return
+	}
+	if !i.wanted {
+		i.wanted, i.since = true, now
+		if found {
+			i.due = time.Unix(known.renew, 0)
+		}
+	}
+	i.live = i.live || live
+	s.put(i, now)
 	s.notify()
 }
 
 // Unwant has no more orders begun for a name. What is there stays, and is served until its end.
 func (k *Keeper) Unwant(name string) {
+	name = canonical(name)
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := s.items[canonical(name)]; i != nil {
-		i.wanted = false
-		s.put(i)
+	k.unplan(name)
+	k.memory.mark(name, func(i *info) { i.wanted = false })
+	if i := s.items[name]; i != nil {
+		i.wanted, i.live = false, false
+		s.put(i, time.Now())
+		k.retire(i)
 	}
+}
+
+// retire forgets an item that nothing is to be done for. The schedule's lock is held.
+func (k *Keeper) retire(i *item) {
+	if i.cancel != nil || i.dropped || i.failures > 0 || i.unsaved != nil || k.schedule.items[i.name] != i {
+		return
+	}
+	if i.wanted && (i.notAfter.IsZero() || !i.due.After(k.schedule.walked.Add(walkEvery+lookAgain))) {
+		return
+	}
+	k.schedule.unqueue(i)
+	delete(k.schedule.items, i.name)
 }
 
 // Drop ends a running order for a name, waits for that, and deletes the certificate and its key from memory and store.
@@ -142,13 +113,14 @@ func (k *Keeper) Drop(ctx context.Context, name string) error {
 	s := &k.schedule
 	s.mu.Lock()
 	i := s.item(name)
-	i.wanted, i.dropped = false, true
+	i.wanted, i.live, i.dropped = false, false, true
 	i.notBefore, i.notAfter, i.unsaved = time.Time{}, time.Time{}, nil
-	s.put(i)
+	s.put(i, time.Now())
+	k.unplan(name)
+	k.memory.remove(name)
 	cancel, done := i.cancel, i.done
 	s.mu.Unlock()
 
-	k.memory.set(name, nil)
 	if cancel != nil {
 		cancel()
 		select {
@@ -162,23 +134,12 @@ func (k *Keeper) Drop(ctx context.Context, name string) error {
 	}
 	s.mu.Lock()
 	if i.dropped && s.items[name] == i {
+		s.unqueue(i)
 		delete(s.items, name)
 	}
 	s.mu.Unlock()
 	k.onChange(name)
 	return nil
-}
-
-// Status says how it stands with a name.
-func (k *Keeper) Status(name string) Status {
-	s := &k.schedule
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := s.items[canonical(name)]
-	if i == nil {
-		return Status{State: StateNone}
-	}
-	return i.status(time.Now())
 }
 
 // canonical is the form of a name in memory and store: lower case, no trailing dot.

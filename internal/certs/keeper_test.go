@@ -11,17 +11,20 @@ import (
 	"golang.org/x/crypto/acme"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/config"
 )
 
 func TestTwentyNamesAtTheSameTime(t *testing.T) {
 	w := newWorld(t, time.Hour)
 	w.serveHTTP(t)
-	n := w.startNode(t, func(c *certs.Config) { c.Parallel = 20 })
+	n := w.startNode(t, func(c *certs.Config) {
+		c.Budgets = []config.Budget{{Orders: 100, OrdersPeriod: time.Hour, DomainOrders: 100, DomainPeriod: time.Hour, Failures: 4, InFlight: 20, PerSecond: 20}}
+	})
 	w.serveTLS(t, n.Keeper)
 	name := func(i int) string { return fmt.Sprintf("mta-sts%d.good.test", i) }
 	for i := range 20 {
-		n.Want(name(i))
-		n.Want(name(i))
+		n.Want(name(i), false)
+		n.Want(name(i), false)
 	}
 	for i := range 20 {
 		n.wait(t, name(i), certs.StateValid)
@@ -57,7 +60,7 @@ func TestRenewsNamesThatNobodyAsksFor(t *testing.T) {
 	w.serveHTTP(t)
 	dead(w.tls)
 	n := w.startNode(t)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	first := n.wait(t, "mta-sts.good.test", certs.StateValid)
 	if !first.NextTry.Before(first.NotAfter.Add(-3 * time.Second)) {
 		t.Errorf("renewal at %v of a certificate that ends at %v", first.NextTry, first.NotAfter)
@@ -98,7 +101,7 @@ func TestHandshakeNeverOrders(t *testing.T) {
 	if s := n.Status("mta-sts.good.test"); s.State != certs.StateNone {
 		t.Errorf("a handshake changed the state: %+v", s)
 	}
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	n.wait(t, "mta-sts.good.test", certs.StateValid)
 	if _, err := w.handshake(t, "mta-sts.good.test"); err != nil {
 		t.Errorf("handshake once it is there: %v", err)
@@ -111,10 +114,11 @@ func TestRestartKeepsEverything(t *testing.T) {
 	dead(w.tls)
 	path := filepath.Join(t.TempDir(), "kept.db")
 	w.store = openStore(t, path)
+	w.prefer(t, "http-01")
 	w.acme = w.newACME(t, w.ca.DirectoryURL, w.ca.DirectoryCAPEM)
 	n := w.startNode(t, func(c *certs.Config) { c.FirstPause = time.Hour })
-	n.Want("mta-sts.good.test")
-	n.Want("mta-sts.refuse.test")
+	n.Want("mta-sts.good.test", false)
+	n.Want("mta-sts.refuse.test", false)
 	good := n.wait(t, "mta-sts.good.test", certs.StateValid)
 	bad := n.wait(t, "mta-sts.refuse.test", certs.StateFailing)
 	n.stop()
@@ -127,8 +131,8 @@ func TestRestartKeepsEverything(t *testing.T) {
 	w.tls = listen(t)
 	n = w.startNode(t)
 	w.serveTLS(t, n.Keeper)
-	n.Want("mta-sts.good.test")
-	n.Want("mta-sts.refuse.test")
+	n.Want("mta-sts.good.test", false)
+	n.Want("mta-sts.refuse.test", false)
 	if got := n.Status("mta-sts.good.test"); got.State != certs.StateValid || !got.NotAfter.Equal(good.NotAfter) {
 		t.Errorf("after the restart %+v, before %+v", got, good)
 	}
@@ -142,7 +146,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	}
 
 	// The third name is ordered after the two would have been: nothing else was.
-	n.Want("mta-sts3.good.test")
+	n.Want("mta-sts3.good.test", false)
 	n.wait(t, "mta-sts3.good.test", certs.StateValid, certs.StateFailing)
 	if got := n.issuer.orders.Load(); got != 1 {
 		t.Errorf("%d orders after the restart, want only that of the new name", got)
@@ -157,7 +161,7 @@ func TestDropDeletesKeyAndCertificate(t *testing.T) {
 	w.serveHTTP(t)
 	n := w.startNode(t)
 	w.serveTLS(t, n.Keeper)
-	n.Want("mta-sts.good.test")
+	n.Want("mta-sts.good.test", false)
 	n.wait(t, "mta-sts.good.test", certs.StateValid)
 	if got := storedNames(t, w.store); len(got) != 1 {
 		t.Fatalf("stored: %q", got)

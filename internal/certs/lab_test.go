@@ -27,6 +27,17 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
+// TestMain sets what CAs read from the environment. Tests with another one cannot be parallel; the others mostly wait for
+// answers that are asked for once a second.
+func TestMain(m *testing.M) {
+	for name, value := range lab.CAEnviron() {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
 // patience is how long a test waits for what must come.
 const patience = time.Minute
 
@@ -36,7 +47,7 @@ type world struct {
 	dns   *lab.DNS
 	store *spy
 	acme  *certs.ACME
-	live  atomic.Pointer[certs.ACME] // what the HTTP listener answers by
+	live  atomic.Pointer[certs.Responder] // what answers challenges
 	log   *slog.Logger
 
 	http, tls net.Listener
@@ -93,9 +104,6 @@ silent   A 127.0.0.1
 // newWorld starts everything but a Keeper. The listeners accept once they are served.
 func newWorld(t *testing.T, lifetime time.Duration) *world {
 	t.Helper()
-	for name, value := range lab.CAEnviron() {
-		t.Setenv(name, value)
-	}
 	w := &world{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	w.http, w.tls = listen(t), listen(t)
 	var err error
@@ -112,12 +120,13 @@ func newWorld(t *testing.T, lifetime time.Duration) *world {
 
 func (w *world) startCA(t *testing.T, lifetime time.Duration) *lab.CA {
 	t.Helper()
-	ca, err := lab.StartCA(t.Context(), lab.CAOptions{
-		DNS:      w.dns.Addr,
-		HTTPPort: port(w.http),
-		TLSPort:  port(w.tls),
-		Lifetime: lifetime,
-	})
+	return w.startOtherCA(t, lab.CAOptions{Lifetime: lifetime})
+}
+
+func (w *world) startOtherCA(t *testing.T, o lab.CAOptions) *lab.CA {
+	t.Helper()
+	o.DNS, o.HTTPPort, o.TLSPort = w.dns.Addr, port(w.http), port(w.tls)
+	ca, err := lab.StartCA(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +141,12 @@ func (w *world) newACME(t *testing.T, directory string, trust ...[]byte) *certs.
 
 func (w *world) newACMEOn(t *testing.T, v certs.Values, directory string, trust ...[]byte) *certs.ACME {
 	t.Helper()
+	return w.configured(t, v, config.ACME{Name: "lab", Email: "postmaster@good.test", Directory: directory}, trust...)
+}
+
+// configured makes an ACME of a table and what is trusted for its directory.
+func (w *world) configured(t *testing.T, v certs.Values, cfg config.ACME, trust ...[]byte) *certs.ACME {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	var pem []byte
 	for _, p := range trust {
@@ -140,16 +155,24 @@ func (w *world) newACMEOn(t *testing.T, v certs.Values, directory string, trust 
 	if err := os.WriteFile(file, pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := config.ACME{Name: "lab", Email: "postmaster@good.test", Directory: directory, CAFile: file}
+	cfg.CAFile = file
 	a, err := certs.NewACME(cfg, v, w.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.live.Store(a)
+	w.live.Store(certs.NewResponder(v, w.log))
 	return a
 }
 
-func openStore(t *testing.T, path string) *spy {
+// prefer has names validated by a challenge first, as if it had worked before.
+func (w *world) prefer(t *testing.T, way string) {
+	t.Helper()
+	if err := w.store.SetValue(t.Context(), "acme/way/lab", []byte(way)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openStore(t testing.TB, path string) *spy {
 	t.Helper()
 	s, err := store.OpenSQLite(t.Context(), path)
 	if err != nil {
@@ -159,7 +182,7 @@ func openStore(t *testing.T, path string) *spy {
 	return &spy{SQLite: s, answers: make(map[string]int)}
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -171,15 +194,19 @@ func listen(t *testing.T) net.Listener {
 
 func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
-// counting is an Issuer that counts its orders.
+// counting is an Authority that counts its orders.
 type counting struct {
-	certs.Issuer
-	orders atomic.Int32
+	certs.Authority
+	orders, failed atomic.Int32
 }
 
-func (c *counting) Obtain(ctx context.Context, name string) (store.Certificate, error) {
+func (c *counting) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
 	c.orders.Add(1)
-	return c.Issuer.Obtain(ctx, name)
+	got, err := c.Authority.Obtain(ctx, r)
+	if err != nil {
+		c.failed.Add(1)
+	}
+	return got, err
 }
 
 // node is a running Keeper with its listeners.
@@ -193,14 +220,14 @@ type node struct {
 // startNode loads a Keeper from the world's store and runs it.
 func (w *world) startNode(t *testing.T, edit ...func(*certs.Config)) *node {
 	t.Helper()
-	n := &node{issuer: &counting{Issuer: w.acme}, changes: make(chan string, 1000)}
+	n := &node{issuer: &counting{Authority: w.acme}, changes: make(chan string, 1000)}
 	c := certs.Config{
-		Store:      w.store,
-		Issuer:     n.issuer,
-		Log:        w.log,
-		Challenge:  w.acme.GetCertificate,
-		OnChange:   func(name string) { n.changes <- name },
-		FirstPause: 100 * time.Millisecond,
+		Store:       w.store,
+		Authorities: one(n.issuer),
+		Log:         w.log,
+		Challenge:   func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return w.live.Load().GetCertificate(h) },
+		OnChange:    func(name string) { n.changes <- name },
+		FirstPause:  100 * time.Millisecond,
 	}
 	for _, f := range edit {
 		f(&c)
@@ -310,6 +337,20 @@ func isUnrecognized(err error) bool {
 type gate struct {
 	net.Listener
 	to atomic.Pointer[string] // nil: shut
+
+	mu   sync.Mutex // guards open
+	open []net.Conn
+}
+
+// cut leads somewhere else, and ends what led to where it was.
+func (g *gate) cut(to *string) {
+	g.to.Store(to)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.open {
+		c.Close()
+	}
+	g.open = nil
 }
 
 func newGate(t *testing.T) *gate {
@@ -337,6 +378,9 @@ func (g *gate) relay(c net.Conn) {
 		return
 	}
 	defer up.Close()
+	g.mu.Lock()
+	g.open = append(g.open, up)
+	g.mu.Unlock()
 	go func() {
 		io.Copy(up, c)
 		up.Close()

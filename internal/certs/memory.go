@@ -2,79 +2,263 @@ package certs
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
+	"encoding/binary"
 	"hash/maphash"
-	"math/big"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/crypto/acme"
-
-	"github.com/stspub/stspub/internal/store"
 )
 
 // maxName is the longest host name in octets (RFC 1035, Section 2.3.4, without the root's).
 const maxName = 253
 
-// memory holds the certificates of this node by name. A look-up takes one read lock that a writer holds for one
-// assignment, and allocates nothing.
+// memory holds the certificates of this node by name, about 1 KB each, without a pointer for the garbage collector to
+// follow: bodies (key and leaf) lie one after the other in chunks of bytes, and what is small and asked for often lies
+// apart from them in shards, which a walk over all names reads in the order of memory.
+//
+// A look-up takes one read lock, allocates nothing, and gets the body where it lies: it is never changed, and a chunk
+// that the memory has let go of lives on for as long as a handshake needs it. Writers take turns. They hold the lock of a
+// shard while they change one head, or, seldom, move the heads or names of that shard: a 64th of all.
 type memory struct {
 	seed   maphash.Seed
-	shards [64]struct {
-		mu      sync.RWMutex // guards entries
-		entries map[string]*entry
-	}
-	mu     sync.Mutex // guards chains
-	chains [][][]byte // those of issuers; an authority has a few
-}
+	shards [shardCount]shard
+	tables
+	bodies
 
-// entry is one certificate, in as little memory as serving it allows: neither the leaf nor the key is kept parsed. Both
-// together would be ten objects a name for the garbage collector to visit, and double the memory; to make the key anew
-// costs a handshake 2 µs.
-type entry struct {
-	leaf                []byte   // DER
-	issuers             [][]byte // DER; all entries with the same ones share them
-	scalar              [scalarSize]byte
-	point               int   // where in leaf the public key is
-	notBefore, notAfter int64 // Unix seconds
+	changed atomic.Int64 // names that were set or removed, since somebody put it back
+	removed atomic.Int64 // Unix seconds of the first removal, likewise; 0: none
 }
 
 const (
-	scalarSize = 32               // of a P-256 private key
-	pointSize  = 1 + 2*scalarSize // of a P-256 public key, uncompressed (RFC 5480, Section 2.2)
+	shardCount = 64
+	shardShift = 64 - 6
 )
 
-// certificate makes what crypto/tls serves. It allocates.
-func (e *entry) certificate() (*tls.Certificate, error) {
-	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), e.leaf[e.point:e.point+pointSize])
-	if err != nil {
-		return nil, fmt.Errorf("read public key: %w", err)
-	}
-	//lint:ignore SA1019 ecdsa.ParseRawPrivateKey would derive the public key again, at 18 µs a handshake; that it belongs
-	// to the scalar was checked by [memory.entry].
-	key := &ecdsa.PrivateKey{PublicKey: *public, D: new(big.Int).SetBytes(e.scalar[:])}
-	return &tls.Certificate{Certificate: append([][]byte{e.leaf}, e.issuers...), PrivateKey: key}, nil
+// shard holds the heads of a part of the names.
+type shard struct {
+	mu    sync.RWMutex // guards what follows; structure is changed only with memory.bodies.mu held too
+	index []slot       // open addressing, linear probing; a power of two long
+	heads []head
+	names []byte // those of the heads, in about their order
+	free  uint32 // 1 + the first head that is free; 0: none
+	count int    // heads in use
+	gone  int    // bytes of names that no head uses
 }
 
-func (m *memory) init() {
-	m.seed = maphash.MakeSeed()
+// slot is, from the lowest bit, 32 bits of 1 + the number of a head, and 32 of its name's hash; 0 is empty.
+type slot uint64
+
+// head is what is known of a name. Times are Unix seconds, 0 for none, up to the year 2106.
+type head struct {
+	name, hash          uint32 // where in names it begins; of it
+	place               place  // of the body; of a free head: what shard.free is
+	notBefore, notAfter uint32
+	poll                uint32
+	renew               uint32
+	leaf, folded        uint16 // bytes of the leaf, and of what is kept of it
+	point               uint16 // where in the leaf the public key is
+	chain               uint16 // of the family, in tables
+	nameLen             uint8  // 0: the head is free
+	authority           uint8  // in tables
+	wanted              bool
+}
+
+// info is what the scheduler knows of a certificate. Times are Unix seconds; 0 is none.
+type info struct {
+	notBefore, notAfter int64
+	authority           uint8 // see tables.authorityName
+	wanted              bool  // it is to be renewed
+	poll                int64 // when the authority is asked for its renewal window (RFC 9773) next
+	renew               int64 // when it is planned to be renewed
+}
+
+func (h *head) info() info {
+	return info{
+		notBefore: int64(h.notBefore), notAfter: int64(h.notAfter), authority: h.authority, wanted: h.wanted,
+		poll: int64(h.poll), renew: int64(h.renew),
+	}
+}
+
+// seconds is a time as a head has it.
+func seconds(unix int64) uint32 { return uint32(min(max(unix, 0), 1<<32-1)) }
+
+// view is a certificate as it lies in memory. Nobody may change its bytes.
+type view struct {
+	head
+
+	scalar, folded []byte
+	family         *family
+}
+
+// der makes the leaf.
+func (v *view) der() ([]byte, error) { return v.family.unfold(v.folded, int(v.leaf)) }
+
+func newMemory() *memory {
+	m := &memory{seed: maphash.MakeSeed()}
+	m.bodies.init()
+	m.tables.init()
+	return m
+}
+
+func (m *memory) shard(hash uint64) *shard { return &m.shards[hash>>shardShift] }
+
+// set adds the certificate of a name, or puts it in the place of the old one. What [memory.mark] noted of the old one is
+// forgotten but for wanted.
+func (m *memory) set(name string, c *packed) {
+	if name == "" || len(name) > maxName {
+		return // no certificate names it
+	}
+	hash := maphash.String(m.seed, name)
+	folded := m.family(c.chain).fold(c.leaf)
+	h := head{
+		hash: uint32(hash), notBefore: seconds(c.notBefore), notAfter: seconds(c.notAfter), leaf: uint16(len(c.leaf)), folded: uint16(len(folded)),
+		point: uint16(c.point), chain: c.chain, authority: c.authority, nameLen: uint8(len(name)),
+	}
+	m.bodies.mu.Lock()
+	defer m.bodies.mu.Unlock()
+	s := m.shard(hash)
+	s.mu.RLock()
+	n, found := s.find(h.hash, name)
+	s.mu.RUnlock()
+	if !found {
+		n = s.next()
+	}
+	h.place = m.append(owner{uint16(hash >> shardShift), n}, c.scalar[:], folded)
+	if old, size := s.put(n, h, name); found {
+		m.release(old, size)
+	}
+	m.changed.Add(1)
+}
+
+// put writes a head, and returns the body that it had before.
+func (s *shard) put(n uint32, h head, name string) (old place, size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n < uint32(len(s.heads)) && s.heads[n].nameLen > 0 {
+		was := &s.heads[n]
+		h.name, h.wanted = was.name, was.wanted
+		old, size = was.place, bodySize(was.folded)
+		*was = h
+		return old, size
+	}
+	s.insert(n, h, name)
+	return 0, 0
+}
+
+// remove forgets a name. One that is not there is no error.
+func (m *memory) remove(name string) {
+	hash := maphash.String(m.seed, name)
+	m.bodies.mu.Lock()
+	defer m.bodies.mu.Unlock()
+	s := m.shard(hash)
+	s.mu.Lock()
+	n, found := s.find(uint32(hash), name)
+	var h head
+	if found {
+		h = s.heads[n]
+		s.delete(n)
+	}
+	s.mu.Unlock()
+	if found {
+		m.release(h.place, bodySize(h.folded))
+		m.changed.Add(1)
+		m.removed.CompareAndSwap(0, time.Now().Unix())
+	}
+}
+
+// find returns what is known of a name.
+func (m *memory) find(name string) (info, bool) {
+	hash := maphash.String(m.seed, name)
+	s := m.shard(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n, found := s.find(uint32(hash), name)
+	if !found {
+		return info{}, false
+	}
+	return s.heads[n].info(), true
+}
+
+// mark has f change wanted, poll and renew of a name; other changes are ignored. It returns false for a name
+// that is not there. f must not use the memory.
+func (m *memory) mark(name string, f func(*info)) bool {
+	hash := maphash.String(m.seed, name)
+	s := m.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, found := s.find(uint32(hash), name)
+	if !found {
+		return false
+	}
+	h := &s.heads[n]
+	i := h.info()
+	f(&i)
+	h.wanted, h.poll, h.renew = i.wanted, seconds(i.poll), seconds(i.renew)
+	return true
+}
+
+// each calls f for every name until f returns false. No lock is held while f runs, so it may use the memory; a name that
+// comes or goes meanwhile may be met or not. name is only valid in f.
+func (m *memory) each(f func(name []byte, i info) bool) {
+	var heads [256]head
+	names := make([]byte, 0, len(heads)*64)
 	for i := range m.shards {
-		m.shards[i].entries = make(map[string]*entry)
+		s := &m.shards[i]
+		for at, n := 0, len(heads); n == len(heads); at += n {
+			n, names = s.copy(heads[:], names[:0], at)
+			begin := 0
+			for j := range heads[:n] {
+				h := &heads[j]
+				end := begin + int(h.nameLen)
+				if h.nameLen > 0 && !f(names[begin:end:end], h.info()) {
+					return
+				}
+				begin = end
+			}
+		}
 	}
 }
 
-// lookup returns the entry of a name in any case, with or without trailing dot, or nil.
-func (m *memory) lookup(name string) *entry {
+// copy copies heads from number at on, and their names.
+func (s *shard) copy(heads []head, names []byte, at int) (int, []byte) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := copy(heads, s.heads[min(at, len(s.heads)):])
+	for i := range heads[:n] {
+		names = append(names, s.name(&heads[i])...)
+	}
+	return n, names
+}
+
+// len is the number of names.
+func (m *memory) len() int {
+	sum := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		sum += s.count
+		s.mu.RUnlock()
+	}
+	return sum
+}
+
+// leaf returns the certificate of a name, DER, or nil.
+func (m *memory) leaf(name string) []byte {
+	v, found := m.lookup(name)
+	if !found {
+		return nil
+	}
+	der, _ := v.der() // nil after an error, which [Keeper.GetCertificate] tells
+	return der
+}
+
+// lookup returns the certificate of a name in any case, with or without trailing dot.
+func (m *memory) lookup(name string) (v view, found bool) {
 	name = strings.TrimSuffix(name, ".")
 	if name == "" || len(name) > maxName {
-		return nil
+		return v, false
 	}
 	var buf [maxName]byte
 	lower := buf[:len(name)]
@@ -85,106 +269,85 @@ func (m *memory) lookup(name string) *entry {
 		}
 		lower[i] = c
 	}
-	s := &m.shards[maphash.Bytes(m.seed, lower)%uint64(len(m.shards))]
+	hash := maphash.Bytes(m.seed, lower)
+	s := m.shard(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.entries[string(lower)]
+	n, found := find(s, uint32(hash), lower)
+	if !found {
+		return v, false
+	}
+	v.head = s.heads[n]
+	v.scalar, v.folded = m.body(v.place, v.head.folded)
+	v.family = m.family(v.chain)
+	return v, true
 }
 
-// set puts an entry in place of a name's old one; nil removes it.
-func (m *memory) set(name string, e *entry) {
-	s := &m.shards[maphash.String(m.seed, name)%uint64(len(m.shards))]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e == nil {
-		delete(s.entries, name)
-		return
-	}
-	s.entries[name] = e
+// tables are what many certificates share. They only grow, by what an authority changes in years.
+type tables struct {
+	mu          sync.Mutex // held by who adds
+	families    atomic.Pointer[[]*family]
+	authorities atomic.Pointer[[]string]
 }
 
-// entry checks a certificate and makes it ready to be served. It does not look at the time, which
-// [Keeper.GetCertificate] does at every handshake.
-func (m *memory) entry(c store.Certificate) (*entry, error) {
-	if len(c.Chain) == 0 {
-		return nil, errors.New("no certificate in the chain")
-	}
-	leaf, err := x509.ParseCertificate(c.Chain[0])
-	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
-	}
-	if err := leaf.VerifyHostname(c.Name); err != nil {
-		return nil, fmt.Errorf("check name: %w", err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(c.Key)
-	if err != nil {
-		// The cause could quote the key.
-		return nil, errors.New("read key: not a PKCS #8 key")
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return nil, errors.New("check key: not an ECDSA P-256 key")
-	}
-	if !key.PublicKey.Equal(leaf.PublicKey) {
-		return nil, errors.New("check key: it is not the certificate's")
-	}
-	return m.pack(c.Chain, leaf, key)
+func (t *tables) init() {
+	t.families.Store(new([]*family))
+	t.authorities.Store(&[]string{""})
 }
 
-// pack makes an entry of what was checked.
-func (m *memory) pack(chain [][]byte, leaf *x509.Certificate, key *ecdsa.PrivateKey) (*entry, error) {
-	point, err := key.PublicKey.Bytes()
-	if err != nil {
-		return nil, errors.New("write public key: not a point of P-256")
-	}
-	scalar, err := key.Bytes()
-	if err != nil {
-		return nil, errors.New("write key: not a P-256 key") // the cause could quote it
-	}
-	e := &entry{
-		leaf: bytes.Clone(chain[0]), point: bytes.Index(chain[0], point), issuers: m.issuers(chain[1:]),
-		notBefore: leaf.NotBefore.Unix(), notAfter: leaf.NotAfter.Unix(),
-	}
-	if e.point < 0 {
-		return nil, errors.New("read certificate: its public key is not uncompressed")
-	}
-	copy(e.scalar[:], scalar)
-	return e, nil
-}
+// family returns the family of a number.
+func (t *tables) family(n uint16) *family { return (*t.families.Load())[n] }
 
-// issuers returns the one copy of the issuers' certificates that all entries share.
-func (m *memory) issuers(chain [][]byte) [][]byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, shared := range m.chains {
-		if slices.EqualFunc(shared, chain, bytes.Equal) {
-			return shared
+// familyOf returns the number of the family with a chain of issuers' certificates; if there is none, it is founded with a
+// leaf. False: there is no room.
+func (t *tables) familyOf(issuers [][]byte, leaf []byte) (uint16, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := *t.families.Load()
+	for i, have := range all {
+		if slices.EqualFunc(have.issuers, issuers, bytes.Equal) {
+			return uint16(i), true
 		}
 	}
-	shared := make([][]byte, len(chain))
-	for i, der := range chain {
-		shared[i] = bytes.Clone(der)
+	if len(all) > 1<<16-1 {
+		return 0, false
 	}
-	m.chains = append(m.chains, shared)
-	return shared
+	all = append(all[:len(all):len(all)], newFamily(issuers, leaf))
+	t.families.Store(&all)
+	return uint16(len(all) - 1), true
 }
 
-// GetCertificate is for [tls.Config.GetCertificate]. It answers from memory, in any case of the name, and returns
-// (nil, nil), which makes crypto/tls send the alert unrecognized_name at once, for a hello without a name, and for a
-// name without a certificate that is valid now. It never orders.
-//
-// A hello that offers acme-tls/1 alone is a TLS-ALPN-01 challenge and goes to [Config.Challenge]; for those the
-// server's NextProtos must list [acme.ALPNProto].
-func (k *Keeper) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.ALPNProto {
-		return k.challenge(hello)
+// authorityName returns the name of an authority, as in [acme.NAME]; empty: not known.
+func (t *tables) authorityName(n uint8) string { return (*t.authorities.Load())[n] }
+
+// authorityOf returns the number of an authority. It is 0, that of the one without a name, once there are 255.
+func (t *tables) authorityOf(name string) uint8 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := *t.authorities.Load()
+	if i := slices.Index(all, name); i >= 0 {
+		return uint8(i)
 	}
-	e := k.memory.lookup(hello.ServerName)
-	if e == nil {
-		return nil, nil
+	if len(all) > 1<<8-1 {
+		return 0
 	}
-	if now := time.Now().Unix(); now < e.notBefore || now > e.notAfter {
-		return nil, nil
-	}
-	return e.certificate()
+	all = append(all[:len(all):len(all)], name)
+	t.authorities.Store(&all)
+	return uint8(len(all) - 1)
+}
+
+// owner is the head that a body belongs to. It stands before the body, so that the body can be moved.
+type owner struct {
+	shard uint16
+	head  uint32
+}
+
+func (o owner) write(b []byte, size int) {
+	binary.LittleEndian.PutUint16(b, uint16(size/unit))
+	binary.LittleEndian.PutUint16(b[2:], o.shard)
+	binary.LittleEndian.PutUint32(b[4:], o.head)
+}
+
+func readOwner(b []byte) (o owner, size int) {
+	return owner{binary.LittleEndian.Uint16(b[2:]), binary.LittleEndian.Uint32(b[4:])}, int(binary.LittleEndian.Uint16(b)) * unit
 }

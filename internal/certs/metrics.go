@@ -18,7 +18,7 @@ func (k *Keeper) Collectors() []prometheus.Collector {
 	}
 	return []prometheus.Collector{
 		&census{
-			schedule: &k.schedule,
+			keeper: k,
 			states: prometheus.NewDesc("stspub_certs_names", "Names by the state of their certificate.",
 				[]string{"state"}, nil),
 			days: prometheus.NewDesc("stspub_certs_days_left", "Days that certificates of wanted names have left.",
@@ -31,7 +31,7 @@ func (k *Keeper) Collectors() []prometheus.Collector {
 
 // census counts names when it is asked.
 type census struct {
-	schedule     *schedule
+	keeper       *Keeper
 	states, days *prometheus.Desc
 }
 
@@ -48,13 +48,8 @@ func (c *census) Collect(ch chan<- prometheus.Metric) {
 	var count uint64
 	var sum float64
 	now := time.Now()
-	c.schedule.mu.Lock()
-	for _, i := range c.schedule.items {
-		states[i.status(now).State]++
-		if !i.wanted || i.notAfter.IsZero() {
-			continue
-		}
-		left := i.notAfter.Sub(now).Hours() / 24
+	add := func(notAfter int64) {
+		left := time.Unix(notAfter, 0).Sub(now).Hours() / 24
 		count++
 		sum += left
 		for bound := range days {
@@ -63,7 +58,31 @@ func (c *census) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
-	c.schedule.mu.Unlock()
+	c.keeper.memory.each(func(_ []byte, i info) bool {
+		if i.notBefore <= now.Unix() && now.Unix() <= i.notAfter {
+			states[StateValid]++
+		} else {
+			states[StateExpired]++
+		}
+		if i.wanted {
+			add(i.notAfter)
+		}
+		return true
+	})
+	s := &c.keeper.schedule
+	s.mu.Lock()
+	for _, i := range s.items {
+		switch {
+		case !i.notAfter.IsZero():
+		case !i.wanted:
+			states[StateNone]++
+		case i.failures > 0:
+			states[StateFailing]++
+		default:
+			states[StateOrdering]++
+		}
+	}
+	s.mu.Unlock()
 	for state, n := range states {
 		ch <- prometheus.MustNewConstMetric(c.states, prometheus.GaugeValue, float64(n), string(state))
 	}

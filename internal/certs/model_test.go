@@ -7,7 +7,9 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"log/slog"
+	"maps"
 	"math/big"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,19 +26,55 @@ type attempt struct {
 	at   time.Time
 }
 
-// model is an Issuer that does what answer says, and remembers when it was asked.
+// one is what a Config takes.
+func one(a certs.Authority) []certs.Authority { return []certs.Authority{a} }
+
+// model is an Authority that does what answer says, and remembers when it was asked.
 type model struct {
-	answer func(ctx context.Context, name string) (store.Certificate, error)
+	answer  func(ctx context.Context, name string) (store.Certificate, error)
+	called  string // its name; empty: "model"
+	staging bool
+	window  func(leaf []byte) (certs.Window, error) // nil: it has none
 
 	mu       sync.Mutex
 	attempts []attempt
 }
 
-func (m *model) Obtain(ctx context.Context, name string) (store.Certificate, error) {
+func (m *model) Name() string {
+	if m.called == "" {
+		return "model"
+	}
+	return m.called
+}
+
+func (m *model) Staging() bool { return m.staging }
+
+func (m *model) Window(_ context.Context, leaf []byte) (certs.Window, error) {
+	if m.window == nil {
+		return certs.Window{}, certs.ErrNoRenewalInfo
+	}
+	return m.window(leaf)
+}
+
+// good issues for 90 days.
+func (m *model) good(_ context.Context, name string) (store.Certificate, error) {
+	c, err := issue(90*day, name)
+	c.Authority = m.Name()
+	return c, err
+}
+
+// count is how many orders there were.
+func (m *model) count() int {
 	m.mu.Lock()
-	m.attempts = append(m.attempts, attempt{name, time.Now()})
+	defer m.mu.Unlock()
+	return len(m.attempts)
+}
+
+func (m *model) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
+	m.mu.Lock()
+	m.attempts = append(m.attempts, attempt{r.Name, time.Now()})
 	m.mu.Unlock()
-	return m.answer(ctx, name)
+	return m.answer(ctx, r.Name)
 }
 
 // of returns when a name was ordered.
@@ -81,10 +119,85 @@ type books struct {
 	certs  map[string]store.Certificate
 	orders map[string]store.Order
 	broken error // what SaveCertificate says
+
+	pruned  time.Time
+	version int64
+	last    int64 // newest Seq
+	journal map[int64]store.JournalEntry
+	changes []int64 // Seq in the order of changes; those of entries that changed again are left out when read
 }
 
 func newBooks() *books {
-	return &books{certs: make(map[string]store.Certificate), orders: make(map[string]store.Order)}
+	return &books{
+		certs: make(map[string]store.Certificate), orders: make(map[string]store.Order), journal: make(map[int64]store.JournalEntry),
+	}
+}
+
+func (b *books) Certificate(_ context.Context, name string) (store.Certificate, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, found := b.certs[name]
+	if !found {
+		return c, store.ErrNotFound
+	}
+	return c, nil
+}
+
+func (b *books) Journal(_ context.Context, after int64) ([]store.JournalEntry, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var entries []store.JournalEntry
+	for n := len(b.changes) - 1; n >= 0; n-- { // from the newest back
+		e, found := b.journal[b.changes[n]]
+		if found && e.Changed <= after {
+			break
+		}
+		if found && !slices.ContainsFunc(entries, func(o store.JournalEntry) bool { return o.Seq == e.Seq }) {
+			entries = append(entries, e)
+		}
+	}
+	slices.Reverse(entries)
+	return entries, nil
+}
+
+func (b *books) AppendJournal(_ context.Context, last int64, e *store.JournalEntry) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last > last {
+		return store.ErrStale
+	}
+	b.version++
+	e.Seq, e.Changed = b.version, b.version
+	b.last = e.Seq
+	b.journal[e.Seq] = *e
+	b.changes = append(b.changes, e.Seq)
+	return nil
+}
+
+func (b *books) EndJournal(_ context.Context, e store.JournalEntry) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, found := b.journal[e.Seq]; found {
+		b.version++
+		e.Changed = b.version
+		b.journal[e.Seq] = e
+		b.changes = append(b.changes, e.Seq)
+	}
+	return nil
+}
+
+func (b *books) PruneJournal(_ context.Context, counted, exempt, now time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.pruned) < 6*time.Hour { // it takes long here
+		return nil
+	}
+	b.pruned = now
+	maps.DeleteFunc(b.journal, func(_ int64, e store.JournalEntry) bool {
+		return (e.Begun.Before(counted) || e.Exempt && e.Begun.Before(exempt)) && e.Stopped.Before(now)
+	})
+	b.changes = slices.DeleteFunc(b.changes, func(seq int64) bool { _, found := b.journal[seq]; return !found })
+	return nil
 }
 
 func (b *books) EachCertificate(_ context.Context, f func(store.Certificate) error) error {
@@ -141,9 +254,13 @@ func (b *books) setBroken(err error) {
 }
 
 // run starts a Keeper inside a bubble; stop ends it.
-func run(t *testing.T, b *books, m *model) (k *certs.Keeper, stop func()) {
+func run(t *testing.T, b *books, m certs.Authority, edit ...func(*certs.Config)) (k *certs.Keeper, stop func()) {
 	t.Helper()
-	k = certs.New(certs.Config{Store: b, Issuer: m, Log: slog.New(slog.DiscardHandler)})
+	c := certs.Config{Store: b, Authorities: one(m), Log: slog.New(slog.DiscardHandler)}
+	for _, f := range edit {
+		f(&c)
+	}
+	k = certs.New(c)
 	if err := k.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -160,4 +277,13 @@ func run(t *testing.T, b *books, m *model) (k *certs.Keeper, stop func()) {
 		<-ended
 	}
 	return k, stop
+}
+
+// LastChange, MarkCertificates and CertificatesSince are for copies, which this store knows nothing of.
+func (b *books) LastChange(context.Context) (int64, error) { return 0, nil }
+
+func (b *books) MarkCertificates(context.Context, string, int64) error { return nil }
+
+func (b *books) CertificatesSince(context.Context, string, func(store.Certificate) error) error {
+	return store.ErrNotFound
 }

@@ -1,286 +1,251 @@
 package certs
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
-	"runtime"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/crypto/acme/autocert"
+	"golang.org/x/crypto/acme"
 
 	"github.com/stspub/stspub/internal/store"
 )
 
 const (
-	// maxOrders is how many orders one Obtain may send: one for each way to be validated. A Manager would send one more.
-	maxOrders = 2
-	// maxAnswer bounds what is read of an authority's answer, in bytes.
-	maxAnswer = 1 << 20
-	// challengePrefix is where answers to challenges lie in the store.
-	challengePrefix = "acme/challenge/"
+	// questions is how often one is asked that an authority in trouble does not answer. What was ordered counts against
+	// its limits, so it is not given up for a moment of trouble.
+	questions = 4
+	// firstWait is the pause after the first of them; the others are three times as long each.
+	firstWait = time.Second
+	// longestWait bounds the Retry-After that an order is held open for.
+	longestWait = 30 * time.Second
 )
 
-// errOver is what a Manager gets whose order has ended.
-var errOver = errors.New("the order has ended")
-
-// order is the surroundings of one autocert.Manager: as its transport it binds the Manager to the order's context and
-// listens to what the authority says; as its cache it puts answers to challenges into the store. Once the order has
-// ended the Manager can do nothing any more.
-type order struct {
-	ctx  context.Context //nolint:containedctx // this is what the Manager lacks
-	acme *ACME
-	name string
-
-	mu       sync.Mutex // guards what follows
-	over     bool
-	asked    bool     // the Manager looked for a certificate
-	tokens   []string // keys of the answers in the store
-	orderURL string   // the directory's newOrder
-	orders   int      // that the authority took
-	problems problems
-	err      error // the first error that was not the authority's answer
+// Obtain implements [Authority]. It tries one challenge, so a name that cannot be validated costs one failed validation,
+// and the next call for that name tries the other one.
+func (a *ACME) Obtain(ctx context.Context, r Request) (store.Certificate, error) {
+	c, err := a.obtain(ctx, r)
+	if err != nil {
+		return store.Certificate{}, fmt.Errorf("order certificate for %q: %w", r.Name, err)
+	}
+	return c, nil
 }
 
-func newOrder(ctx context.Context, a *ACME, name string) *order {
-	return &order{ctx: ctx, acme: a, name: name}
+func (a *ACME) obtain(ctx context.Context, r Request) (store.Certificate, error) {
+	client, o, err := a.order(ctx, r)
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	for _, url := range o.AuthzURLs {
+		if err := a.authorize(ctx, client, r.Name, url); err != nil {
+			return store.Certificate{}, err
+		}
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return store.Certificate{}, fmt.Errorf("make key: %w", err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{r.Name}}, key)
+	if err != nil {
+		return store.Certificate{}, fmt.Errorf("make request: %w", err)
+	}
+	chain, err := collect(ctx, client, o.URI, csr)
+	if err != nil {
+		return store.Certificate{}, explain(ctx, err, "")
+	}
+	return a.keep(r.Name, key, chain)
 }
 
-// close ends the order and takes its answers out of the store.
-func (o *order) close() {
-	o.mu.Lock()
-	o.over = true
-	tokens := o.tokens
-	o.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(o.ctx), saveTimeout)
-	defer cancel()
-	for _, key := range tokens {
-		if err := o.acme.values.DeleteValue(ctx, key); err != nil {
-			o.acme.log.Warn("left the answer to a challenge in the store", "domain", o.name, "err", err)
+// order begins an order. An account that the authority has lost is registered again, once.
+func (a *ACME) order(ctx context.Context, r Request) (*acme.Client, *acme.Order, error) {
+	for again := false; ; again = true {
+		s, err := a.open(ctx, true)
+		if err != nil {
+			return nil, nil, err
+		}
+		client, o, err := a.newOrder(ctx, s, r)
+		if err == nil {
+			return client, o, nil
+		}
+		err = explain(ctx, err, "")
+		if p, ok := errors.AsType[*Problem](err); again || !ok || !p.is("accountDoesNotExist") {
+			return nil, nil, err
+		}
+		if err := a.forget(ctx, s.account); err != nil {
+			return nil, nil, err
 		}
 	}
 }
 
-// explain returns why the order failed: what the authority said, if it said something, since the Manager keeps nothing
-// of it.
-func (o *order) explain(err error) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch {
-	case o.ctx.Err() != nil && len(o.problems) == 0:
-		return fmt.Errorf("wait for the authority: %w", o.ctx.Err())
-	case len(o.problems) > 0:
-		return o.problems
-	case o.err != nil:
-		return o.err
+// newOrder sends an order, and sends it again without what it replaces if the authority does not take that.
+func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Client, *acme.Order, error) {
+	var options []acme.OrderOption
+	if a.cfg.Profile != "" {
+		options = append(options, acme.WithOrderIssuanceProfile(acme.ProfileName(a.cfg.Profile)))
+	}
+	id := acme.DomainIDs(r.Name)
+	old, err := certID(r.Replaces)
+	if err == nil && s.directory.RenewalInfo != "" {
+		client := a.client(s, old)
+		o, err := client.AuthorizeOrder(ctx, id, options...)
+		why := explain(ctx, err, "")
+		if !refusesReplaces(why) {
+			return client, o, err
+		}
+		a.log.Info("the authority does not take the order as a replacement", "authority", a.cfg.Name, "domain", r.Name, "err", why)
+	}
+	client := a.client(s, "")
+	o, err := client.AuthorizeOrder(ctx, id, options...)
+	return client, o, err
+}
+
+// refusesReplaces says whether an order may have been refused for what it replaces: another order may have done so already
+// (RFC 9773, Section 5), or another account may have got that certificate, and authorities differ in how they say that.
+func refusesReplaces(err error) bool {
+	p, ok := errors.AsType[*Problem](err)
+	return ok && (p.is("alreadyReplaced", "malformed", "unauthorized") ||
+		p.Status == http.StatusNotFound || p.Status == http.StatusConflict)
+}
+
+// authorize proves that a name is ours.
+func (a *ACME) authorize(ctx context.Context, client *acme.Client, name, url string) error {
+	var z *acme.Authorization
+	err := patiently(ctx, func() (err error) {
+		z, err = client.GetAuthorization(ctx, url)
+		return err
+	})
+	if err != nil {
+		return explain(ctx, err, "")
+	}
+	switch z.Status {
+	case acme.StatusValid: // from an earlier order
+		return nil
+	case acme.StatusPending:
 	default:
+		return &Problem{Detail: "the authorization is " + z.Status}
+	}
+	c := a.ways.pick(name, z.Challenges)
+	if c == nil {
+		return &Problem{Detail: "it offers no challenge that can be answered here, tls-alpn-01 or, with a port 80 of ours, http-01"}
+	}
+	if err := a.prove(ctx, client, name, url, c); err != nil {
+		if ctx.Err() == nil {
+			a.ways.failed(name, c.Type)
+		}
 		return err
 	}
-}
-
-// fail keeps the first error.
-func (o *order) fail(err error) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.err == nil {
-		o.err = err
-	}
-	return err
-}
-
-// RoundTrip sends a request while the order runs.
-func (o *order) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := o.admit(req.URL.String()); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(req.Context())
-	defer cancel()
-	defer context.AfterFunc(o.ctx, cancel)()
-	res, err := o.acme.transport.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		return nil, o.fail(fmt.Errorf("ask the authority at %s: %w", req.URL.Host, err))
-	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	res.Body.Close()
-	if err != nil {
-		return nil, o.fail(fmt.Errorf("ask the authority at %s: %w", req.URL.Host, err))
-	}
-	res.Body = io.NopCloser(bytes.NewReader(body))
-	o.listen(res, body)
-	return res, nil
-}
-
-// admit says whether a request may be sent.
-func (o *order) admit(url string) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch {
-	case o.over:
-		return errOver
-	case o.err != nil:
-		return o.err
-	case url == o.orderURL && o.orders == maxOrders:
-		return errors.New("every way to be validated was tried")
+	if a.ways.worked(name, c.Type) {
+		if err := a.values.SetValue(ctx, wayPrefix+a.cfg.Name, []byte(c.Type)); err != nil {
+			a.log.Warn("did not keep which challenge works", "authority", a.cfg.Name, "err", err)
+		}
 	}
 	return nil
 }
 
-// said is what interests us in the authority's answers: the directory (RFC 8555, Section 7.1.1), orders (7.1.3),
-// authorisations (7.1.4), challenges (8) and problems (6.7).
-type said struct {
-	NewOrder string `json:"newOrder"`
-
-	Type       string       `json:"type"` // of a challenge
-	Status     string       `json:"status"`
-	Error      *problemJSON `json:"error"`
-	Challenges []struct {
-		Type  string       `json:"type"`
-		Error *problemJSON `json:"error"`
-	} `json:"challenges"`
+// prove meets one challenge, and waits for the authority to see it.
+func (a *ACME) prove(ctx context.Context, client *acme.Client, name, url string, c *acme.Challenge) error {
+	at, value, err := answer(client, name, c)
+	if err != nil {
+		return fmt.Errorf("make answer to a challenge: %w", err)
+	}
+	if err := a.values.SetValue(ctx, at, value); err != nil {
+		return fmt.Errorf("keep answer to a challenge: %w", err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+		defer cancel()
+		if err := a.values.DeleteValue(ctx, at); err != nil {
+			a.log.Warn("left the answer to a challenge in the store", "domain", name, "err", err)
+		}
+	}()
+	try := 0
+	err = patiently(ctx, func() error {
+		try++
+		_, err := client.Accept(ctx, c)
+		if _, again := trouble(ctx, err); err != nil && (try == 1 || again) {
+			return err
+		}
+		// An authority that refuses it the second time took it the first time.
+		_, err = client.WaitAuthorization(ctx, url)
+		return err
+	})
+	if err != nil {
+		return explain(ctx, err, c.Type)
+	}
+	return nil
 }
 
-// problemJSON is a problem document (RFC 7807).
-type problemJSON struct {
-	Type        string        `json:"type"`
-	Detail      string        `json:"detail"`
-	Subproblems []problemJSON `json:"subproblems"`
-}
-
-// listen notes what an answer says.
-func (o *order) listen(res *http.Response, body []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if res.StatusCode >= 400 {
-		var p problemJSON
-		if json.Unmarshal(body, &p) != nil {
-			p = problemJSON{Detail: "answered " + res.Status}
-		}
-		if !strings.HasSuffix(p.Type, ":badNonce") { // that one is repeated
-			o.note(p, &Problem{Status: res.StatusCode, RetryAfter: retryAfter(res.Header.Get("Retry-After"))})
-		}
-		return
-	}
-	if res.StatusCode == http.StatusCreated && res.Request.URL.String() == o.orderURL {
-		o.orders++
-	}
-	var s said
-	if json.Unmarshal(body, &s) != nil {
-		return // a certificate chain
-	}
-	if s.NewOrder != "" {
-		o.orderURL = s.NewOrder
-	}
-	if s.Status != "invalid" {
-		return
-	}
-	for _, c := range s.Challenges {
-		if c.Error != nil {
-			o.note(*c.Error, &Problem{Challenge: c.Type})
-		}
-	}
-	if s.Error != nil {
-		o.note(*s.Error, &Problem{Challenge: s.Type})
-	}
-}
-
-// note adds a problem, once. The caller holds mu.
-func (o *order) note(j problemJSON, p *Problem) {
-	p.Type, p.Detail = j.Type, strings.TrimSpace(j.Detail)
-	for _, sub := range j.Subproblems {
-		p.Detail = strings.TrimSpace(p.Detail + " " + strings.TrimSpace(sub.Detail))
-	}
-	for i, old := range o.problems {
+// collect gets the certificate of an order whose authorizations are valid. It may find that an earlier question, whose
+// answer was lost, has been understood.
+func collect(ctx context.Context, client *acme.Client, url string, csr []byte) (chain [][]byte, err error) {
+	err = patiently(ctx, func() error {
+		o, err := client.WaitOrder(ctx, url)
 		switch {
-		case old.Detail != p.Detail:
-		case old.Challenge == "": // an order may repeat what its challenge says, and be read first
-			o.problems[i] = p
-			return
-		case old.Challenge == p.Challenge, p.Challenge == "":
-			return
+		case err != nil:
+			return err
+		case o.Status == acme.StatusValid:
+			chain, err = client.FetchCert(ctx, o.CertURL, true)
+		default:
+			chain, _, err = client.CreateCertFromOrder(ctx, o, csr, true)
 		}
-	}
-	o.problems = append(o.problems, p)
+		return err
+	})
+	return chain, err
 }
 
-// retryAfter reads the header of RFC 9110, Section 10.2.3; 0 is what cannot be read.
-func retryAfter(v string) time.Duration {
-	if n, err := strconv.Atoi(v); err == nil && n > 0 {
-		return min(time.Duration(n), 1<<31) * time.Second
+// patiently asks again what an authority in trouble did not answer.
+func patiently(ctx context.Context, ask func() error) error {
+	pause := firstWait
+	for n := 1; ; n++ {
+		err := ask()
+		wait, again := trouble(ctx, err)
+		if n == questions || !again {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(max(wait, pause)):
+		}
+		pause *= 3
 	}
-	if t, err := http.ParseTime(v); err == nil {
-		return max(0, time.Until(t))
-	}
-	return 0
 }
 
-// Get is for autocert.Cache. The Manager asks for the certificate twice: first before it orders; again, much later,
-// when the timer fires that it sets for renewal and that nobody can stop. The goroutine of that timer ends here, so it
-// sets no other, and the Manager becomes garbage.
-func (o *order) Get(_ context.Context, key string) ([]byte, error) {
-	o.mu.Lock()
-	again := o.asked && key == o.name
-	o.asked = o.asked || key == o.name
-	o.mu.Unlock()
-	if again {
-		runtime.Goexit()
+// trouble says whether an error is one of the way to an authority, or of what is behind it, and not its will, and after what
+// time it wants to be asked again, if it says so.
+func trouble(ctx context.Context, err error) (wait time.Duration, again bool) {
+	if err == nil || ctx.Err() != nil {
+		return 0, false
 	}
-	return nil, autocert.ErrCacheMiss
+	p, ok := errors.AsType[*Problem](explain(ctx, err, ""))
+	if !ok {
+		return 0, true
+	}
+	busy := p.Status >= http.StatusInternalServerError || p.Status == http.StatusTooManyRequests && p.RetryAfter > 0
+	return p.RetryAfter, busy && p.RetryAfter <= longestWait
 }
 
-// Put is for autocert.Cache: it keeps the answer to a challenge. The certificate is not kept here.
-func (o *order) Put(_ context.Context, key string, data []byte) error {
-	if key == o.name {
-		return nil
-	}
-	at := challengePrefix + key
-	o.mu.Lock()
-	over := o.over
-	o.tokens = append(o.tokens, at)
-	o.mu.Unlock()
-	if over {
-		return errOver
-	}
-	if err := o.acme.values.SetValue(o.ctx, at, data); err != nil {
-		// The Manager ignores this. A challenge that nobody can answer must not be begun.
-		return o.fail(fmt.Errorf("keep answer to a challenge: %w", err))
-	}
-	return nil
-}
-
-// Delete is for autocert.Cache. It does nothing: close deletes.
-func (o *order) Delete(context.Context, string) error { return nil }
-
-// answers is the cache of the Manager that answers challenges: it reads what orders have put.
-type answers struct {
-	values Values
-	log    *slog.Logger
-}
-
-// Get returns the answer to a challenge. What it cannot find out it does not tell to the outside.
-func (c answers) Get(ctx context.Context, key string) ([]byte, error) {
-	if len(key) > 2*maxName {
-		return nil, autocert.ErrCacheMiss
-	}
-	data, err := c.values.Value(ctx, challengePrefix+key)
+// keep makes what the store keeps. Whether the certificate is for this name and key is seen by who serves it.
+func (a *ACME) keep(name string, key *ecdsa.PrivateKey, chain [][]byte) (store.Certificate, error) {
+	leaf, err := x509.ParseCertificate(chain[0])
 	if err != nil {
-		if !errors.Is(err, store.ErrNotFound) {
-			c.log.Error("read no answer to a challenge", "err", err)
-		}
-		return nil, autocert.ErrCacheMiss
+		return store.Certificate{}, fmt.Errorf("read the certificate that came: %w", err)
 	}
-	return data, nil
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return store.Certificate{}, errors.New("encode key: not a key that PKCS #8 knows")
+	}
+	return store.Certificate{
+		Name:      name,
+		Key:       der,
+		Chain:     chain,
+		NotBefore: leaf.NotBefore.UTC(),
+		NotAfter:  leaf.NotAfter.UTC(),
+		Authority: a.cfg.Name,
+	}, nil
 }
-
-// Put is for autocert.Cache. It does nothing.
-func (answers) Put(context.Context, string, []byte) error { return nil }
-
-// Delete is for autocert.Cache. It does nothing.
-func (answers) Delete(context.Context, string) error { return nil }

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,13 +15,21 @@ const (
 	orderTimeout = 5 * time.Minute
 	// saveTimeout bounds a write that goes on after the order's context has ended: what was obtained is not thrown away.
 	saveTimeout = 10 * time.Second
+	// longestBlameless lies between two orders of a name that cannot help it that they fail.
+	longestBlameless = time.Hour
 )
 
 // Run orders and renews until ctx ends; then it ends the running orders, waits for them, and returns nil. Errors of
 // single names are kept in their [Status].
 func (k *Keeper) Run(ctx context.Context) error {
-	var orders sync.WaitGroup
+	if len(k.schedule.lines) == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	var orders, asking sync.WaitGroup
+	defer asking.Wait()
 	defer orders.Wait()
+	asking.Go(func() { k.ask(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -30,8 +39,29 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-k.schedule.wake:
 		case <-timer.C:
 		}
+		if now := time.Now(); k.walkDue(now) {
+			k.walk(now)
+			k.prune(ctx, now)
+		}
 		timer.Reset(k.start(ctx, &orders))
 	}
+}
+
+// walkDue says that it is time for a walk; a clock that went back is a reason too.
+func (k *Keeper) walkDue(now time.Time) bool {
+	k.schedule.mu.Lock()
+	defer k.schedule.mu.Unlock()
+	since := now.Sub(k.schedule.walked)
+	return since >= walkEvery || since < 0
+}
+
+// turn is one order as it was begun.
+type turn struct {
+	line     *line
+	claim    claim
+	begun    time.Time
+	replaces []byte
+	unsaved  *store.Certificate
 }
 
 // start begins all orders that are due and have a place, and returns when to look again.
@@ -40,111 +70,177 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	for i := s.take(now); i != nil; i = s.take(now) {
+	for {
+		i, l, wait := s.take(now)
+		if i == nil {
+			return wait
+		}
+		t := turn{line: l, claim: l.claim(i), begun: now, unsaved: i.unsaved}
+		if l.replaces(i) {
+			t.replaces = bytes.Clone(k.memory.leaf(i.name))
+		}
 		octx, cancel := context.WithTimeout(ctx, orderTimeout)
 		i.cancel, i.done = cancel, make(chan struct{})
-		free := s.occupy(i.failures > 0)
-		unsaved := i.unsaved
+		if t.unsaved == nil {
+			l.budget.begin(now, t.claim)
+			l.budget.second.add(now)
+		}
+		free := s.occupy(l, t.claim.failing)
 		orders.Go(func() {
 			defer cancel()
-			k.order(octx, i, unsaved)
+			k.order(octx, i, t)
 			free()
 		})
 	}
-	return s.wait(now)
 }
 
-// occupy takes a place for an order and returns what frees it. The caller holds mu.
-func (s *schedule) occupy(failing bool) (free func()) {
-	n := 0
-	if failing {
-		n = 1
-	}
-	s.running++
-	s.quick++
-	s.quickFailing += n
-	quick := true
-	leave := func() {
-		if quick {
-			quick = false
-			s.quick--
-			s.quickFailing -= n
-		}
-	}
-	slow := time.AfterFunc(slowAfter, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		leave()
-		s.notify()
-	})
-	return func() {
-		slow.Stop()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		leave()
-		s.running--
-		s.notify()
-	}
+// result is how an order went.
+type result struct {
+	entry  store.JournalEntry // Seq 0: it was not sent
+	cert   store.Certificate
+	packed *packed // nil: there is no certificate
+	err    error   // also of what comes after the certificate
+	verdict
 }
+
+// lost says that the authority did not answer.
+func (r *result) lost() bool { return r.packed == nil && r.outage && !r.stop }
 
 // order obtains one certificate, or takes one that was obtained before and not saved, and saves and serves it.
-func (k *Keeper) order(ctx context.Context, i *item, unsaved *store.Certificate) {
-	e, c, err := k.obtain(ctx, i.name, unsaved)
+func (k *Keeper) order(ctx context.Context, i *item, t turn) {
+	r := k.obtain(ctx, i, t)
 	s := &k.schedule
 	s.mu.Lock()
 	dropped := i.dropped
 	s.mu.Unlock()
-	if err == nil && !dropped {
-		err = k.save(ctx, c)
+	if r.err == nil && !dropped {
+		r.err, r.verdict = k.save(ctx, r.cert), verdict{outage: true}
 	}
-
-	s.mu.Lock()
-	var failed *store.Order
-	switch {
-	case i.dropped:
-	case err == nil:
-		k.memory.set(i.name, e)
-		i.notBefore, i.notAfter = time.Unix(e.notBefore, 0), time.Unix(e.notAfter, 0)
-		i.failures, i.tried, i.next, i.problem, i.unsaved = 0, time.Now(), time.Time{}, "", nil
-	case errors.Is(ctx.Err(), context.Canceled):
-		// We are stopping: that is no failure of the name.
-	default:
-		i.fail(k.first, err)
-		if i.unsaved = nil; e != nil {
-			i.unsaved = &c
+	stopping := errors.Is(ctx.Err(), context.Canceled)
+	if r.entry.Seq != 0 {
+		r.entry.Ended, r.entry.Failed = time.Now(), r.failed
+		// What did not reach the authority was not counted by it; that the few it did not finish were is in the margin.
+		r.entry.Exempt = r.entry.Exempt || r.lost()
+		if r.stop && r.wait > 0 {
+			r.entry.Stopped, r.entry.Reason = r.entry.Ended.Add(r.wait), r.err.Error()
 		}
-		failed = &store.Order{Name: i.name, Failures: i.failures, Tried: i.tried, Next: i.next, Problem: i.problem}
+		k.end(ctx, r.entry)
 	}
-	stopped := i.dropped || err != nil && failed == nil
-	s.mu.Unlock()
-
-	k.tell(ctx, i.name, err, failed, stopped)
-
+	failed := k.settle(i, t, r, stopping)
+	k.tell(ctx, i.name, r.err, failed, dropped || stopping)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i.cancel = nil
 	close(i.done)
-	s.put(i)
+	i.resume(time.Now())
+	s.put(i, time.Now())
+	k.retire(i)
+}
+
+// settle notes how an order went, and returns what is to be kept of it if it failed.
+func (k *Keeper) settle(i *item, t turn, r result, stopping bool) *store.Order {
+	s := &k.schedule
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	b := t.line.budget
+	if (r.entry.Seq == 0 || r.lost()) && t.unsaved == nil {
+		b.takeBack(t.begun, t.claim)
+	}
+	if r.failed {
+		b.fail(i.name, now)
+	}
+	if r.entry.Seq != 0 && !stopping {
+		k.heard(t, r, now)
+	}
+	later, isLater := errors.AsType[*errLater](r.err)
+	switch {
+	case i.dropped:
+	case r.err == nil:
+		k.unplan(i.name)
+		k.memory.set(i.name, r.packed)
+		k.memory.mark(i.name, func(known *info) { known.wanted = i.wanted })
+		known, _ := k.memory.find(i.name)
+		k.recall(i, known)
+		i.failures, i.tried, i.next, i.failing = 0, now, time.Time{}, time.Time{}
+		i.problem, i.advice, i.refuser, i.refused, i.unsaved = "", "", "", 0, nil
+		i.due = time.Time{}
+		if i.wanted {
+			// An authority with a clock of its own must not make us order in a circle.
+			i.due = latest(k.plan(i.name, now), now.Add(max(0, i.notAfter.Sub(now)/4)))
+			k.memory.mark(i.name, func(known *info) { known.renew = i.due.Unix() })
+		}
+	case isLater:
+		i.due = later.until
+	case stopping: // that is no failure of the name
+	default:
+		if i.unsaved = nil; r.packed != nil {
+			i.unsaved = &r.cert
+		}
+		k.fail(i, t, r, now)
+		return &store.Order{
+			Name: i.name, Failures: i.failures, Tried: i.tried, Next: i.next, Problem: i.problem, Advice: i.advice,
+			Authority: i.refuser, Since: i.failing,
+		}
+	}
+	return nil
+}
+
+// heard notes what the answer to an order says of its authority. The schedule's lock is held.
+func (k *Keeper) heard(t turn, r result, now time.Time) {
+	l, s := t.line, &k.schedule
+	o := &l.budget.outage
+	switch {
+	case r.packed == nil && r.stop && r.wait > 0:
+		l.budget.stop(now.Add(r.wait), r.err.Error())
+		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", l.budget.stopped, "err", r.err)
+	case r.lost():
+		if o.note(t.begun, now, r.wait, r.err.Error()); o.count == 1 {
+			k.log.Warn("authority is out of reach", "authority", l.authority.Name(), "err", r.err)
+		}
+	case o.count > 0:
+		k.log.Info("authority is there again", "authority", l.authority.Name(), "since", o.since)
+		o.over()
+		s.arrange(now)
+	}
+	if s.absent(l, now) {
+		s.arrange(now)
+	}
 }
 
 // fail notes a failed order. The schedule's lock is held.
-func (i *item) fail(first time.Duration, err error) {
-	var p *Problem
-	outage := !errors.As(err, &p) || p.Status >= 500
-	i.failures++
-	i.tried = time.Now()
-	i.problem = err.Error()
-	wait := pause(first, i.failures, outage)
-	if p != nil {
-		wait = max(wait, min(p.RetryAfter, longestRetryAfter))
+func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
+	if i.failures++; i.failing.IsZero() {
+		i.failing = now
 	}
-	i.next = i.tried.Add(wait)
+	i.tried, i.problem, i.advice, i.refuser = now, r.err.Error(), r.advice, t.line.authority.Name()
+	i.outage = r.outage
+	longest := longestPause
+	if r.outage {
+		longest = longestBlameless
+	}
+	wait := pause(k.first, longest, i.failures)
+	switch {
+	case r.refuses && now.Sub(i.failing) >= k.schedule.move && len(k.schedule.lines) > 1:
+		i.refused |= 1 << t.line.number
+		wait = k.first
+	case k.schedule.absent(t.line, now) && len(k.schedule.lines) > 1:
+		wait = k.first
+	case !r.stop: // what the account has to wait for is not the name's
+		wait = max(wait, r.wait)
+	}
+	i.next = now.Add(wait)
+	i.due = i.next
 }
 
 // tell counts how an order ended, keeps its failure in the store and says it.
 func (k *Keeper) tell(ctx context.Context, name string, err error, failed *store.Order, stopped bool) {
+	later, isLater := errors.AsType[*errLater](err)
 	switch {
 	case stopped:
+		return
+	case isLater:
+		k.log.Debug("order waits", "domain", name, "reason", later.why)
 		return
 	case failed != nil:
 		k.failed.Add(1)
@@ -161,26 +257,46 @@ func (k *Keeper) tell(ctx context.Context, name string, err error, failed *store
 	k.onChange(name)
 }
 
-// obtain returns a certificate that fits its name and key and is valid now, and its entry.
-func (k *Keeper) obtain(ctx context.Context, name string, unsaved *store.Certificate) (*entry, store.Certificate, error) {
-	var c store.Certificate
-	if unsaved != nil {
-		c = *unsaved
+// obtain returns a certificate that fits its name and key and is valid now.
+func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
+	var r result
+	if t.unsaved != nil {
+		r.cert = *t.unsaved
 	} else {
-		var err error
-		if c, err = k.issuer.Obtain(ctx, name); err != nil {
-			return nil, c, err
+		if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
+			r.verdict = barred(r.err)
+			return r
 		}
+		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {
+			r.cert, r.err = t.line.authority.Obtain(ctx, Request{Name: i.name, Replaces: t.replaces})
+			if r.err != nil {
+				r.verdict = judge(r.err, t.claim.name, t.claim.domain)
+				return r
+			}
+			r.cert.Authority = issuedBy(t.line.authority)
+		} else if !errors.Is(r.err, errNewer) {
+			r.verdict = verdict{outage: true}
+			return r
+		}
+		r.err = nil
 	}
-	e, err := k.memory.entry(c)
-	if err != nil {
-		return nil, c, fmt.Errorf("refuse the certificate that came: %w", err)
+	p, err := k.memory.pack(r.cert)
+	switch {
+	case err != nil:
+		r.err = fmt.Errorf("refuse the certificate that came: %w", err)
+	case !p.valid(time.Now()):
+		r.err = fmt.Errorf("refuse the certificate that came: it is valid from %s to %s, check the clock",
+			time.Unix(p.notBefore, 0).UTC().Format(time.DateTime), time.Unix(p.notAfter, 0).UTC().Format(time.DateTime))
+	default:
+		r.packed = p
 	}
-	if now := time.Now().Unix(); now < e.notBefore || now > e.notAfter {
-		return nil, c, fmt.Errorf("refuse the certificate that came: it is valid from %s to %s, check the clock",
-			time.Unix(e.notBefore, 0).UTC().Format(time.DateTime), time.Unix(e.notAfter, 0).UTC().Format(time.DateTime))
-	}
-	return e, c, nil
+	return r
+}
+
+// valid says whether the certificate is valid at a time.
+func (p *packed) valid(now time.Time) bool {
+	unix := now.Unix()
+	return p.notBefore <= unix && unix <= p.notAfter
 }
 
 // save writes a certificate, also while we are stopping.

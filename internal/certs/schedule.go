@@ -2,46 +2,280 @@ package certs
 
 import (
 	"container/heap"
-	"hash/fnv"
-	"math"
+	"context"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/store"
 )
 
 const (
-	// slowAfter is when an order stops counting against the parallel ones.
+	// slowAfter is when an order stops counting against those in flight.
 	slowAfter = 10 * time.Second
-	// slowFactor bounds all running orders, slow ones included, as a multiple of the parallel ones.
+	// slowFactor bounds all running orders, slow ones included, as a multiple of those in flight.
 	slowFactor = 8
-	// longestPause lies between two orders of a name that fails, longestOutage between two while the authority is out
-	// of reach, which is not the name's fault.
-	longestPause  = 24 * time.Hour
-	longestOutage = time.Hour
+	// longestPause lies between two orders of a name that fails.
+	longestPause = 24 * time.Hour
 	// longestRetryAfter bounds what we believe of a Retry-After.
 	longestRetryAfter = 7 * 24 * time.Hour
 	// lookAgain is how often the scheduler looks at the clock when nothing happens, since clocks jump.
-	lookAgain = time.Minute
+	lookAgain = 5 * time.Minute
 )
 
-// schedule decides which name is ordered next. Names that failed wait in a queue of their own and may take at most
-// half of the places, so that a crowd of broken names delays no good one.
-type schedule struct {
-	parallel int
-	wake     chan struct{} // capacity 1: look again
+// urgency says which of two names is ordered first.
+type urgency int
 
-	mu            sync.Mutex // guards what follows, and every item
-	items         map[string]*item
-	good, failing queue
-	running       int // orders
-	quick         int // those that run for less than slowAfter
-	quickFailing  int // those of them that came from the failing queue
+// From the most urgent on.
+const (
+	urgencyExpired  urgency = iota // senders look for the name, and its certificate has expired
+	urgencyExpiring                // its certificate is to be renewed
+	urgencyLive                    // senders look for the name, and there is no certificate
+	urgencyNew                     // nobody looks for it yet
+)
+
+// item is what the scheduler knows of one name that it has something to do for. A name with a good certificate that is
+// not to be renewed soon has none. The schedule's lock guards it.
+type item struct {
+	name, domain        string // domain: registered domain
+	wanted              bool
+	live                bool      // senders look for the name
+	dropped             bool      // being deleted: nothing may be saved any more
+	since               time.Time // wanted since
+	notBefore, notAfter time.Time // of the certificate; zero: none
+	issuer              string    // of the certificate
+
+	failures int
+	outage   bool      // the last failure was not the name's fault
+	failing  time.Time // first failure in a row
+	tried    time.Time // last order
+	next     time.Time // no order before
+	problem  string
+	advice   string
+	refuser  string             // the authority that the last order failed at
+	refused  uint64             // authorities that refuse the name for too long, as a set of their numbers
+	unsaved  *store.Certificate // obtained, and the store did not take it
+
+	due      time.Time // when it is to be ordered
+	line     *line     // whose turn it waits for; nil: it waits for its time, or for nothing
+	heap     *queue    // nil: not queued
+	index    int       // in heap
+	urgent   urgency   // when it was queued
+	place    int       // when the queues were counted last, from 1 on; 0: it waits for no turn
+	expected time.Time // and when it will be its turn then
+
+	cancel context.CancelFunc // ends the running order; nil: none runs
+	done   chan struct{}      // closed when the running order has ended
+	again  bool               // should it fail, what was in its way may be gone since
 }
 
-func (s *schedule) init(parallel int) {
-	s.parallel = parallel
-	s.wake = make(chan struct{}, 1)
+func newItem(name string) *item {
+	domain, err := publicsuffix.EffectiveTLDPlusOne(name)
+	if err != nil { // it is a public suffix itself
+		domain = name
+	}
+	return &item{name: name, domain: domain}
+}
+
+// urgency says how urgent a name is at a time.
+func (i *item) urgency(now time.Time) urgency {
+	switch {
+	case i.notAfter.IsZero() && i.live:
+		return urgencyLive
+	case i.notAfter.IsZero(), !i.live && now.After(i.notAfter):
+		return urgencyNew
+	case now.After(i.notAfter):
+		return urgencyExpired
+	}
+	return urgencyExpiring
+}
+
+// before says that i is ordered before o, as urgent as they were when they were queued.
+func (i *item) before(o *item) bool {
+	if i.urgent != o.urgent {
+		return i.urgent < o.urgent
+	}
+	first, second := i.since, o.since
+	if i.urgent <= urgencyExpiring {
+		first, second = i.notAfter, o.notAfter
+	}
+	if !first.Equal(second) {
+		return first.Before(second)
+	}
+	return i.name < o.name
+}
+
+// troubled says that the name failed and is itself to blame.
+func (i *item) troubled() bool { return i.failures > 0 && !i.outage }
+
+// line are the names that wait for their turn at one authority.
+type line struct {
+	number    int // in Config.Authorities
+	authority Authority
+	budget    *budget
+	renewals  renewals
+
+	free, counted, failing queue // those that the authority does not count, those that it does, those that failed
+
+	running      int // orders
+	quick        int // those that run for less than slowAfter
+	quickFailing int // those of them whose names failed before
+}
+
+// stagingMark ends the name of an authority in its certificates if no sender trusts them. So it is known of those too whose
+// [acme.NAME] table is gone, or has another directory since.
+const stagingMark = "+staging"
+
+// issuedBy is what the store calls the authority of a certificate.
+func issuedBy(a Authority) string {
+	if a.Staging() {
+		return a.Name() + stagingMark
+	}
+	return a.Name()
+}
+
+// lineOf is the line of the authority that a certificate is from; nil: it is none of ours.
+func (s *schedule) lineOf(issuer string) *line {
+	for _, l := range s.lines {
+		if issuedBy(l.authority) == issuer {
+			return l
+		}
+	}
+	return nil
+}
+
+// provisional says that a certificate is to be replaced at once: no sender trusts it, and there is an authority now that is
+// better.
+func (s *schedule) provisional(issuer string) bool {
+	return strings.HasSuffix(issuer, stagingMark) && len(s.lines) > 0 && !s.lines[0].authority.Staging()
+}
+
+// renewals is what is known of an authority's renewal information (RFC 9773).
+type renewals struct {
+	known bool      // it has some, so that an order that says what it replaces is not counted
+	none  time.Time // it has none, as it said last; to be asked again a day later
+}
+
+// claim is an item as the budget sees it.
+func (l *line) claim(i *item) claim {
+	return claim{
+		name: i.name, domain: i.domain, exempt: l.exempts(i), failing: i.troubled(), patient: i.urgent == urgencyNew,
+	}
+}
+
+// replaces says that an order for a name tells the authority which of its certificates it replaces. It does not where the
+// last one went wrong on the authority's side, since that may be what it stumbles over.
+func (l *line) replaces(i *item) bool {
+	return !i.notAfter.IsZero() && i.issuer == issuedBy(l.authority) && (i.failures == 0 || !i.outage)
+}
+
+// exempts says that the authority does not count an order for a name (RFC 9773, Section 5).
+func (l *line) exempts(i *item) bool { return l.renewals.known && l.replaces(i) }
+
+// queueOf is the queue that a name waits in.
+func (l *line) queueOf(i *item) *queue {
+	switch {
+	case i.troubled():
+		return &l.failing
+	case l.exempts(i):
+		return &l.free
+	}
+	return &l.counted
+}
+
+// busy says that no more may run. An order whose authority was out of reach a moment ago goes alone.
+func (l *line) busy() bool {
+	limit := l.budget.limits.InFlight
+	if l.budget.outage.count > 0 {
+		limit = 1
+		return l.running >= limit
+	}
+	return l.quick >= limit || l.running >= limit*slowFactor
+}
+
+// take returns the next name to order, or nil and when to look again, if that is known. Names whose own limits are used
+// up go to wait for those.
+func (l *line) take(now time.Time, later func(*item, time.Time)) (*item, time.Time) {
+	turns := l.turns()
+	if len(turns) == 0 || l.busy() {
+		return nil, time.Time{} // who comes, and the end of an order, wakes the scheduler
+	}
+	again, _ := l.budget.closed(now)
+	if again = latest(again, l.budget.second.next(now)); again.After(now) {
+		return nil, again
+	}
+	again = time.Time{}
+	for _, q := range turns {
+		for i := q.first(); i != nil; i = q.first() {
+			c := l.claim(i)
+			if at, _ := l.budget.own(now, c); at.After(now) {
+				later(i, at)
+				continue
+			}
+			at := l.budget.account(now, c)
+			if !at.After(now) {
+				return i, now
+			}
+			if again.IsZero() || at.Before(again) {
+				again = at
+			}
+			break
+		}
+	}
+	return nil, again
+}
+
+// turns are the queues that have somebody, in the order in which they are asked. Those that failed come first, and get a
+// small share.
+func (l *line) turns() []*queue {
+	qs := make([]*queue, 0, 3)
+	if l.quickFailing < max(1, l.budget.limits.InFlight/2) {
+		qs = append(qs, &l.failing)
+	}
+	free, counted := l.free.first(), l.counted.first()
+	if free != nil && (counted == nil || free.before(counted)) {
+		qs = append(qs, &l.free, &l.counted)
+	} else {
+		qs = append(qs, &l.counted, &l.free)
+	}
+	return slices.DeleteFunc(qs, func(q *queue) bool { return q.len() == 0 })
+}
+
+// schedule decides which name is ordered next.
+type schedule struct {
+	wake chan struct{} // capacity 1: look again
+	asks chan struct{} // capacity 1: there are new polls
+	move time.Duration // see [Config.MoveAfter]
+
+	mu     sync.Mutex // guards what follows, every item and every line
+	items  map[string]*item
+	later  queue   // items that wait for a time
+	lines  []*line // by authority, in order of preference
+	plans  plans
+	walked time.Time // the last walk over the memory
+	swept  time.Time // when budgets and plans forgot what is past
+	polls  []string  // names to ask the windows of
+	ranked time.Time // when places are to be counted again
+}
+
+func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
+	s.wake, s.asks = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.move = move
 	s.items = make(map[string]*item)
+	s.later.less = func(a, b *item) bool { return a.due.Before(b.due) }
+	s.plans.init()
+	for n, a := range authorities {
+		l := &line{number: n, authority: a, budget: newBudget(budgets[n], first)}
+		for _, q := range []*queue{&l.free, &l.counted, &l.failing} {
+			q.less = (*item).before
+		}
+		s.lines = append(s.lines, l)
+	}
 }
 
 // notify wakes the scheduler.
@@ -56,133 +290,137 @@ func (s *schedule) notify() {
 func (s *schedule) item(name string) *item {
 	i := s.items[name]
 	if i == nil {
-		i = &item{name: name}
+		i = newItem(name)
 		s.items[name] = i
 	}
 	return i
 }
 
-// put places an item where it belongs: in the queue of its kind, or in none. The caller holds mu.
-func (s *schedule) put(i *item) {
-	if i.queue != nil {
-		heap.Remove(i.queue, i.index)
-	}
+// put places an item where it belongs: to wait for its time, for its turn, or nowhere. The caller holds mu.
+func (s *schedule) put(i *item, now time.Time) {
+	s.unqueue(i)
 	if !i.wanted || i.dropped || i.cancel != nil {
 		return
 	}
-	i.due = i.dueAt()
-	q := &s.good
-	if i.failures > 0 {
-		q = &s.failing
+	if i.due = latest(i.due, i.next); i.due.After(now) {
+		s.later.push(i)
+		return
 	}
-	i.queue = q
-	heap.Push(q, i)
+	i.line, i.urgent = s.choose(i, now), i.urgency(now)
+	i.line.queueOf(i).push(i)
 }
 
-// take returns the next name to order, off its queue, or nil. The caller holds mu.
-func (s *schedule) take(now time.Time) *item {
-	if s.quick >= s.parallel || s.running >= s.parallel*slowFactor {
-		return nil
+// unqueue takes an item out of its queue.
+func (s *schedule) unqueue(i *item) {
+	if i.heap != nil {
+		heap.Remove(i.heap, i.index)
 	}
-	if i := s.good.first(); i != nil && !i.due.After(now) {
-		return heap.Pop(&s.good).(*item)
-	}
-	if i := s.failing.first(); i != nil && !i.due.After(now) && s.quickFailing < max(1, s.parallel/2) {
-		return heap.Pop(&s.failing).(*item)
-	}
-	return nil
+	i.line, i.place, i.expected = nil, 0, time.Time{}
 }
 
-// wait returns how long nothing is due, if nobody wakes the scheduler: a name that is due and was not taken waits for
-// a running order, whose end wakes it. The caller holds mu.
-func (s *schedule) wait(now time.Time) time.Duration {
-	d := lookAgain
-	for _, q := range []*queue{&s.good, &s.failing} {
-		if i := q.first(); i != nil && i.due.After(now) {
-			d = min(d, i.due.Sub(now))
+// choose returns the authority to order a name from: the first that is there and does not refuse it, and else the first.
+func (s *schedule) choose(i *item, now time.Time) *line {
+	for n, l := range s.lines {
+		if i.refused&(1<<n) != 0 || n > 0 && l.authority.Staging() || s.absent(l, now) && !l.knock(i, now) {
+			continue
+		}
+		return l
+	}
+	i.refused = 0 // they all have refused it: around again
+	return s.lines[0]
+}
+
+// absent says that an authority is out of reach, or has stopped us, for too long to be waited for.
+func (s *schedule) absent(l *line, now time.Time) bool {
+	o := l.budget.outage
+	return o.count > 0 && now.Sub(o.since) >= s.move || l.budget.stopped.Sub(now) >= s.move
+}
+
+// knock says that a name may find out whether an authority is there again. Nobody else would, once all have moved away.
+func (l *line) knock(i *item, now time.Time) bool {
+	o := l.budget.outage
+	return o.count > 0 && !o.until.After(now) && (i.line == l || l.running+l.free.len()+l.counted.len()+l.failing.len() == 0)
+}
+
+// arrange has all that wait for a turn choose again: an authority came back, went away, or turned out to have renewal
+// information. The caller holds mu.
+func (s *schedule) arrange(now time.Time) {
+	for _, i := range s.items {
+		if i.line == nil {
+			continue
+		}
+		if l := s.choose(i, now); l != i.line || l.queueOf(i) != i.heap || i.urgency(now) != i.urgent {
+			s.put(i, now)
 		}
 	}
-	return d
 }
 
-// dueAt is when a wanted name is to be ordered.
-func (i *item) dueAt() time.Time {
-	due := i.since
-	if !i.notAfter.IsZero() {
-		due = renewAt(i.name, i.notBefore, i.notAfter)
-		// An authority with a clock of its own must not make us order in a circle.
-		if again := i.tried.Add(min(time.Minute, i.notAfter.Sub(i.tried)/2)); due.Before(again) {
-			due = again
+// take returns the next name to order and the line that it stood in, off its queue, or nil and how long to wait. The
+// caller holds mu.
+func (s *schedule) take(now time.Time) (*item, *line, time.Duration) {
+	for i := s.later.first(); i != nil && !i.due.After(now); i = s.later.first() {
+		s.put(i, now)
+	}
+	wait := lookAgain
+	for _, l := range s.lines {
+		i, again := l.take(now, func(i *item, until time.Time) {
+			i.due = until
+			s.put(i, now)
+		})
+		if i != nil {
+			s.unqueue(i)
+			return i, l, 0
+		}
+		if !again.IsZero() {
+			wait = min(wait, again.Sub(now))
 		}
 	}
-	if due.Before(i.next) {
-		due = i.next
+	if i := s.later.first(); i != nil {
+		wait = min(wait, i.due.Sub(now))
 	}
-	return due
+	return nil, nil, max(wait, 0)
 }
 
-// renewAt is when a certificate is renewed: a third of its life before the end, or half of it if it lives for less
-// than 10 days, but at most 30 days, and up to a tenth of that earlier, spread by name so that what was obtained
-// together is not renewed together.
-func renewAt(name string, notBefore, notAfter time.Time) time.Time {
-	life := notAfter.Sub(notBefore)
-	before := life / 3
-	if life < 10*24*time.Hour {
-		before = life / 2
+// occupy takes a place for an order and returns what frees it. The caller holds mu.
+func (s *schedule) occupy(l *line, failing bool) (free func()) {
+	n := 0
+	if failing {
+		n = 1
 	}
-	before = min(before, 30*24*time.Hour)
-	h := fnv.New32a()
-	h.Write([]byte(name)) // never fails
-	spread := float64(before/10) * float64(h.Sum32()) / math.MaxUint32
-	return notAfter.Add(-before - time.Duration(spread))
+	l.running++
+	l.quick++
+	l.quickFailing += n
+	quick := true
+	leave := func() {
+		if quick {
+			quick = false
+			l.quick--
+			l.quickFailing -= n
+		}
+	}
+	slow := time.AfterFunc(slowAfter, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		leave()
+		s.notify()
+	})
+	return func() {
+		slow.Stop()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		leave()
+		l.running--
+		s.notify()
+	}
 }
 
-// pause is how long a name waits after its n-th failure in a row.
-func pause(first time.Duration, n int, outage bool) time.Duration {
-	longest := longestPause
-	if outage {
-		longest = longestOutage
-	}
+// pause grows threefold with the n-th failure in a row.
+func pause(first, longest time.Duration, n int) time.Duration {
 	d := min(first, longest)
 	for range n - 1 {
 		if d = min(3*d, longest); d == longest {
 			break
 		}
 	}
-	return d - rand.N(d/10+1) // so that names that failed together do not return together
-}
-
-// queue is a heap of items by due.
-type queue []*item
-
-func (q queue) first() *item {
-	if len(q) == 0 {
-		return nil
-	}
-	return q[0]
-}
-
-// Len, Less, Swap, Push and Pop are for container/heap.
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(a, b int) bool { return q[a].due.Before(q[b].due) }
-func (q queue) Swap(a, b int) {
-	q[a], q[b] = q[b], q[a]
-	q[a].index, q[b].index = a, b
-}
-
-// Push adds an item at the end.
-func (q *queue) Push(x any) {
-	i := x.(*item)
-	i.index = len(*q)
-	*q = append(*q, i)
-}
-
-// Pop takes the last item off.
-func (q *queue) Pop() any {
-	old := *q
-	i := old[len(old)-1]
-	old[len(old)-1] = nil
-	*q = old[:len(old)-1]
-	i.queue = nil
-	return i
+	return d - rand.N(d/10+1) // so that what failed together does not return together
 }

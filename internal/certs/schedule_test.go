@@ -26,7 +26,7 @@ func TestPausesGrowFromMinutesToADayAndSurviveARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, m := newBooks(), &model{answer: refused}
 		k, stop := run(t, b, m)
-		k.Want("a.test")
+		k.Want("a.test", false)
 		time.Sleep(2 * time.Hour) // tries: 0, 5 min, 20 min, 65 min
 		if got := len(m.of("a.test")); got != 4 {
 			t.Fatalf("%d tries in two hours: %v", got, m.of("a.test"))
@@ -35,7 +35,7 @@ func TestPausesGrowFromMinutesToADayAndSurviveARestart(t *testing.T) {
 		stop()
 
 		k, stop = run(t, b, m)
-		k.Want("a.test")
+		k.Want("a.test", false)
 		if after := k.Status("a.test"); after != before || after.State != certs.StateFailing || after.Problem != "order: no such host (dns)" {
 			t.Errorf("after the restart %+v, before %+v", after, before)
 		}
@@ -71,7 +71,7 @@ func TestOutageIsNotTheNamesFault(t *testing.T) {
 		}}
 		k, stop := run(t, newBooks(), m)
 		defer stop()
-		k.Want("a.test")
+		k.Want("a.test", false)
 		time.Sleep(3*day + time.Hour)
 		if s := k.Status("a.test"); s.State != certs.StateValid {
 			t.Errorf("an hour after an outage of three days: %+v", s)
@@ -87,9 +87,9 @@ func TestRetryAfterIsKept(t *testing.T) {
 		}}
 		k, stop := run(t, newBooks(), m)
 		defer stop()
-		k.Want("a.test")
+		k.Want("a.test", false)
 		time.Sleep(29 * time.Hour)
-		k.Want("a.test") // does not shorten it
+		k.Want("a.test", false) // does not shorten it
 		time.Sleep(59 * time.Minute)
 		if got := len(m.of("a.test")); got != 1 {
 			t.Errorf("%d orders before Retry-After was over", got)
@@ -114,10 +114,10 @@ func TestHangingNamesDelayNobody(t *testing.T) {
 		k, stop := run(t, newBooks(), m)
 		defer stop()
 		for i := range 12 {
-			k.Want(fmt.Sprintf("hang%d.test", i))
+			k.Want(fmt.Sprintf("hang%d.test", i), false)
 		}
 		synctest.Wait()
-		k.Want("good.test")
+		k.Want("good.test", false)
 		time.Sleep(31 * time.Second) // three rounds of 10 s until the hanging ones are out of the way
 		if s := k.Status("good.test"); s.State != certs.StateValid {
 			t.Errorf("behind hanging names: %+v", s)
@@ -150,10 +150,10 @@ func TestCrowdOfFailingNamesDelaysNobody(t *testing.T) {
 		k, stop := run(t, b, m)
 		defer stop()
 		for i := range 500 {
-			k.Want(fmt.Sprintf("bad%d.test", i))
+			k.Want(fmt.Sprintf("bad%d.test", i), false)
 		}
 		time.Sleep(time.Second)
-		k.Want("good.test")
+		k.Want("good.test", false)
 		synctest.Wait()
 		if s := k.Status("good.test"); s.State != certs.StateValid {
 			t.Errorf("beside 500 failing names: %+v", s)
@@ -171,7 +171,7 @@ func TestRenewsInTimeForAYear(t *testing.T) {
 				m := &model{answer: func(_ context.Context, name string) (store.Certificate, error) { return issue(life, name) }}
 				k, stop := run(t, newBooks(), m)
 				for i := range names {
-					k.Want(fmt.Sprintf("n%d.test", i))
+					k.Want(fmt.Sprintf("n%d.test", i), false)
 				}
 				for range 365 {
 					time.Sleep(day)
@@ -206,7 +206,7 @@ func TestUnwantStopsOrders(t *testing.T) {
 		m := &model{answer: func(_ context.Context, name string) (store.Certificate, error) { return issue(90*day, name) }}
 		k, stop := run(t, b, m)
 		defer stop()
-		k.Want("Away.TEST.")
+		k.Want("Away.TEST.", false)
 		synctest.Wait()
 		k.Unwant("away.test")
 		time.Sleep(89 * day)
@@ -223,7 +223,7 @@ func TestUnwantStopsOrders(t *testing.T) {
 		if c, err := k.GetCertificate(&tls.ClientHelloInfo{ServerName: "away.test"}); c != nil || err != nil {
 			t.Errorf("an expired certificate is served: %v, %v", c, err)
 		}
-		k.Want("away.test")
+		k.Want("away.test", false)
 		synctest.Wait()
 		if s := k.Status("away.test"); s.State != certs.StateValid {
 			t.Errorf("wanted again: %+v", s)
@@ -241,7 +241,7 @@ func TestDropDuringAnOrder(t *testing.T) {
 		}}
 		k, stop := run(t, b, m)
 		defer stop()
-		k.Want("a.test")
+		k.Want("a.test", false)
 		synctest.Wait()
 		if err := k.Drop(t.Context(), "a.test"); err != nil {
 			t.Fatal(err)
@@ -264,7 +264,7 @@ func TestStoreDownCostsNoSecondOrder(t *testing.T) {
 		m := &model{answer: func(_ context.Context, name string) (store.Certificate, error) { return issue(90*day, name) }}
 		k, stop := run(t, b, m)
 		defer stop()
-		k.Want("a.test")
+		k.Want("a.test", false)
 		time.Sleep(time.Hour)
 		if s := k.Status("a.test"); s.State != certs.StateFailing || !strings.Contains(s.Problem, "disk full") {
 			t.Errorf("status %+v", s)
@@ -307,7 +307,7 @@ func TestWrongCertificatesAreNotTaken(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBooks()
 				k, stop := run(t, b, &model{answer: func(_ context.Context, name string) (store.Certificate, error) { return answer(name) }})
-				k.Want("a.test")
+				k.Want("a.test", false)
 				synctest.Wait()
 				if s := k.Status("a.test"); s.State != certs.StateFailing || !strings.Contains(s.Problem, reason) {
 					t.Errorf("status %+v, want a problem with %q", s, reason)
@@ -351,7 +351,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					name := fmt.Sprintf("n%d.test", rand.N(10))
 					switch rand.N(6) {
 					case 0, 1:
-						k.Want(name)
+						k.Want(name, false)
 					case 2:
 						k.Unwant(name)
 					case 3:
@@ -377,7 +377,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				}
 				continue
 			}
-			k.Want(name)
+			k.Want(name, false)
 		}
 		time.Sleep(3 * day)
 		for i := range 10 {

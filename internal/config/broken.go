@@ -1,16 +1,18 @@
 package config
 
 import (
+	"bytes"
 	"path/filepath"
 	"regexp"
 )
 
-// StorePath returns where the store is that the configuration file at path names, as far as can be told: the file may be
-// broken or gone. What was accepted of it before is in that store.
-func StorePath(path string) string {
+// GlanceStore returns the store that the configuration file at path names, with the keys that can be read, as far as can
+// be told: the file may be broken or gone. What was accepted of it before is in that store.
+func GlanceStore(path string, env func(string) string) Store {
 	l := glance(path)
+	l.env = env
 	l.store()
-	return l.cfg.Store.Path
+	return l.cfg.Store
 }
 
 // AdminAddr returns where the admin listener is that the configuration file at path names, as far as can be told, as in
@@ -40,8 +42,15 @@ func glance(path string) *loader {
 		l.doc = doc
 		return l
 	}
-	// No TOML. But there is one key each of these names.
+	// No TOML. But there is one key each of these names, in [store] at least.
 	l.doc.Store.URL = find(raw, "url")
+	table := storeLines(raw)
+	l.doc.Store.KeyFile, l.doc.Store.KeyEnv = find(table, "key_file"), find(table, "key_env")
+	for old := range bytes.SplitSeq(findList(table, "old_key_files"), []byte(",")) {
+		if t := find(append([]byte("x="), old...), "x"); t.given() {
+			l.doc.Store.OldKeyFiles.items = append(l.doc.Store.OldKeyFiles.items, t)
+		}
+	}
 	l.doc.Server.Admin = find(raw, "admin")
 	return l
 }
@@ -53,4 +62,29 @@ func find(raw []byte, key string) text {
 		return text{v: string(m[1]), line: 1}
 	}
 	return text{}
+}
+
+// storeLines returns the lines of [store] in a text that is no TOML, and those that set its keys from outside.
+func storeLines(raw []byte) []byte {
+	var lines []byte
+	inside := false
+	for line := range bytes.Lines(raw) {
+		text := bytes.TrimSpace(line)
+		if bytes.HasPrefix(text, []byte("[")) {
+			inside = bytes.HasPrefix(text, []byte("[store]"))
+		}
+		if inside || bytes.HasPrefix(text, []byte("store.")) || bytes.HasPrefix(text, []byte("store ")) {
+			lines = append(lines, line...)
+		}
+	}
+	return lines
+}
+
+// findList returns what stands between the brackets of the first list that is assigned to a key.
+func findList(raw []byte, key string) []byte {
+	pair := regexp.MustCompile(`(?ms)^[^#\n]*\b` + key + `\s*=\s*\[([^\]]*)\]`)
+	if m := pair.FindSubmatch(raw); m != nil {
+		return m[1]
+	}
+	return nil
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestStorePath(t *testing.T) {
+func TestGlanceStorePath(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, content, want string }{
 		{"as it should be", base + "[store]\nurl = 'sqlite:/srv/a.db'\n", "/srv/a.db"},
@@ -21,12 +21,12 @@ func TestStorePath(t *testing.T) {
 		{"UTF-16", "\xff\xfe", defaultStore},
 	} {
 		path := inFolder(t, "stspub.toml", c.content, nil)
-		if got := strings.Replace(StorePath(path), filepath.Dir(path), "DIR", 1); got != c.want {
-			t.Errorf("%s: StorePath = %s, want %s", c.name, got, c.want)
+		if got := strings.Replace(GlanceStore(path, noEnv).Path, filepath.Dir(path), "DIR", 1); got != c.want {
+			t.Errorf("%s: GlanceStore = %s, want %s", c.name, got, c.want)
 		}
 	}
-	if got := StorePath("/nowhere/stspub.toml"); got != defaultStore {
-		t.Errorf("no file: StorePath = %s, want %s", got, defaultStore)
+	if got := GlanceStore("/nowhere/stspub.toml", noEnv).Path; got != defaultStore {
+		t.Errorf("no file: GlanceStore = %s, want %s", got, defaultStore)
 	}
 }
 
@@ -49,5 +49,34 @@ func TestAdminAddr(t *testing.T) {
 	}
 	if got := AdminAddr("/nowhere/stspub.toml"); got != defaultAdmin {
 		t.Errorf("no file: AdminAddr = %s, want %s", got, defaultAdmin)
+	}
+}
+
+func TestGlanceStoreKeys(t *testing.T) {
+	t.Parallel()
+	env := func(name string) string {
+		if name == "STORE" {
+			return strings.Repeat("01", storeKeySize)
+		}
+		return ""
+	}
+	one, two, three := strings.Repeat("\x01", storeKeySize), strings.Repeat("\x02", storeKeySize), strings.Repeat("\x03", storeKeySize)
+	files := map[string]string{"two": strings.Repeat("02", storeKeySize), "three": strings.Repeat("03", storeKeySize) + "\n", "bad": "x"}
+	for _, c := range []struct{ name, content, want string }{
+		{"none", base, ""},
+		{"as it should be", "[store]\nkey_file = 'two'\nold_key_files = ['three']\n", two + three},
+		{"one cannot be read", "[store]\nkey_env = 'STORE'\nold_key_files = ['bad', 'three']\n", one + three},
+		{"in a file with mistakes", "[server]\nhostname = 1\n[store]\nkey_env = 'STORE'\n", one},
+		{"in an error of syntax", "[account.x]\nkey_file = 'three'\n[store]\nkey_file = 'two'\nold_key_files = [\n'three', # old\n 'bad']\n[server\n", two + three},
+		{"as dotted keys in one", "store.key_env = 'STORE'\n[server\n", one},
+		{"of an account in one", "[account.x]\nkey_file = 'three'\n[server\n", ""},
+	} {
+		got := ""
+		for _, key := range GlanceStore(inFolder(t, "stspub.toml", c.content, files), env).Keys {
+			got += string(key)
+		}
+		if got != c.want {
+			t.Errorf("%s: keys %q, want %q", c.name, got, c.want)
+		}
 	}
 }

@@ -28,7 +28,7 @@ type Config struct {
 	Server   Server
 	Store    Store
 	DNS      DNS
-	ACME     ACME
+	ACME     []ACME // in order of preference, at least one
 	Accounts map[string]Account
 	Alias    Alias
 	Publish  Publish
@@ -55,6 +55,9 @@ type Server struct {
 // Store is the [store] table.
 type Store struct {
 	Path string // from url = "sqlite:PATH"; default "/var/lib/stspub/stspub.db"
+	// Keys are what its secrets are sealed with, 32 bytes each: that of key_file or key_env, and those of old_key_files,
+	// which open what is not sealed with the first one yet. None: nothing is sealed.
+	Keys []Secret
 }
 
 // DNS is the [dns] table: whom stspub asks.
@@ -63,12 +66,31 @@ type DNS struct {
 	Stub      map[string][]string // zone ("." for all) → "ADDR:PORT" of the servers to ask in place of its delegated ones
 }
 
-// ACME is an [acme.NAME] table. There is one for now.
+// ACME is an [acme.NAME] table: one certification authority.
 type ACME struct {
 	Name      string
+	Directory string // an https URL, of no other table
 	Email     string // may be empty
-	Directory string // an https URL
 	CAFile    string // trust for the directory's HTTPS, PEM; default: the system's
+	Profile   string // the kind of certificate to ask for, of those in the directory; empty: the authority's default
+	// EABKeyID and EABKey bind the account to one that the operator has at the authority (RFC 8555, Section 7.3.4). Key is
+	// the HMAC key itself, not base64. [LoadFiles] may leave it empty, which does for an account that is already registered.
+	EABKeyID string
+	EABKey   Secret
+	Staging  bool // its certificates are trusted by no sender
+	NoHTTP   bool // [server] http is "off", so HTTP-01 cannot be answered
+	Budget   Budget
+}
+
+// Budget is what one authority is asked for at most. All are at least 1.
+type Budget struct {
+	Orders       int           // new orders in any OrdersPeriod, but for renewals that the authority does not count; default 280
+	OrdersPeriod time.Duration // default 3h
+	DomainOrders int           // those of them of one registered domain in any DomainPeriod; default 45
+	DomainPeriod time.Duration // default 1w
+	Failures     int           // failed orders of one name in any hour; default 4
+	InFlight     int           // orders at the same time; default 8
+	PerSecond    int           // requests to the authority a second; default 10
 }
 
 // Account is an [account.NAME] table: credentials at one DNS provider.
@@ -112,10 +134,15 @@ type Publish struct {
 
 // Check is the [check] table: how stspub looks at itself from outside.
 type Check struct {
-	Every     time.Duration // how often a live domain is checked, a shared record hourly at least; default 24h, 1s..168h
-	HTTPSPort int           // where senders reach policy hosts; 443 but in laboratories
-	SMTPPort  int           // where MX are reached; 25 but in laboratories
-	CAFile    string        // trust beside the system's, PEM; for laboratories
+	Every time.Duration // how often a live domain is checked, a shared record hourly at least; default 24h, 1s..168h
+	// AllowPrivate are addresses outside of the public Internet that MX and policy hosts may have; others are not connected
+	// to, but for our own. Default: none.
+	AllowPrivate []netip.Prefix
+
+	HTTPPort  int    // where authorities validate by HTTP-01; 80 but in laboratories
+	HTTPSPort int    // where senders reach policy hosts; 443 but in laboratories
+	SMTPPort  int    // where MX are reached; 25 but in laboratories
+	CAFile    string // trust beside the system's, PEM; for laboratories
 }
 
 // MXSet is an [mxset.NAME] table.

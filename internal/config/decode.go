@@ -40,6 +40,7 @@ type (
 func (t text) given() bool   { return t.line > 0 }
 func (l list) given() bool   { return l.line > 0 }
 func (m number) given() bool { return m.line > 0 }
+func (f flag) given() bool   { return f.line > 0 }
 func (s span) given() bool   { return s.line > 0 }
 
 // value is one of the kinds: it reads itself from what the library decoded, and returns false if the type is wrong.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -29,10 +30,28 @@ func (l *loader) timing() {
 	}
 	l.cfg.Check = Check{
 		Every:     l.duration("check.every", c.Every, day, time.Second, 7*day, `"1s" to "168h"`),
+		HTTPPort:  l.port("check.http_port", c.HTTPPort, 80),
 		HTTPSPort: l.port("check.https_port", c.HTTPSPort, 443),
 		SMTPPort:  l.port("check.smtp_port", c.SMTPPort, 25),
 		CAFile:    l.caFile("check.ca_file", c.CAFile),
 	}
+	for _, a := range c.AllowPrivate.items {
+		p, ok := network(a.v)
+		if !ok {
+			l.problem(a.line, "check.allow_private", `%q is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"`, a.v)
+			continue
+		}
+		l.cfg.Check.AllowPrivate = append(l.cfg.Check.AllowPrivate, p)
+	}
+}
+
+// network reads a network, or an address as a network of one.
+func network(s string) (netip.Prefix, bool) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), true
+	}
+	p, err := netip.ParsePrefix(s)
+	return p.Masked(), err == nil && !p.Addr().Is4In6()
 }
 
 func (l *loader) port(key string, n number, without int) int {

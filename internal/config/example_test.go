@@ -49,16 +49,17 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 	want := &Config{
 		Server: Server{Hostname: "sts.example.com", HTTPS: ":443", HTTP: ":80", Admin: "unix:/run/stspub/admin.sock"},
 		Store:  Store{Path: "/var/lib/stspub/stspub.db"},
-		ACME: ACME{
+		ACME: []ACME{{
 			Name: "letsencrypt", Email: "postmaster@example.com",
 			Directory: "https://acme-v02.api.letsencrypt.org/directory",
-		},
+			Budget:    standard(),
+		}},
 		Accounts: map[string]Account{"main": {
 			Name: "main", Provider: "cloudflare", APIToken: "fake-token",
 			APIURL: "https://api.cloudflare.com/client/v4",
 		}},
 		Publish: Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute},
-		Check:   Check{Every: 24 * time.Hour, HTTPSPort: 443, SMTPPort: 25},
+		Check:   Check{Every: 24 * time.Hour, HTTPPort: 80, HTTPSPort: 443, SMTPPort: 25},
 		MXSets:  map[string]MXSet{"eu": set},
 		Domains: []Domain{{Name: "example.org", MXSet: "eu", Publish: "zone", Account: "main"}},
 		Digest:  got.Digest,
@@ -87,7 +88,8 @@ func TestExampleNamesTheDefaults(t *testing.T) {
 	want := load(readExample(t))
 	example := readExample(t)
 	for _, key := range []string{
-		"https", "http", "admin", "url", "api_url", "settle", "ttl", "every", "https_port", "smtp_port", "adopt",
+		"https", "http", "admin", "url", "api_url", "settle", "ttl", "every", "http_port", "https_port", "smtp_port", "adopt",
+		"prefer", "orders", "orders_period", "domain_orders", "domain_period", "failures", "in_flight", "per_second",
 	} {
 		set := strings.Replace(example, "\n#"+key+" = ", "\n"+key+" = ", 1)
 		if set == example {
@@ -97,6 +99,14 @@ func TestExampleNamesTheDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, load(example)); diff != "" {
 		t.Errorf("configuration with the defaults of the example written out, -without +with:\n%s", diff)
+	}
+}
+
+// standard is the budget of an authority whose table says nothing about it.
+func standard() Budget {
+	return Budget{
+		Orders: 280, OrdersPeriod: 3 * time.Hour, DomainOrders: 45, DomainPeriod: 7 * 24 * time.Hour,
+		Failures: 4, InFlight: 8, PerSecond: 10,
 	}
 }
 
@@ -111,7 +121,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	lines, tried := strings.Split(example, "\n"), 0
 	for i, line := range lines {
 		key := regexp.MustCompile(`^#?([a-z_]+) = .*[^\[]$`).FindStringSubmatch(line)
-		if key == nil || key[1] == "provider" || key[1] == "server" { // of several accounts
+		if key == nil || slices.Contains([]string{"directory", "provider", "server"}, key[1]) { // of several tables
 			continue
 		}
 		tried++
@@ -120,7 +130,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 			t.Errorf("without line %d (%s) the example misses %v, want that key", i+1, line, missing)
 		}
 	}
-	if tried < 57 {
+	if tried < 70 {
 		t.Errorf("%d keys of the example were tried, want all", tried)
 	}
 }

@@ -6,7 +6,7 @@ func problemEdits() []edit {
 	var all []edit
 	for _, edits := range [][]edit{
 		formEdits(), serverEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(),
-		manyEdits(), reportEdits(),
+		manyEdits(), reportEdits(), acmeEdits(),
 	} {
 		all = append(all, edits...)
 	}
@@ -196,6 +196,16 @@ func serverEdits() []edit {
 			"store without a path", "", "[store]\nurl = 'sqlite:'\n",
 			`stspub.toml:18: store.url: names no file; write url = "sqlite:/var/lib/stspub/stspub.db"`,
 		},
+		{
+			"store key that is none", "", "[store]\nkey_file = 'token'\n",
+			`stspub.toml:18: store.key_file: the secret is no key of 32 random bytes in base64 or hex; make one: openssl rand -base64 32`,
+		},
+		{
+			"old store key without a new one", "", "[store]\nold_key_files = ['token']\n",
+			`stspub.toml:18: store.old_key_files: stands without key_file; write the file of the new key there, since a store that ` +
+				"is sealed stays so\n" +
+				`stspub.toml:18: store.old_key_files: the secret is no key of 32 random bytes in base64 or hex; make one: openssl rand -base64 32`,
+		},
 	}
 }
 
@@ -223,40 +233,8 @@ func tableEdits() []edit {
 			`stspub.toml:18: dns.stub: is empty; write at least one address like "192.0.2.53", or leave it out`,
 		},
 		{
-			"no CA", "[acme.le]\ndirectory = \"https://ca.example/dir\"\n", "",
-			`stspub.toml:1: acme: missing; write a table [acme.letsencrypt] with email = "postmaster@example.com" and directory = "https://acme-v02.api.letsencrypt.org/directory"`,
-		},
-		{
-			"two CAs", "", "[acme.other]\ndirectory = 'https://other.example/'\n",
-			`stspub.toml:17: acme.other: a second CA is not available yet; keep [acme.le] of line 3 or this one`,
-		},
-		{
-			"no directory", `directory = "https://ca.example/dir"`, ``,
-			`stspub.toml:3: acme.le.directory: missing; write directory = "https://acme-v02.api.letsencrypt.org/directory" for Let's Encrypt`,
-		},
-		{
-			"directory in clear", `"https://ca.example/dir"`, `"http://127.0.0.1/dir"`,
-			`stspub.toml:4: acme.le.directory: is not HTTPS; write a URL that begins with https://`,
-		},
-		{
-			"directory with a password", `"https://ca.example/dir"`, `"https://me:geheim@ca.example/dir"`,
-			`stspub.toml:4: acme.le.directory: has a user or password in it, which does not belong into this file`,
-		},
-		{
-			"directory that is no URL", `"https://ca.example/dir"`, `"geheim"`,
-			`stspub.toml:4: acme.le.directory: is no URL; write one like "https://api.example.com/path"`,
-		},
-		{
-			"no mail address", `[acme.le]`, "[acme.le]\nemail = 'postmaster'",
-			`stspub.toml:4: acme.le.email: "postmaster" is no mail address; write one like "postmaster@example.com"`,
-		},
-		{
 			"no CA file", "", "[check]\nca_file = 'nothing'\n",
 			`stspub.toml:18: check.ca_file: read "nothing": no such file or directory`,
-		},
-		{
-			"CA file without certificates", `[acme.le]`, "[acme.le]\nca_file = 'no-pem'",
-			`stspub.toml:4: acme.le.ca_file: "no-pem" holds no certificate; write CA certificates into it, as PEM`,
 		},
 		{
 			"CA file that is a folder", "", "[check]\nca_file = 'folder'\n",
@@ -289,6 +267,13 @@ func tableEdits() []edit {
 		{
 			"port 0", "", "[check]\nsmtp_port = 0\n",
 			`stspub.toml:18: check.smtp_port: 0 is no port; 1 to 65535`,
+		},
+		{
+			"no network", "", "[check]\nallow_private = [\n'10.0.0.0/8',\n'10.0.0.0/33',\n'mx.example.com', 'fe80::1%eth0', '::ffff:10.0.0.0/104']\n",
+			`stspub.toml:20: check.allow_private: "10.0.0.0/33" is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"` + "\n" +
+				`stspub.toml:21: check.allow_private: "mx.example.com" is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"` + "\n" +
+				`stspub.toml:21: check.allow_private: "fe80::1%eth0" is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"` + "\n" +
+				`stspub.toml:21: check.allow_private: "::ffff:10.0.0.0/104" is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"`,
 		},
 	}
 }

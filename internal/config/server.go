@@ -3,7 +3,6 @@ package config
 import (
 	"maps"
 	"net"
-	"net/mail"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -136,26 +135,6 @@ func overlap(a, b string) bool {
 	return hostA == hostB || all(hostA) || all(hostB)
 }
 
-// store reads [store]. The URL of another engine may hold a password, so none is shown.
-func (l *loader) store() {
-	l.cfg.Store.Path = defaultStore
-	t := l.doc.Store.URL
-	if !t.given() {
-		return
-	}
-	path, sqlite := strings.CutPrefix(t.v, "sqlite:")
-	switch {
-	case strings.HasPrefix(t.v, "postgres:"), strings.HasPrefix(t.v, "postgresql:"):
-		l.problem(t.line, "store.url", "PostgreSQL is not available yet; write url = %q", "sqlite:"+defaultStore)
-	case !sqlite:
-		l.problem(t.line, "store.url", "names no known engine; write url = %q", "sqlite:"+defaultStore)
-	case path == "", strings.HasSuffix(path, "/"), strings.Contains(path, ":memory:"):
-		l.problem(t.line, "store.url", "names no file; write url = %q", "sqlite:"+defaultStore)
-	default:
-		l.cfg.Store.Path = l.path(path)
-	}
-}
-
 // dns reads [dns].
 func (l *loader) dns() {
 	t := l.doc.DNS
@@ -202,35 +181,6 @@ func (l *loader) servers(key string, addrs list) []string {
 		servers = append(servers, addr.String())
 	}
 	return servers
-}
-
-// acme reads the one [acme.NAME].
-func (l *loader) acme() {
-	names := slices.SortedFunc(maps.Keys(l.doc.ACME), func(a, b string) int {
-		return l.doc.ACME[a].Line - l.doc.ACME[b].Line
-	})
-	if len(names) == 0 {
-		l.problem(0, "acme", `missing; write a table [acme.letsencrypt] with email = "postmaster@example.com" and `+
-			`directory = "https://acme-v02.api.letsencrypt.org/directory"`)
-		return
-	}
-	for _, name := range names[1:] {
-		l.problem(l.doc.ACME[name].Line, tableKey("acme", name), "a second CA is not available yet; keep [acme.%s] of line %d or this one",
-			names[0], l.doc.ACME[names[0]].Line)
-	}
-	name := names[0]
-	t, table := l.doc.ACME[name], tableKey("acme", name)
-	l.label(table, name, t.Line)
-	l.cfg.ACME = ACME{Name: name, Email: t.Email.v, CAFile: l.caFile(table+".ca_file", t.CAFile)}
-	if addr, err := mail.ParseAddress(t.Email.v); t.Email.given() && (err != nil || addr.Address != t.Email.v) {
-		l.problem(t.Email.line, table+".email", `%q is no mail address; write one like "postmaster@example.com"`, t.Email.v)
-	}
-	if !t.Directory.given() {
-		l.problem(t.Line, table+".directory",
-			`missing; write directory = "https://acme-v02.api.letsencrypt.org/directory" for Let's Encrypt`)
-		return
-	}
-	l.cfg.ACME.Directory = l.url(table+".directory", t.Directory, false)
 }
 
 // url returns an HTTPS URL. On loopback it may be HTTP where insecure says so. It is not shown, as it may hold a password.

@@ -30,7 +30,10 @@ type serverTable struct {
 type storeTable struct {
 	Line int
 
-	URL text `toml:"url"`
+	URL         text `toml:"url"`
+	KeyFile     text `toml:"key_file"`
+	KeyEnv      text `toml:"key_env"`
+	OldKeyFiles list `toml:"old_key_files"`
 }
 
 type dnsTable struct {
@@ -43,9 +46,23 @@ type dnsTable struct {
 type acmeTable struct {
 	Line int
 
-	Email     text `toml:"email"`
-	Directory text `toml:"directory"`
-	CAFile    text `toml:"ca_file"`
+	Directory   text   `toml:"directory"`
+	Prefer      number `toml:"prefer"`
+	Email       text   `toml:"email"`
+	CAFile      text   `toml:"ca_file"`
+	Profile     text   `toml:"profile"`
+	EABKID      text   `toml:"eab_kid"`
+	EABHMACFile text   `toml:"eab_hmac_file"`
+	EABHMACEnv  text   `toml:"eab_hmac_env"`
+	Staging     flag   `toml:"staging"`
+
+	Orders       number `toml:"orders"`
+	OrdersPeriod span   `toml:"orders_period"`
+	DomainOrders number `toml:"domain_orders"`
+	DomainPeriod span   `toml:"domain_period"`
+	Failures     number `toml:"failures"`
+	InFlight     number `toml:"in_flight"`
+	PerSecond    number `toml:"per_second"`
 }
 
 type accountTable struct {
@@ -104,10 +121,12 @@ type publishTable struct {
 type checkTable struct {
 	Line int
 
-	Every     span   `toml:"every"`
-	HTTPSPort number `toml:"https_port"`
-	SMTPPort  number `toml:"smtp_port"`
-	CAFile    text   `toml:"ca_file"`
+	Every        span   `toml:"every"`
+	AllowPrivate list   `toml:"allow_private"`
+	HTTPPort     number `toml:"http_port"`
+	HTTPSPort    number `toml:"https_port"`
+	SMTPPort     number `toml:"smtp_port"`
+	CAFile       text   `toml:"ca_file"`
 }
 
 type mxsetTable struct {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/stspub/stspub/internal/policygen"
 )
@@ -39,6 +40,25 @@ resolvers = ["192.0.2.53", "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]", 
 [acme.own]
 directory = "https://ca.example/dir"
 ca_file = "ca.pem"
+staging = true
+
+[acme.last]
+directory = "https://acme-staging-v02.api.letsencrypt.org/directory"
+prefer = 9
+
+[acme.first]
+directory = "https://bound.example/dir"
+prefer = 1
+profile = "shortlived"
+eab_kid = "kid-1"
+eab_hmac_env = "EAB"
+orders = 1
+orders_period = "1d"
+domain_orders = 2
+domain_period = "2w"
+failures = 3
+in_flight = 4
+per_second = 5
 
 [account.main]
 provider = "cloudflare"
@@ -70,6 +90,8 @@ account = "bind"
 
 [check]
 every = "1w"
+allow_private = ["10.1.2.3/8", "fd00::25"]
+http_port = 8080
 https_port = 8443
 smtp_port = 2525
 ca_file = "ca.pem"
@@ -125,7 +147,7 @@ func TestWholeConfiguration(t *testing.T) {
 	mkdir(t, filepath.Join(dir, "lists"))
 	const customers = "\ufeffd.example\r\n# comment\r\n\r\nc.example # x\r\n"
 	writeFile(t, filepath.Join(dir, "lists", "customers.txt"), customers, 0o644)
-	env := map[string]string{"CLOUDFLARE": "token", "KNOT": "a2V5", "POWERDNS": "changeme"}
+	env := map[string]string{"CLOUDFLARE": "token", "KNOT": "a2V5", "POWERDNS": "changeme", "EAB": "+/9rZXk="}
 
 	got, warnings, err := Load(filepath.Join(dir, "stspub.toml"), func(key string) string { return env[key] })
 	if err != nil || len(warnings) > 0 {
@@ -147,7 +169,18 @@ func TestWholeConfiguration(t *testing.T) {
 			Resolvers: []string{"192.0.2.53:53", "192.0.2.54:5353", "[2001:db8::53]:53", "[2001:db8::54]:53", "[2001:db8::55]:5353"},
 			Stub:      map[string][]string{".": {"127.0.0.1:5300"}, "example.com": {"127.0.0.1:5301", "127.0.0.2:53"}},
 		},
-		ACME: ACME{Name: "own", Directory: "https://ca.example/dir", CAFile: at("ca.pem")},
+		ACME: []ACME{
+			{Name: "own", Directory: "https://ca.example/dir", CAFile: at("ca.pem"), Staging: true, NoHTTP: true, Budget: standard()},
+			{
+				Name: "first", Directory: "https://bound.example/dir", Profile: "shortlived", EABKeyID: "kid-1", EABKey: "\xfb\xffkey",
+				NoHTTP: true,
+				Budget: Budget{
+					Orders: 1, OrdersPeriod: 24 * time.Hour, DomainOrders: 2, DomainPeriod: 14 * 24 * time.Hour,
+					Failures: 3, InFlight: 4, PerSecond: 5,
+				},
+			},
+			{Name: "last", Directory: "https://acme-staging-v02.api.letsencrypt.org/directory", Staging: true, NoHTTP: true, Budget: standard()},
+		},
 		Accounts: map[string]Account{
 			"main": {Name: "main", Provider: "cloudflare", APIToken: "token", APIURL: "http://127.0.0.1:8080/client/v4"},
 			"bind": {
@@ -164,7 +197,10 @@ func TestWholeConfiguration(t *testing.T) {
 		},
 		Alias:   Alias{Zone: "alias.example.com", Account: "bind"},
 		Publish: Publish{Settle: 24 * time.Hour, TTL: time.Minute},
-		Check:   Check{Every: 168 * time.Hour, HTTPSPort: 8443, SMTPPort: 2525, CAFile: at("ca.pem")},
+		Check: Check{
+			Every: 168 * time.Hour, HTTPPort: 8080, HTTPSPort: 8443, SMTPPort: 2525, CAFile: at("ca.pem"),
+			AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::25/128")},
+		},
 		MXSets: map[string]MXSet{
 			"files":    {Name: "files", Policy: policy(policygen.None, "mx1.example.net")},
 			"defaults": {Name: "defaults", Policy: policy(policygen.Testing, "mx2.example.net")},
@@ -185,7 +221,7 @@ func TestWholeConfiguration(t *testing.T) {
 			at("stspub.toml"): []byte(whole), at("lists/customers.txt"): []byte(customers),
 		},
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("Load, -want +got:\n%s", diff)
 	}
 }
@@ -269,7 +305,7 @@ ca_file = "ca.pem"
 	if diff := cmp.Diff(wantSaid, said); diff != "" {
 		t.Errorf("warnings, -want +got:\n%s", diff)
 	}
-	want.ACME.CAFile, want.Check.CAFile = "", ""
+	want.ACME[0].CAFile, want.Check.CAFile = "", ""
 	for i, name := range []string{"main", "bind", "env"} {
 		a := want.Accounts[name]
 		a.APIToken, a.Key, a.Fault = "", "", warnings[i+1].String()

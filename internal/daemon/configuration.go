@@ -25,7 +25,7 @@ const keyAccepted = "daemon/accepted"
 func (d *daemon) open(ctx context.Context) (fault, err error) {
 	conf, warnings, broken := config.Load(d.o.ConfigPath, d.o.Env)
 	d.warn(warnings)
-	st, err := openStore(ctx, d.o.ConfigPath, conf, broken)
+	st, err := d.openStore(ctx, conf, broken)
 	if err != nil {
 		return nil, err
 	}
@@ -49,19 +49,32 @@ func (d *daemon) open(ctx context.Context) (fault, err error) {
 }
 
 // openStore opens the store of a configuration, or that which a broken one names as far as can be told.
-func openStore(ctx context.Context, configPath string, conf *config.Config, broken error) (*store.SQLite, error) {
+func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken error) (*store.SQLite, error) {
 	if broken == nil {
-		return store.OpenSQLite(ctx, conf.Store.Path)
+		return d.openSealed(ctx, conf.Store)
 	}
-	path := config.StorePath(configPath)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	at := config.GlanceStore(d.o.ConfigPath, d.o.Env)
+	if _, err := os.Stat(at.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, broken // the first start
 	}
-	st, err := store.OpenSQLite(ctx, path)
+	st, err := d.openSealed(ctx, at)
 	if err != nil {
 		return nil, errors.Join(broken, err)
 	}
 	return st, nil
+}
+
+// openSealed opens a store with its keys.
+func (d *daemon) openSealed(ctx context.Context, s config.Store) (*store.SQLite, error) {
+	var keys [][]byte
+	for _, key := range s.Keys {
+		keys = append(keys, []byte(key))
+	}
+	var err error
+	if d.keys, err = store.NewKeyring(keys...); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return store.OpenSealedSQLite(ctx, s.Path, d.keys)
 }
 
 // reread reads the file for a reload.

@@ -34,7 +34,8 @@ type Options struct {
 	ConfigPath string
 	Env        func(string) string // os.Getenv but in tests
 	Version    string
-	DryRun     bool // DNS writes are refused and logged
+	Built      time.Time // of the commit that this was built from: the clock cannot be before it; zero: not known
+	DryRun     bool      // DNS writes are refused and logged
 	Log        *slog.Logger
 
 	// Reload is asked for a reload by everything received from it; it may be nil.
@@ -52,9 +53,11 @@ type daemon struct {
 	conf *config.Config
 
 	store      store.Store
+	keys       *store.Keyring // of the store; nil: it is not sealed
 	client     *sender.Client
 	observer   *dnsupdate.Observer
-	issuer     *certs.ACME
+	issuers    []*certs.ACME // in order of preference
+	gate       *certs.Gate
 	keeper     *certs.Keeper
 	reconciler *publish.Reconciler
 	reloaded   chan struct{} // capacity 1: a reload was taken
@@ -70,7 +73,7 @@ type daemon struct {
 // Run serves until ctx ends; then it answers what was accepted, lets passes and orders end, and returns nil. An error
 // means that it did not start, or that a listener failed.
 func Run(ctx context.Context, o Options) error {
-	if err := checkClock(time.Now()); err != nil {
+	if err := checkClock(time.Now(), o.Built); err != nil {
 		return err
 	}
 	path, err := filepath.Abs(o.ConfigPath) // accepted files are found by it, however the next start spells it
@@ -92,13 +95,10 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.begin(ctx); err != nil {
 		return errors.Join(fault, err)
 	}
-	if fault != nil {
-		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault.Error())
-	}
-	return d.run(ctx)
+	return d.run(ctx, fault)
 }
 
-// begin does everything that a start can fail of.
+// begin does everything that senders wait for.
 func (d *daemon) begin(ctx context.Context) error {
 	if err := d.listen(ctx); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (d *daemon) begin(ctx context.Context) error {
 	if err := d.assemble(); err != nil {
 		return err
 	}
-	return d.start(ctx)
+	return d.fill(ctx)
 }
 
 // listen opens all listeners before anything has begun, so that a port that is taken changes nothing.
@@ -151,19 +151,27 @@ func (d *daemon) assemble() error {
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
-	if d.issuer, err = certs.NewACME(d.conf.ACME, d.store, d.o.Log); err != nil {
+	responder := certs.NewResponder(d.store, d.o.Log)
+	authorities, budgets, err := d.authorities()
+	if err != nil {
 		return err
 	}
+	outside := &publish.Outside{
+		Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
+		Node: dialable(d.secure.Addr()), Values: d.store,
+	}
+	d.client.Dial = d.guard(outside).Dial
+	d.gate = &certs.Gate{
+		Client: d.client, Home: outside.Home, Values: d.store, HTTPPort: d.conf.Check.HTTPPort, HTTPSPort: d.conf.Check.HTTPSPort,
+	}
 	d.keeper = certs.New(certs.Config{
-		Store: d.store, Issuer: d.issuer, Challenge: d.issuer.GetCertificate, Log: d.o.Log, OnChange: d.certChanged,
+		Store: d.store, Authorities: authorities, Budgets: budgets, Challenge: responder.GetCertificate, Gate: d.admit,
+		Log: d.o.Log, OnChange: d.certChanged, Copy: d.conf.Store.Path + ".certificates", Keys: d.keys,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
 		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper, d.conf.Server.Hostname}, Log: d.o.Log,
-		Sight: &publish.Outside{
-			Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
-			Node: dialable(d.secure.Addr()), Values: d.store,
-		},
+		Sight:       outside,
 		Load:        d.reread,
 		Accepted:    d.accept,
 		OpenAccount: d.openAccount,
@@ -171,7 +179,7 @@ func (d *daemon) assemble() error {
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
-		GetCertificate: d.keeper.GetCertificate, Challenges: d.issuer.HTTPHandler, Log: d.o.Log,
+		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Challenges: responder.HTTPHandler, Log: d.o.Log,
 	})
 	if err != nil {
 		return err
@@ -188,11 +196,29 @@ func (d *daemon) assemble() error {
 	return nil
 }
 
-// start fills the memory.
-func (d *daemon) start(ctx context.Context) error {
-	if err := d.keeper.Load(ctx); err != nil {
-		return err
+// authorities makes those of the configuration, with their budgets.
+func (d *daemon) authorities() (all []certs.Authority, budgets []config.Budget, err error) {
+	for _, table := range d.conf.ACME {
+		a, err := certs.NewACME(table, d.store, d.o.Log)
+		if err != nil {
+			return nil, nil, fmt.Errorf("acme.%s: %w", table.Name, err)
+		}
+		d.issuers = append(d.issuers, a)
+		all, budgets = append(all, a), append(budgets, table.Budget)
 	}
+	return all, budgets, nil
+}
+
+// fill reads what is served into memory.
+func (d *daemon) fill(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.keeper.Load(ctx) })
+	g.Go(func() error { return d.reconciler.Serve(ctx) })
+	return g.Wait()
+}
+
+// start takes the configuration.
+func (d *daemon) start(ctx context.Context) error {
 	report, err := d.reconciler.Start(ctx, d.conf)
 	if err != nil {
 		return err
@@ -205,19 +231,34 @@ func (d *daemon) start(ctx context.Context) error {
 	return nil
 }
 
-// run has everything work until ctx ends. Listeners stop first, and the workers when nobody is left to be served.
-func (d *daemon) run(ctx context.Context) error {
+// run serves, takes the configuration, and has everything work until ctx ends. Listeners stop first, and the workers when
+// nobody is left to be served.
+func (d *daemon) run(ctx context.Context, fault error) error {
+	ctx, stopServing := context.WithCancel(ctx)
+	defer stopServing()
 	servers, serving := errgroup.WithContext(ctx)
 	servers.Go(func() error { return d.public.Run(serving, d.secure, d.plain) })
-	servers.Go(func() error { return d.admin.Run(serving, d.adminLn) })
 	if d.healthLn != nil {
 		servers.Go(func() error { return d.health.Run(serving, d.healthLn) })
 	}
+	if err := d.start(serving); err != nil {
+		if ctx.Err() != nil { // we are told to stop, which is no fault
+			return errors.Join(servers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
+		}
+		stopServing()
+		return errors.Join(fault, err, servers.Wait())
+	}
+	if fault != nil {
+		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault.Error())
+	}
+	servers.Go(func() error { return d.admin.Run(serving, d.adminLn) })
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	workers, working := errgroup.WithContext(work)
 	workers.Go(func() error { return d.keeper.Run(working) })
+	workers.Go(func() error { return d.keeper.RunCopies(working) })
 	workers.Go(func() error { return d.reconciler.Run(working) })
+	workers.Go(func() error { d.reseal(working); return nil })
 	workers.Go(func() error { d.preflight(working); return nil })
 	workers.Go(func() error { d.reloads(working); return nil })
 	d.o.Log.Info("serving", "dry_run", d.o.DryRun, "https", d.secure.Addr().String(), "version", d.o.Version)
@@ -226,7 +267,18 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	err := servers.Wait()
 	stop()
-	return errors.Join(err, workers.Wait())
+	return errors.Join(err, workers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
+}
+
+// reseal seals with the newest key what is not. What it does not get to, the next start does.
+func (d *daemon) reseal(ctx context.Context) {
+	n, err := d.store.Reseal(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		d.o.Log.Error("secrets of the store not all sealed with the newest key; the next start tries again", "err", err)
+	case err == nil && n > 0:
+		d.o.Log.Info("sealed the secrets of the store with the newest key; old ones may go", "count", n)
+	}
 }
 
 // reloads answers signals. The reload itself says in the log what it did or why it did nothing.
@@ -292,10 +344,15 @@ func dialable(a net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
-func checkClock(now time.Time) error {
-	// RFC 8461 lives on time: certificates, max_age, horizons. A clock before this year is not set at all.
-	if now.Year() < 2026 {
-		return fmt.Errorf("the clock says %s; set it before starting", now.Format(time.RFC3339))
+// checkClock refuses a clock that cannot be right: one from before this program was written. RFC 8461 lives on time:
+// certificates, max_age, horizons. A day is for clocks of developers that are ahead.
+func checkClock(now, built time.Time) error {
+	if written := time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC); built.Before(written) {
+		built = written
+	}
+	if now.Before(built.AddDate(0, 0, -1)) {
+		return fmt.Errorf("the clock says %s, and this program is of %s; set the clock before starting",
+			now.UTC().Format(time.RFC3339), built.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

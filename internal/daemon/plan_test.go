@@ -110,7 +110,7 @@ func TestPlanOfABrokenConfiguration(t *testing.T) {
 	r := w.start(w.path("stspub.toml"))
 	w.file("stspub.toml", w.config(`mode = "enforce"`, `mode = "strict"`))
 	_, err := r.admin.Plan(context.Background(), "", nil, nil)
-	want := "plan: refused: " + w.path("stspub.toml") + `:30: mxset.main.mode: "strict": is no mode; write "enforce", "testing" or "none"`
+	want := "plan: refused: " + w.path("stspub.toml") + `:31: mxset.main.mode: "strict": is no mode; write "enforce", "testing" or "none"`
 	if err == nil || err.Error() != want {
 		t.Errorf("Plan = %v, want %s", err, want)
 	}

@@ -62,7 +62,7 @@ func (d *daemon) checkHostname(ctx context.Context) error {
 	a, err := d.client.Resolver.Addrs(ctx, host)
 	switch {
 	case len(a.Addrs) > 0:
-		d.keeper.Want(host)
+		d.keeper.Want(host, false)
 		return nil
 	case err != nil:
 		return fmt.Errorf("server.hostname: look up %s: %w", host, err)
@@ -70,32 +70,16 @@ func (d *daemon) checkHostname(ctx context.Context) error {
 	return fmt.Errorf("server.hostname: %s has no A or AAAA record; customers' CNAMEs lead nowhere until it has", host)
 }
 
-// checkCAA: a CAA record at the target of a CNAME binds every customer that points there (RFC 8659, Section 3).
+// checkCAA: CAA records at the target of a CNAME bind every customer that points there (RFC 8659, Section 3).
 func (d *daemon) checkCAA(ctx context.Context) error {
 	host := d.conf.Server.Hostname
-	a, err := d.client.Resolver.Lookup(ctx, host, dns.TypeCAA)
-	if err != nil {
-		return fmt.Errorf("look up CAA at %s: %w", host, err)
-	}
-	var issuers []string
-	for _, rr := range a.RRs {
-		if caa, ok := rr.(*dns.CAA); ok && strings.EqualFold(caa.Tag, "issue") {
-			issuer, _, _ := strings.Cut(caa.Value, ";")
-			issuers = append(issuers, strings.ToLower(strings.TrimSpace(issuer)))
+	var excluded []error
+	for _, authority := range d.issuers {
+		if err := d.gate.Target(ctx, host, authority); err != nil {
+			excluded = append(excluded, fmt.Errorf("customers' CNAMEs lead to %s, so what holds there holds for all of them: %w", host, err))
 		}
 	}
-	if len(issuers) == 0 {
-		return nil
-	}
-	identities, err := d.issuer.Identities(ctx)
-	if err != nil || len(identities) == 0 {
-		return err // a CA that does not say who it is cannot be compared
-	}
-	if slices.ContainsFunc(issuers, func(i string) bool { return slices.Contains(identities, i) }) {
-		return nil
-	}
-	return fmt.Errorf("the CAA records of %s allow only %s, and so exclude %s for every customer; add: %s. CAA 0 issue %q",
-		host, strings.Join(issuers, ", "), identities[0], host, identities[0])
+	return errors.Join(excluded...)
 }
 
 // aliasZone is where records of alias domains are written, and how.

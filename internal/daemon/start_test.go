@@ -70,7 +70,7 @@ func TestStartWithAnotherPath(t *testing.T) {
 	for _, path := range []string{w.path("stspub.toml"), "./stspub.toml", filepath.Join("..", filepath.Base(w.dir), "stspub.toml")} {
 		r = w.start(path)
 		w.serves()
-		r.fault("configuration", instead+w.path("stspub.toml")+":36: TOML syntax: ")
+		r.fault("configuration", instead+w.path("stspub.toml")+":37: TOML syntax: ")
 		r.stop()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/publish"
@@ -18,7 +17,7 @@ type certView struct {
 }
 
 // Want has a certificate ordered and kept.
-func (v certView) Want(host string) { v.keeper.Want(host) }
+func (v certView) Want(host string, live bool) { v.keeper.Want(host, live) }
 
 // Unwant stops orders.
 func (v certView) Unwant(host string) {
@@ -26,6 +25,9 @@ func (v certView) Unwant(host string) {
 		v.keeper.Unwant(host)
 	}
 }
+
+// Retry has it ordered without a pause.
+func (v certView) Retry(host string) { v.keeper.Retry(host) }
 
 // Drop deletes certificate and key.
 func (v certView) Drop(ctx context.Context, host string) error {
@@ -35,22 +37,48 @@ func (v certView) Drop(ctx context.Context, host string) error {
 	return v.keeper.Drop(ctx, host)
 }
 
-// Cert puts into words how it stands with a certificate.
+// Cert puts into words how it stands with a certificate. One of a staging CA is none: no sender would trust it.
 func (v certView) Cert(host string) publish.Cert {
 	s := v.keeper.Status(host)
-	c := publish.Cert{Valid: !s.NotAfter.IsZero() && time.Now().Before(s.NotAfter), NotAfter: s.NotAfter, Problem: s.Problem}
+	c := publish.Cert{
+		Valid: s.State == certs.StateValid && !s.Staging, NotAfter: s.NotAfter, Problem: s.Problem, Late: s.Late, Queue: queued(s),
+	}
+	if s.Advice != "" {
+		c.Problem += "; " + s.Advice
+	}
 	switch {
 	case c.Valid:
+	case s.State == certs.StateValid:
+		c.Fault = true
+		c.Reason = fmt.Sprintf("the certificate for %s is of the staging CA %q, which no sender trusts, so nothing is announced: "+
+			"name another CA in [acme.NAME]", host, s.Authority)
 	case s.Problem != "":
 		c.Fault = true
-		c.Reason = fmt.Sprintf("no certificate for %s: %s", host, s.Problem)
-		if !s.NextTry.IsZero() {
+		c.Reason = fmt.Sprintf("no certificate for %s: %s", host, c.Problem)
+		if !s.NextTry.IsZero() && s.Place == 0 {
 			c.Reason += "; next try at " + s.NextTry.UTC().Format("15:04:05 MST")
 		}
 	default:
 		c.Reason = "waiting for the certificate of " + host
 	}
+	if !c.Valid && c.Queue != "" {
+		c.Reason += "; " + c.Queue
+		c.Queue = ""
+	}
 	return c
+}
+
+// queued says whose turn an order waits for.
+func queued(s certs.Status) string {
+	var words []string
+	if s.Place > 0 {
+		words = append(words, fmt.Sprintf("its order is number %d in the queue, expected to be sent at %s", s.Place,
+			s.Expected.UTC().Format("2006-01-02 15:04 MST")))
+	}
+	if s.Waiting != "" {
+		words = append(words, s.Waiting)
+	}
+	return strings.Join(words, "; ")
 }
 
 // manager is the reconciler for those who reload it.
@@ -58,6 +86,12 @@ type manager struct {
 	*publish.Reconciler
 	d *daemon
 }
+
+// Certificates is for the admin API.
+func (m manager) Certificates() certs.Overview { return m.d.keeper.Overview() }
+
+// EachCertificate is for the admin API.
+func (m manager) EachCertificate(f func(certs.Named) error) error { return m.d.keeper.Each(f) }
 
 // Reload has what stspub stands on looked at once more when a configuration was taken: it may say otherwise what that is,
 // or be the answer to a fault.

@@ -132,6 +132,7 @@ settle = "1s"
 ttl = "60s"
 [check]
 every = "1s"
+http_port = 8080
 https_port = 8443
 ca_file = "ca.pem"
 [mxset.main]

@@ -47,6 +47,7 @@ ttl = "60s"
 
 [check]
 every = "10s"                  # laboratory: 24h is the default
+http_port = {http_port}              # laboratory
 https_port = {https_port}             # laboratory
 smtp_port = {smtp_port}             # laboratory
 ca_file = "ca.pem"             # laboratory
@@ -79,11 +80,12 @@ publish = "alias"
 // writeConfig writes stspub.toml, or in one of an earlier run brings the addresses up to date that are new at each start.
 func (d *dev) writeConfig() error {
 	_, httpsPort, _ := net.SplitHostPort(d.o.HTTPS)
+	_, httpPort, _ := net.SplitHostPort(d.o.HTTP)
 	_, smtpPort, _ := net.SplitHostPort(d.mx.Addr)
 	values := map[string]string{
 		"hostname": hostname, "alias": aliasZone, "mx1": mailHost, "mx2": secondMX, "dir": d.o.Dir,
 		"https": d.o.HTTPS, "http": d.o.HTTP, "dns": d.dns.Addr, "directory": d.ca.DirectoryURL,
-		"https_port": httpsPort, "smtp_port": smtpPort,
+		"http_port": httpPort, "https_port": httpsPort, "smtp_port": smtpPort,
 	}
 	path := d.path("stspub.toml")
 	text, err := os.ReadFile(path)
@@ -100,7 +102,7 @@ func (d *dev) writeConfig() error {
 			"server.https": `"` + d.o.HTTPS + `"`, "server.http": `"` + d.o.HTTP + `"`,
 			"acme.lab.directory": `"` + d.ca.DirectoryURL + `"`, "account.lab.server": `"` + d.dns.Addr + `"`,
 			"dns.resolvers": `["` + d.dns.Addr + `"]`, "dns.stub": `{ "." = ["` + d.dns.Addr + `"] }`,
-			"check.https_port": httpsPort, "check.smtp_port": smtpPort,
+			"check.http_port": httpPort, "check.https_port": httpsPort, "check.smtp_port": smtpPort,
 		}))
 	}
 	if err := os.WriteFile(path, text, 0o600); err != nil {

@@ -226,7 +226,7 @@ func TestBrokenConfiguration(t *testing.T) {
 	w.settings.mxsetTail = "rolout = \"2w\"\nmax_age = 12"
 	w.configure()
 	path := w.path("stspub.toml")
-	want := path + ":34: TOML syntax: key 'mxset.main.max_age' has already been defined; a key or table stands once"
+	want := path + ":35: TOML syntax: key 'mxset.main.max_age' has already been defined; a key or table stands once"
 	_, stderr, code := w.stspub("reload", "--config", path)
 	if code != 1 || stderr != "stspub: reload: refused: "+want+"\n" {
 		t.Errorf("stspub reload: exit code %d, %q, want 1, %q", code, stderr, want)
@@ -235,10 +235,10 @@ func TestBrokenConfiguration(t *testing.T) {
 	w.settings.maxAge = "0s"
 	w.configure()
 	w.hangup()
-	w.heard(`"msg":"configuration not taken; everything stays as it was"`, path+":33: mxset.main.rolout: unknown key")
+	w.heard(`"msg":"configuration not taken; everything stays as it was"`, path+":34: mxset.main.rolout: unknown key")
 	for range 2 {
 		list := w.must("domain", "list", "--config", path)
-		for _, want := range []string{"FAULT configuration: ", path + ":31: mxset.main.max_age: ", path + ":33: mxset.main.rolout: unknown key"} {
+		for _, want := range []string{"FAULT configuration: ", path + ":32: mxset.main.max_age: ", path + ":34: mxset.main.rolout: unknown key"} {
 			if !strings.Contains(list, want) {
 				t.Errorf("stspub domain list:\n%s\nwant %q", list, want)
 			}

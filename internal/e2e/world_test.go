@@ -43,6 +43,7 @@ type world struct {
 	ip     string
 	holder holder
 	ca     *lab.CA
+	orders orderCount // that it took
 
 	second  *secondary
 	api     *gate // between the daemon and who takes its DNS changes
@@ -72,7 +73,7 @@ func newWorld(t *testing.T, kind string) *world {
 	w := &world{t: t, dir: dir, ip: loopback(t)}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w.holder = hold(t, kind, "provider.test", aliasZone, zoned)
-	w.ca, err = lab.StartCA(context.Background(), lab.CAOptions{DNS: w.holder.dns(), HTTPPort: 8080, TLSPort: 8443})
+	w.ca, err = lab.StartCA(context.Background(), lab.CAOptions{DNS: w.holder.dns(), HTTPPort: 8080, TLSPort: 8443, Log: w.orders.log()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func (w *world) configure() {
 	fmt.Fprintf(&b, "[dns]\nresolvers = [%[1]q]\nstub = { \".\" = [%[1]q, %[2]q] }\n", w.holder.dns(), w.second.addr)
 	fmt.Fprintf(&b, "[account.main]\n%s[alias]\nzone = %q\naccount = \"main\"\n", w.holder.account(w.api.addr), aliasZone)
 	fmt.Fprintf(&b, "[publish]\nsettle = %q\nttl = \"60s\"\n", settle)
-	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttps_port = %s\nsmtp_port = %s\nca_file = \"ca.pem\"\n", outsidePort, cmp.Or(w.settings.smtpPort, "25"))
+	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttp_port = 8080\nhttps_port = %s\nsmtp_port = %s\nca_file = \"ca.pem\"\n", outsidePort, cmp.Or(w.settings.smtpPort, "25"))
 	fmt.Fprintf(&b, "[mxset.main]\nmode = \"enforce\"\nmax_age = %q\nmx = [\"%s\"]\n%s\n", w.settings.maxAge, strings.Join(w.settings.mx, `", "`), w.settings.mxsetTail)
 	for _, d := range w.settings.domains {
 		fmt.Fprintf(&b, "[[domain]]\nname = %q\nmxset = \"main\"\n", d)

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 )
@@ -31,12 +32,19 @@ type Manager interface {
 	Status(ctx context.Context, name policygen.Name) (publish.Status, error)
 	// Faults returns the faults of the service as a whole, by subject.
 	Faults() map[string]string
+	// Certificates says how it stands with all certificates.
+	Certificates() certs.Overview
+	// EachCertificate calls f for every name that is wanted or has a certificate, by name, until f returns an error, which
+	// it returns.
+	EachCertificate(f func(certs.Named) error) error
 	// Adopt allows the foreign record of a domain to be replaced, or returns store.ErrNotFound.
 	Adopt(ctx context.Context, name policygen.Name) error
 	// Promote ends the roll-out of a domain, or with testing takes it back to mode testing.
 	Promote(ctx context.Context, name policygen.Name, testing bool) error
 	// Expel ends the drain of a domain now.
 	Expel(ctx context.Context, name policygen.Name) error
+	// Retry has a domain looked at now, and its certificate ordered without a pause, or returns store.ErrNotFound.
+	Retry(ctx context.Context, name policygen.Name) error
 	// Plan says what a configuration would change: that of files, by path, of which the one at path comes first, or with
 	// nil that which Reload would read. Progress is told of how many look-ups are done, about once a second. When the
 	// configuration is broken the error wraps publish.ErrRefused and is shown to the operator.
@@ -90,7 +98,11 @@ func NewHealth(cfg HealthConfig) *Server {
 //	POST /v1/domains/NAME/adopt        204
 //	POST /v1/domains/NAME/promote[?testing=1]   204
 //	POST /v1/domains/NAME/expel                 204
+//	POST /v1/domains/NAME/retry                 204
 //	GET  /v1/faults                    faults of the service as a whole, by subject
+//	GET  /v1/certificates              how it stands with all certificates, and with each CA
+//	GET  /v1/certificates/names[?waiting=1]   all names with their certificates, or those with more to say than that it is
+//	                                   good: as /v1/domains
 //	POST /v1/plan                      what the configuration file, or with a body that of [PlanRequest], would change
 //	POST /v1/reload[?force=HASH]       what was changed
 //
@@ -105,7 +117,10 @@ func NewAdmin(cfg AdminConfig) *Server {
 	r.Post("/v1/domains/{name}/adopt", a.handle(a.adopt))
 	r.Post("/v1/domains/{name}/promote", a.handle(a.promote))
 	r.Post("/v1/domains/{name}/expel", a.handle(a.expel))
+	r.Post("/v1/domains/{name}/retry", a.handle(a.retry))
 	r.Get("/v1/faults", a.handle(a.faults))
+	r.Get("/v1/certificates", a.handle(a.certificates))
+	r.Get("/v1/certificates/names", a.handle(a.names))
 	r.Post("/v1/plan", a.handle(a.plan))
 	r.Post("/v1/reload", a.handle(a.reload))
 
@@ -201,13 +216,20 @@ func (a *admin) domains(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := &listing{w: w, lines: strings.Contains(r.Header.Get("Accept"), linesType)}
-	err = a.manager.EachStatus(r.Context(), func(s publish.Status) error {
-		if faults && !s.Fault {
-			return nil
-		}
-		return list.add(s)
+	return a.list(w, r, func(add func(any) error) error {
+		return a.manager.EachStatus(r.Context(), func(s publish.Status) error {
+			if faults && !s.Fault {
+				return nil
+			}
+			return add(s)
+		})
 	})
+}
+
+// list answers with what each adds.
+func (a *admin) list(w http.ResponseWriter, r *http.Request, each func(add func(any) error) error) error {
+	list := &listing{w: w, lines: strings.Contains(r.Header.Get("Accept"), linesType)}
+	err := each(list.add)
 	if err == nil {
 		err = list.end()
 	}
@@ -219,6 +241,25 @@ func (a *admin) domains(w http.ResponseWriter, r *http.Request) error {
 		a.log.Error("cut a listing short", "err", err)
 	}
 	panic(http.ErrAbortHandler)
+}
+
+func (a *admin) certificates(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, a.manager.Certificates())
+}
+
+func (a *admin) names(w http.ResponseWriter, r *http.Request) error {
+	waiting, err := flag(r, "waiting")
+	if err != nil {
+		return err
+	}
+	return a.list(w, r, func(add func(any) error) error {
+		return a.manager.EachCertificate(func(n certs.Named) error {
+			if waiting && !n.Waits() {
+				return nil
+			}
+			return add(n)
+		})
+	})
 }
 
 func (a *admin) domain(w http.ResponseWriter, r *http.Request) error {
@@ -247,6 +288,10 @@ func (a *admin) promote(w http.ResponseWriter, r *http.Request) error {
 
 func (a *admin) expel(w http.ResponseWriter, r *http.Request) error {
 	return a.act(w, r, a.manager.Expel)
+}
+
+func (a *admin) retry(w http.ResponseWriter, r *http.Request) error {
+	return a.act(w, r, a.manager.Retry)
 }
 
 // act does something with the domain of the path.
@@ -308,15 +353,15 @@ func flag(r *http.Request, key string) (bool, error) {
 // linesType is the media type of one JSON value a line.
 const linesType = "application/x-ndjson"
 
-// listing writes domains as they come, so that a million need no memory: one a line, or as a JSON array.
+// listing writes values as they come, so that a million need no memory: one a line, or as a JSON array.
 type listing struct {
 	w     http.ResponseWriter
 	lines bool
 	begun bool
 }
 
-func (l *listing) add(s publish.Status) error {
-	text, err := json.Marshal(s)
+func (l *listing) add(v any) error {
+	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}

@@ -13,9 +13,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
@@ -28,7 +30,7 @@ type fakeManager struct {
 	eachErr  error // returned by EachStatus at the end
 	doErr    error // returned by Adopt, Plan and Reload
 	adopted  policygen.Name
-	acts     []string // "promote NAME", "demote NAME", "expel NAME"
+	acts     []string // "promote NAME", "demote NAME", "expel NAME", "retry NAME"
 	reloads  int
 	reported publish.ReloadReport
 	planned  publish.Plan
@@ -73,6 +75,26 @@ func (m *fakeManager) Faults() map[string]string {
 	return maps.Clone(m.faults)
 }
 
+func (m *fakeManager) Certificates() certs.Overview {
+	return certs.Overview{Names: 2, Valid: 1, Waiting: 1, Accounts: []certs.Account{{Name: "lab", Orders: 1, Limit: 280}}}
+}
+
+func (m *fakeManager) EachCertificate(f func(certs.Named) error) error {
+	for _, n := range namedCertificates() {
+		if err := f(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func namedCertificates() []certs.Named {
+	return []certs.Named{
+		{Name: "mta-sts.example.org", Status: certs.Status{State: certs.StateValid, NotAfter: time.Unix(2e9, 0).UTC()}},
+		{Name: "mta-sts.shop.example", Status: certs.Status{State: certs.StateOrdering, Place: 7}},
+	}
+}
+
 func (m *fakeManager) act(ctx context.Context, what string, name policygen.Name) error {
 	if _, err := m.Status(ctx, name); err != nil {
 		return err
@@ -90,6 +112,10 @@ func (m *fakeManager) Promote(ctx context.Context, name policygen.Name, testing 
 
 func (m *fakeManager) Expel(ctx context.Context, name policygen.Name) error {
 	return m.act(ctx, "expel", name)
+}
+
+func (m *fakeManager) Retry(ctx context.Context, name policygen.Name) error {
+	return m.act(ctx, "retry", name)
 }
 
 func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {

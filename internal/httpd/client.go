@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/publish"
 )
 
@@ -53,20 +54,44 @@ func (c *Client) Domains(ctx context.Context, faults bool, f func(publish.Status
 	if faults {
 		path += "?faults=1"
 	}
+	return lines(ctx, c, path, "list domains", f)
+}
+
+// Certificates says how it stands with all certificates.
+func (c *Client) Certificates(ctx context.Context) (certs.Overview, error) {
+	var o certs.Overview
+	if err := c.call(ctx, http.MethodGet, "/v1/certificates", &o); err != nil {
+		return certs.Overview{}, fmt.Errorf("show certificates: %w", err)
+	}
+	return o, nil
+}
+
+// CertificateNames calls f for every name that is wanted or has a certificate, or with waiting only for those with more to
+// say than that it is good, until f returns an error, which it returns.
+func (c *Client) CertificateNames(ctx context.Context, waiting bool, f func(certs.Named) error) error {
+	path := "/v1/certificates/names"
+	if waiting {
+		path += "?waiting=1"
+	}
+	return lines(ctx, c, path, "list certificates", f)
+}
+
+// lines calls f for every line of an answer.
+func lines[T any](ctx context.Context, c *Client, path, doing string, f func(T) error) error {
 	resp, err := c.do(ctx, http.MethodGet, path, linesType)
 	if err != nil {
-		return fmt.Errorf("list domains: %w", err)
+		return fmt.Errorf("%s: %w", doing, err)
 	}
 	defer resp.Body.Close()
 	for dec := json.NewDecoder(resp.Body); ; {
-		var s publish.Status
-		switch err := dec.Decode(&s); {
+		var v T
+		switch err := dec.Decode(&v); {
 		case err == io.EOF:
 			return nil
 		case err != nil:
-			return fmt.Errorf("list domains: read answer: %w", err)
+			return fmt.Errorf("%s: read answer: %w", doing, err)
 		}
-		if err := f(s); err != nil {
+		if err := f(v); err != nil {
 			return err
 		}
 	}
@@ -103,6 +128,9 @@ func (c *Client) Promote(ctx context.Context, name string, testing bool) error {
 
 // Expel ends a domain's drain now.
 func (c *Client) Expel(ctx context.Context, name string) error { return c.act(ctx, "expel", name, "") }
+
+// Retry has a domain looked at now, and its certificate ordered without a pause.
+func (c *Client) Retry(ctx context.Context, name string) error { return c.act(ctx, "retry", name, "") }
 
 // act has something done with a domain.
 func (c *Client) act(ctx context.Context, what, name, query string) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
@@ -46,8 +47,9 @@ func TestClient(t *testing.T) {
 				t.Errorf("Domain(%q): %v, -want +got\n%s", raw, err, diff)
 			}
 		}
-		err := errors.Join(w.Promote(t.Context(), "example.org", false), w.Promote(t.Context(), "example.org", true), w.Expel(t.Context(), "example.org"))
-		if want := []string{"promote example.org", "demote example.org", "expel example.org"}; err != nil || !slices.Equal(w.manager.acts, want) {
+		err := errors.Join(w.Promote(t.Context(), "example.org", false), w.Promote(t.Context(), "example.org", true), w.Expel(t.Context(), "example.org"),
+			w.Retry(t.Context(), "example.org"))
+		if want := []string{"promote example.org", "demote example.org", "expel example.org", "retry example.org"}; err != nil || !slices.Equal(w.manager.acts, want) {
 			t.Errorf("acts = %q, %v, want %q", w.manager.acts, err, want)
 		}
 		if err := w.Adopt(t.Context(), "example.org"); err != nil {
@@ -67,8 +69,27 @@ func TestClient(t *testing.T) {
 		if diff := cmp.Diff(newFakeManager().faults, faults); diff != "" || err != nil {
 			t.Errorf("Faults: %v, -want +got\n%s", err, diff)
 		}
+		certificates(t, w)
 		if err := w.Healthz(t.Context()); err != nil {
 			t.Errorf("Healthz = %v", err)
+		}
+	}
+}
+
+func certificates(t *testing.T, w *adminWorld) {
+	t.Helper()
+	o, err := w.Certificates(t.Context())
+	if diff := cmp.Diff(w.manager.Certificates(), o); diff != "" || err != nil {
+		t.Errorf("Certificates: %v, -want +got\n%s", err, diff)
+	}
+	for waiting, want := range map[bool][]certs.Named{false: namedCertificates(), true: namedCertificates()[1:]} {
+		var got []certs.Named
+		err := w.CertificateNames(t.Context(), waiting, func(n certs.Named) error {
+			got = append(got, n)
+			return nil
+		})
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("CertificateNames(%v): %v, -want +got\n%s", waiting, err, diff)
 		}
 	}
 }
@@ -88,6 +109,7 @@ func TestClientErrors(t *testing.T) {
 		t.Errorf("Domain = %v, want store.ErrNotFound", err)
 	}
 	check("Expel", w.Expel(t.Context(), "nobody.example"), "expel domain: domain nobody.example is not configured here")
+	check("Retry", w.Retry(t.Context(), "nobody.example"), "retry domain: domain nobody.example is not configured here")
 	check("Adopt", w.Adopt(t.Context(), "nobody.example"), "adopt domain: domain nobody.example is not configured here")
 
 	w.manager.with(func(m *fakeManager) {

@@ -44,6 +44,11 @@ type PublicConfig struct {
 	// and for no name, it returns nil and no error, which ends the handshake by an unrecognized_name alert.
 	// RFC 8461, Section 7.1.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Serves says whether there is a certificate for a name now: a session is only taken up while there is. It neither
+	// blocks nor allocates.
+	Serves func(name string) bool
+	// Values keeps the keys of session tickets, which are shared by all nodes. Nil: there are no tickets.
+	Values Values
 	// Challenges answers ACME's HTTP-01 on port 80 and leaves other requests to the handler that it is given.
 	// Nil: there are none.
 	Challenges func(http.Handler) http.Handler
@@ -58,6 +63,8 @@ type Public struct {
 	cfg    PublicConfig
 	secure *Server
 	plain  *Server
+	config *tls.Config // of secure
+	ticket *tickets
 
 	// What is the same in all answers is made once.
 	textPlain, noStore, noSniff []string
@@ -74,7 +81,8 @@ type Public struct {
 
 // NewPublic returns the public server. The error is for a configuration that lacks something.
 func NewPublic(cfg PublicConfig) (*Public, error) {
-	if cfg.Hostname == "" || cfg.Target == "" || cfg.Policies == nil || cfg.GetCertificate == nil || cfg.Log == nil {
+	if cfg.Hostname == "" || cfg.Target == "" || cfg.Policies == nil || cfg.GetCertificate == nil || cfg.Log == nil ||
+		cfg.Values != nil && cfg.Serves == nil {
 		return nil, errors.New("make public server: hostname, target, policies, certificates and log are needed")
 	}
 	if cfg.MaxConns == 0 {
@@ -97,11 +105,13 @@ func NewPublic(cfg PublicConfig) (*Public, error) {
 	p.makeMetrics()
 	p.secure = newServer(p.routes(), cfg.MaxConns, cfg.Log)
 	p.secure.http.ErrorLog = newErrorLog(cfg.Log, p.handshakes)
-	p.secure.http.TLSConfig = &tls.Config{
+	p.config = &tls.Config{
 		MinVersion:     tls.VersionTLS12, // RFC 8461, Section 7.2
 		GetCertificate: cfg.GetCertificate,
 		NextProtos:     []string{"h2", "http/1.1", "acme-tls/1"},
 	}
+	p.ticket = newTickets(p.config, cfg.Values, cfg.Serves, cfg.Log)
+	p.secure.http.TLSConfig = p.config // says that it speaks HTTP/2
 	p.secure.http.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams:          16,
 		MaxReceiveBufferPerConnection: 64 << 10,
@@ -140,9 +150,12 @@ func (p *Public) Collectors() []prometheus.Collector {
 // one, for port 80, may be nil. A Public runs once.
 func (p *Public) Run(ctx context.Context, secure, plain net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
+	p.ticket.begin(ctx)
 	g.Go(func() error {
-		return p.secure.run(ctx, secure, func(ln net.Listener) error { return p.secure.http.ServeTLS(ln, "", "") })
+		// ServeTLS would take a copy of the configuration, whose ticket keys could not be changed.
+		return p.secure.run(ctx, secure, func(ln net.Listener) error { return p.secure.http.Serve(tls.NewListener(farewell{ln}, p.config)) })
 	})
+	g.Go(func() error { p.ticket.run(ctx); return nil })
 	if plain != nil {
 		g.Go(func() error { return p.plain.Run(ctx, plain) })
 	}

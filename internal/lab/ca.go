@@ -33,7 +33,19 @@ type CAOptions struct {
 	HTTPPort int           // where http-01 is validated; default 80
 	TLSPort  int           // where tls-alpn-01 is validated; default 443
 	Lifetime time.Duration // of certificates, in whole seconds; default 90 days
-	Log      *slog.Logger  // gets what the CA says, at level Debug; default: nobody does
+
+	// Profiles are the kinds of certificates beside "default", and their lifetimes. With any, an order that asks for none
+	// gets one at random.
+	Profiles map[string]time.Duration
+	// Bindings are the HMAC keys of external account bindings in base64url, by key id. With any, accounts need one.
+	Bindings   map[string]string
+	Blocked    []string // domains that it never issues for
+	Between    int      // certificates between leaf and root; default 1
+	Alternates int      // further roots, and chains to them that clients may ask for
+	// Wrap stands before the CA, to look at requests, or to answer in its place; nil: nothing does.
+	Wrap func(http.Handler) http.Handler
+
+	Log *slog.Logger // gets what the CA says, at level Debug; default: nobody does
 }
 
 // CA is a certification authority that validates and issues as a public one does. Its root is new at every start.
@@ -43,6 +55,7 @@ type CA struct {
 	RootPEM        []byte // to be trusted for the certificates it issues
 
 	server *http.Server
+	store  *db.MemoryStore
 }
 
 // CAEnviron returns the environment variables (name to value) that make the CA validate at once and accept every
@@ -79,23 +92,34 @@ func StartCA(ctx context.Context, o CAOptions) (*CA, error) {
 	logger := caLogger(o.Log)
 	profiles := map[string]ca.Profile{
 		// A lifetime of zero is the library's default. It makes certificates a second shorter than it is told to.
-		"default": {Description: "the only one", ValidityPeriod: uint64(o.Lifetime / time.Second)},
+		"default": {Description: "what it makes without being asked", ValidityPeriod: uint64(o.Lifetime / time.Second)},
+	}
+	for name, lifetime := range o.Profiles {
+		profiles[name] = ca.Profile{Description: "lives for " + lifetime.String(), ValidityPeriod: uint64(lifetime / time.Second)}
 	}
 	store := db.NewMemoryStore()
-	authority := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
+	if err := fill(store, o); err != nil {
+		return nil, fmt.Errorf("start CA: %w", err)
+	}
+	authority := ca.New(logger, store, "", "ecdsa", o.Alternates, max(o.Between, 1), profiles)
 	validator := va.New(logger, o.HTTPPort, o.TLSPort, false, o.DNS, store)
-	front := wfe.New(logger, store, validator, authority, []string{"lab.invalid"}, false, false, 0, 0)
+	front := wfe.New(logger, store, validator, authority, []string{"lab.invalid"}, false, len(o.Bindings) > 0, 0, 0)
+	handler := authorizationsAlone(front.Handler())
+	if o.Wrap != nil {
+		handler = o.Wrap(handler)
+	}
 
 	c := &CA{
 		DirectoryURL:   "https://" + l.Addr().String() + wfe.DirectoryPath,
 		DirectoryCAPEM: ownPEM,
 		RootPEM:        authority.GetRootCert(0).PEM(),
 		server: &http.Server{
-			Handler:           authorizationsAlone(front.Handler()),
+			Handler:           handler,
 			TLSConfig:         &tls.Config{Certificates: []tls.Certificate{own}},
 			ErrorLog:          logger,
 			ReadHeaderTimeout: 10 * time.Second,
 		},
+		store: store,
 	}
 	go c.server.ServeTLS(l, "", "")                  // ended by Close
 	context.AfterFunc(ctx, func() { _ = c.Close() }) // nobody is left to tell
@@ -104,6 +128,33 @@ func StartCA(ctx context.Context, o CAOptions) (*CA, error) {
 
 // Close ends the CA and its connections.
 func (c *CA) Close() error { return c.server.Close() }
+
+// fill tells the library's store what the CA knows from the start.
+func fill(store *db.MemoryStore, o CAOptions) error {
+	for id, key := range o.Bindings {
+		if err := store.AddExternalAccountKeyByID(id, key); err != nil {
+			return fmt.Errorf("add binding %q: %w", id, err)
+		}
+	}
+	for _, domain := range o.Blocked {
+		if err := store.AddBlockedDomain(domain); err != nil {
+			return fmt.Errorf("block %q: %w", domain, err)
+		}
+	}
+	return nil
+}
+
+// SetRenewalInfo has the CA ask for the renewal of one of its certificates (DER) at another time than by itself (RFC 9773,
+// Section 4.2). A window that is past asks for it at once.
+func (c *CA) SetRenewalInfo(leaf []byte, start, end time.Time) error {
+	cert, err := x509.ParseCertificate(leaf)
+	if err != nil {
+		return fmt.Errorf("set renewal info: %w", err)
+	}
+	answer := fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q},"explanationURL":"https://lab.invalid/why"}`,
+		start.Format(time.RFC3339), end.Format(time.RFC3339))
+	return c.store.SetARIResponse(cert.SerialNumber, answer)
+}
 
 // authorizationsAlone lets requests for authorisations run alone. In the library they take the locks of order and
 // authorisation in the other order than new orders do, and stand still for ever when several meet.

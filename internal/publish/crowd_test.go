@@ -295,9 +295,11 @@ func (c *crowd) Delegation(_ context.Context, name policygen.Name, record string
 
 // The crowd as [publish.Certs].
 
-func (c *crowd) Want(string) {}
+func (c *crowd) Want(string, bool) {}
 
 func (c *crowd) Unwant(string) {}
+
+func (c *crowd) Retry(string) {}
 
 func (c *crowd) Drop(context.Context, string) error { return nil }
 

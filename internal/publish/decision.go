@@ -25,6 +25,7 @@ type Want struct {
 	Shared   *Shared       // the shared record of the domain's MX set; nil: it has none
 	Attached int           // domains that need a shared record which drains
 	Parting  int           // domains that leave a shared record just now, and whose own is not seen yet
+	Staging  int           // domains attached to a shared record whose roll-out is over, and whose own is not
 	Waiting  int           // domains that could be attached to a shared record if its id were newer; counted when that is old
 	Rollout  time.Duration // Policy is in mode testing for so long before it is promoted; zero: it is what it is to be
 
@@ -45,6 +46,8 @@ type Shared struct {
 	Clean bool      // ID stands for Text
 	Made  time.Time // when ID was made
 	Home  bool      // the domain's own record lies below it
+
+	Pinned bool // an operator keeps the MX set in mode testing
 }
 
 // Seen is what was looked at in this pass. A nil part was not looked at.
@@ -60,7 +63,10 @@ type Seen struct {
 }
 
 // Prior is what stood in DNS when the domain came.
-type Prior struct{ Existed bool } // a policy host or an _mta-sts record existed, or may have
+type Prior struct {
+	Existed bool // a policy host or an _mta-sts record existed, or may have
+	Record  bool // an _mta-sts record did, so senders look for a policy
+}
 
 // Host is where the policy host points.
 type Host struct {
@@ -77,6 +83,8 @@ type Cert struct {
 	Fault    bool      // the CA refused
 	NotAfter time.Time // its end
 	Problem  string    // why the last order failed, also of a valid one; empty: it did not
+	Late     bool      // it is valid, and should have been renewed long ago
+	Queue    string    // its place in the queue of orders, and when its turn is; empty: it waits for none
 }
 
 // Body is the policy as it is seen at every node and by its public name.
@@ -116,6 +124,7 @@ type Server struct {
 // Delegation is where the customer's _mta-sts leads.
 type Delegation struct {
 	Ours   bool
+	Failed bool // no name server answered
 	Reason string
 }
 

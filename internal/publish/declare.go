@@ -28,7 +28,7 @@ var ErrRefused = errors.New("refused")
 func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash string) (ReloadReport, error) {
 	r.reload.Lock()
 	defer r.reload.Unlock()
-	d, next, err := r.declaration(conf)
+	next, err := r.mean(conf)
 	if err != nil {
 		return ReloadReport{}, err
 	}
@@ -39,7 +39,7 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash stri
 	if err := plan.allows(hash); err != nil {
 		return ReloadReport{Plan: &plan}, err
 	}
-	report, err := r.take(ctx, conf, d, next)
+	report, err := r.take(ctx, conf, next)
 	report.Plan = &plan
 	if err == nil {
 		report.Changed = max(report.Changed, plan.Changed.Count) // the store knows nothing of roll-outs
@@ -53,11 +53,43 @@ func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash stri
 	return report, err
 }
 
+// keyDeclared is where it stands of which configuration the store's domains are, while no other is being declared.
+const keyDeclared = "publish/declared"
+
+// declaredAs is what stands there. Its number changes when the same files come to mean another declaration.
+func declaredAs(conf *config.Config) string { return "1 " + conf.Digest }
+
+// isDeclared says whether the store's domains are those of a configuration, so that nothing would come of declaring it.
+// Most starts find it so, and a million domains need not be compared then.
+func isDeclared(ctx context.Context, st store.Store, conf *config.Config) (bool, error) {
+	value, err := st.Value(ctx, keyDeclared)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read which configuration was declared: %w", err)
+	}
+	return conf.Digest != "" && string(value) == declaredAs(conf), nil
+}
+
 // take replaces the configuration in force. r.reload is held.
-func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Declaration, next *settings) (ReloadReport, error) {
+func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settings) (ReloadReport, error) {
+	if r.settings.Load() == nil {
+		done, err := isDeclared(ctx, r.cfg.Store, conf)
+		if done {
+			r.settings.Store(next)
+		}
+		if err != nil || done {
+			return ReloadReport{}, err
+		}
+	}
+	if err := r.cfg.Store.DeleteValue(ctx, keyDeclared); err != nil {
+		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
+	}
 	if err := r.cfg.Accepted(ctx, conf); err != nil {
 		return ReloadReport{}, err
 	}
+	d := declaration(conf)
 	r.declaring.Lock()
 	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
 	if err != nil {
@@ -66,12 +98,16 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, d store.Decl
 	}
 	old := r.settings.Swap(next)
 	r.declaring.Unlock()
+	if err := r.cfg.Store.SetValue(ctx, keyDeclared, []byte(declaredAs(conf))); err != nil {
+		// The domains are as they are to be. Only the next start takes longer.
+		r.cfg.Log.Warn("not kept which configuration was declared", "err", err)
+	}
 	report := ReloadReport{Added: change.Added, Changed: change.Changed, Removed: change.Removed, Restored: change.Restored}
 	if old == nil {
 		return report, nil
 	}
 	report.Warnings = restartNeeded(old.conf, conf)
-	if old.conf.Publish != conf.Publish || old.conf.Check != conf.Check {
+	if old.conf.Publish != conf.Publish || old.conf.Check.Every != conf.Check.Every {
 		// The times of the next looks were drawn with the old settings.
 		if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
 			return report, fmt.Errorf("have all domains looked at: %w", err)
@@ -110,15 +146,14 @@ func (r *Reconciler) wakeConcerned(ctx context.Context, old, next *settings) err
 	return errors.Join(err, g.Wait())
 }
 
-// declaration translates a configuration. It opens the accounts that are new or changed: an open one knows when its
+// mean returns what a configuration means here. It opens the accounts that are new or changed: an open one knows when its
 // provider wants to be left alone.
-func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *settings, error) {
+func (r *Reconciler) mean(conf *config.Config) (*settings, error) {
 	kept := *conf
 	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
 	kept.MXSets = maps.Clone(conf.MXSets)
 	old := r.settings.Load()
 	next := &settings{conf: &kept, accounts: make(map[string]dnsupdate.Account)}
-	d := store.Declaration{Owner: store.OwnerFile}
 	var errs []error
 	for name, a := range conf.Accounts {
 		if old != nil && old.conf.Accounts[name] == a {
@@ -129,6 +164,12 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 		errs = append(errs, err)
 		next.accounts[name] = account
 	}
+	return next, errors.Join(errs...)
+}
+
+// declaration translates the MX sets and domains of a configuration.
+func declaration(conf *config.Config) store.Declaration {
+	d := store.Declaration{Owner: store.OwnerFile}
 	for name, m := range conf.MXSets {
 		d.MXSets = append(d.MXSets, store.MXSet{Tenant: Tenant, Name: name, Policy: m.Policy})
 	}
@@ -146,7 +187,7 @@ func (r *Reconciler) declaration(conf *config.Config) (store.Declaration, *setti
 			TLSRPT: c.TLSRPT,
 		})
 	}
-	return d, next, errors.Join(errs...)
+	return d
 }
 
 // Tenant is the only one, for now.
@@ -157,6 +198,9 @@ func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) 
 
 // Refused says why [Reconciler.Start] would refuse a configuration, with [ErrRefused]; nil: it would not.
 func Refused(ctx context.Context, st store.Store, conf *config.Config) error {
+	if done, err := isDeclared(ctx, st, conf); err != nil || done {
+		return err // it was judged when it was taken
+	}
 	s := newSurvey(conf.Digest, conf.MXSets, conf)
 	err := st.EachDomain(ctx, func(have store.Domain) error {
 		return s.add(have, func() ([]store.Served, error) { return nil, nil })

@@ -122,6 +122,18 @@ func (r readOnly) Save(ctx context.Context, d *store.Domain, now time.Time) erro
 	return r.Store.Save(ctx, d, now)
 }
 
+func (r readOnly) EachShared(ctx context.Context, tenant, mxset string, f func(store.Domain) error) error {
+	err := r.Store.EachShared(ctx, tenant, mxset, f)
+	r.w.mu.Lock()
+	then := r.w.onceRead
+	r.w.onceRead = nil
+	r.w.mu.Unlock()
+	if then != nil {
+		then()
+	}
+	return err
+}
+
 func (r readOnly) Declare(ctx context.Context, d store.Declaration, now time.Time) (store.Change, error) {
 	if err := r.err(); err != nil {
 		return store.Change{}, err

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 )
@@ -121,6 +122,52 @@ func TestRestoredStore(t *testing.T) {
 		w.pass(8 * 24 * time.Hour)
 		if got := w.record("a.test"); len(got) != 1 {
 			t.Errorf("record of the draining domain = %q, want it held", got)
+		}
+	})
+}
+
+// An old copy of the store holds a drain that is over, of a domain that came back since. That the rest is confirmed does not
+// end it: senders may hold what was served meanwhile.
+func TestRestoredStoreWithAnOldDrain(t *testing.T) {
+	names := []policygen.Name{"a.test", "b.test", "c.test", "d.test"}
+	inBubble(t, names, func(w *world) {
+		for _, name := range names {
+			w.reach(name, publish.StepLive, 20*time.Minute)
+		}
+		all := w.conf.Domains
+		w.reconfigure(func(c *config.Config) { c.Domains = all[1:] })
+		w.reach("a.test", publish.StepDrain, 20*time.Minute)
+		w.stop()
+		old, err := os.ReadFile(w.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		w.reconfigure(func(c *config.Config) { c.Domains = all })
+		w.reconfigure(setMX(policygen.Enforce, "mx2.provider.test"))
+		w.pass(8 * 24 * time.Hour)
+		before := w.reach("a.test", publish.StepLive, time.Hour)
+		w.stop()
+		if err := os.WriteFile(w.path, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.change(func() { w.conf.Domains = all[1:] })
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Hour)
+		if _, err := w.reload(w.plan().Hash); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(24 * time.Hour)
+		s := w.status("a.test")
+		if got := w.record("a.test"); s.ID == before.ID || !slices.Equal(got, []string{policygen.RecordText(s.ID)}) || !strings.Contains(s.Policy, "mode: none") {
+			t.Errorf("record %q, with %q, want a fresh id for mode none", got, s.Policy)
+		}
+		if left := time.Until(s.Horizon); left < policygen.MaxAgeLimit*time.Second-48*time.Hour {
+			t.Errorf("%v to the horizon, want the longest max_age there is: what was served is not known", left)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package publish_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,5 +127,101 @@ func TestFreshDomainThatWasElsewhereSettles(t *testing.T) {
 			t.Errorf("%d writes while caches lead elsewhere, want none", n)
 		}
 		w.reach(one, publish.StepLive, 20*time.Minute)
+	})
+}
+
+// TestExpelledComesBack removes a domain the hard way; when it has come back, it leaves as any other.
+func TestExpelledComesBack(t *testing.T) {
+	inBubble(t, []policygen.Name{"a.example", "b.example"}, func(w *world) {
+		w.reach("a.example", publish.StepLive, time.Hour)
+		w.reach("b.example", publish.StepLive, time.Hour)
+		remove := func() {
+			w.conf = configuration("b.example")
+			if _, err := w.reload(""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		remove()
+		w.pass(time.Hour)
+		if err := w.rec.Expel(w.ctx, "a.example"); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		w.conf = configuration("a.example", "b.example")
+		if _, err := w.reload(""); err != nil {
+			t.Fatal(err)
+		}
+		w.reach("a.example", publish.StepLive, time.Hour)
+		w.pass(10 * 24 * time.Hour)
+		remove()
+		w.pass(time.Hour)
+		if s := w.status("a.example"); s.Step != publish.StepDrain || len(w.record("a.example")) != 1 || !strings.Contains(s.Policy, "mode: none") {
+			t.Errorf("at %s with %q and record %q, want a drain", s.Step, s.Policy, w.record("a.example"))
+		}
+	})
+}
+
+// TestBackFromDrainIsStaged brings a domain back to an MX set with a roll-out, with an MX that is not fit.
+func TestBackFromDrainIsStaged(t *testing.T) {
+	w := newWorld(t, "a.example", "b.example")
+	rolledOut(w, 3*day)
+	both := w.conf
+	run(t, w, func(w *world) {
+		w.reach("a.example", publish.StepLive, time.Hour)
+		w.pass(5 * day)
+		if s := w.status("a.example"); !strings.Contains(s.Policy, "mode: enforce") {
+			t.Fatalf("after its roll-out it has %q", s.Policy)
+		}
+		w.reconfigure(func(c *config.Config) { c.Domains = c.Domains[1:] })
+		w.pass(day)
+		w.change(func() { w.unready["a.example"] = "certificate expired" })
+		w.reconfigure(func(c *config.Config) { *c = *both })
+		w.pass(6 * day)
+		if s := w.status("a.example"); !strings.Contains(s.Policy, "mode: testing") || !strings.Contains(s.Reason, "certificate expired") {
+			t.Errorf("at %s (%s) with %q, want it in its roll-out", s.Step, s.Reason, s.Policy)
+		}
+	})
+}
+
+// TestManualTTL has a customer write his record with a TTL of a day, which counts when he deletes it.
+func TestManualTTL(t *testing.T) {
+	w := newWorld(t, "m.example")
+	w.conf.Domains[0].Publish, w.conf.Domains[0].Account = store.PublishManual, ""
+	w.ttl = day
+	run(t, w, func(w *world) {
+		write := func(s publish.Status) {
+			w.change(func() { w.txt["_mta-sts.m.example"] = []string{policygen.RecordText(s.Intended)} })
+			w.pass(time.Hour)
+		}
+		write(w.reach("m.example", publish.StepTXT, time.Hour))
+		w.reach("m.example", publish.StepLive, time.Hour)
+		w.pass(3 * day)
+		w.change(func() { w.txt["_mta-sts.m.example"] = nil })
+		w.pass(7 * time.Hour)
+		if s := w.status("m.example"); s.Step != publish.StepTXT || !s.Fault {
+			t.Errorf("the record is gone: at %s (%s), fault %t, want a fault at once", s.Step, s.Reason, s.Fault)
+		}
+		id := w.status("m.example").ID
+		w.change(func() { w.txt["_mta-sts.m.example"] = []string{policygen.RecordText(id)} })
+		w.reach("m.example", publish.StepLive, time.Hour)
+		w.reconfigure(func(c *config.Config) {
+			c.Domains = []config.Domain{{Name: "other.example", MXSet: "eu", Publish: store.PublishManual}}
+		})
+		w.pass(time.Hour)
+		begun := time.Now()
+		write(w.status("m.example"))
+		if got := w.status("m.example").Horizon.Sub(begun); got < 8*day {
+			t.Errorf("horizon after %s, want max_age and TTL, 8 days", got)
+		}
+		w.pass(8*day + time.Hour)
+		w.change(func() { delete(w.txt, "_mta-sts.m.example") })
+		w.pass(23 * time.Hour)
+		if _, err := w.rec.Status(w.ctx, "m.example"); err != nil {
+			t.Errorf("while caches hold the record: %v", err)
+		}
+		w.pass(8 * time.Hour)
+		if _, err := w.rec.Status(w.ctx, "m.example"); err == nil {
+			t.Error("the domain is not forgotten")
+		}
 	})
 }

@@ -112,13 +112,17 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	if d.Publish == store.PublishWildcard { // it is no host
 		return s
 	}
-	if c := r.cfg.Certs.Cert(d.Name.PolicyHost()); c.Valid {
+	c := r.cfg.Certs.Cert(d.Name.PolicyHost())
+	if c.Valid {
 		s.Certificate = "valid until " + c.NotAfter.UTC().Format(time.DateTime+" MST")
 		if c.Problem != "" {
 			s.Certificate += "; the last renewal failed: " + c.Problem
 		}
 	} else {
 		s.Certificate = c.Reason
+	}
+	if c.Queue != "" {
+		s.Certificate += "; " + c.Queue
 	}
 	return s
 }
@@ -140,7 +144,7 @@ func stageOf(set *settings, d store.Domain) string {
 }
 
 // Promote ends the roll-out of a domain by hand; with testing it goes back to mode testing until it is promoted by hand.
-// A policy that would strand mail is held all the same.
+// The name of a shared record stands for all domains of its MX set. A policy that would strand mail is held all the same.
 func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing bool) error {
 	d, err := r.cfg.Store.Domain(ctx, name)
 	if err != nil {
@@ -149,11 +153,20 @@ func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing b
 	if set := r.settings.Load().conf.MXSets[d.MXSet]; set.Policy.Mode != policygen.Enforce || !d.Removed.IsZero() {
 		return fmt.Errorf("%w: %s has no stage to leave: it is on its way out, or its MX set is not in mode enforce", ErrRefused, name)
 	}
-	return r.update(ctx, name, func(d *store.Domain) {
+	err = r.update(ctx, name, func(d *store.Domain) {
 		d.State.Pinned, d.State.Staged, d.State.Promoted = testing, time.Time{}, time.Time{}
 		if !testing {
 			d.State.Promoted = time.Now()
 		}
+	})
+	if err != nil || d.Publish != store.PublishWildcard {
+		return err
+	}
+	return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, func(d store.Domain) error {
+		if d.State.Detached.IsZero() {
+			return nil // it goes with the record
+		}
+		return r.Wake(ctx, d.Name)
 	})
 }
 
@@ -167,6 +180,15 @@ func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
 		return fmt.Errorf("%w: %s is declared in the configuration; take it out there first, and reload", ErrRefused, name)
 	}
 	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })
+}
+
+// Retry has a domain looked at now, and its certificate ordered without the pause that failed orders are followed by.
+func (r *Reconciler) Retry(ctx context.Context, name policygen.Name) error {
+	if err := r.Wake(ctx, name); err != nil {
+		return err
+	}
+	r.cfg.Certs.Retry(name.PolicyHost())
+	return nil
 }
 
 // noteForeign keeps the policy that somebody else serves for a domain before it is taken over: senders hold it for its

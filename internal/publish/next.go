@@ -37,8 +37,6 @@ const (
 	verifyFault = 10 * time.Minute
 	// byHandFault is when a record that its customer does not write becomes a fault.
 	byHandFault = 24 * time.Hour
-	// renewalFault is how long before its end a certificate that cannot be renewed is a fault.
-	renewalFault = 14 * 24 * time.Hour
 	// maxHandover caps how long caches are believed to hold a policy host's old place.
 	maxHandover = 24 * time.Hour
 )
@@ -98,7 +96,7 @@ func (p *pass) serve() *Decision {
 }
 
 func (p *pass) publish() Decision {
-	p.s.Horizon, p.s.Deleted = time.Time{}, time.Time{} // it may have drained before
+	p.s.Horizon, p.s.Deleted, p.s.Expelled = time.Time{}, time.Time{}, false // it may have drained before
 	if p.shares() && p.s.Detached.IsZero() {
 		return p.attached()
 	}
@@ -122,7 +120,7 @@ func (p *pass) publish() Decision {
 		held = stranded // what is served goes on meanwhile
 	}
 	if d := p.announce(); d != nil {
-		return *d
+		return *p.early(d)
 	}
 	if d := p.delegated(); d != nil {
 		return *d
@@ -149,10 +147,26 @@ func (p *pass) delegated() *Decision {
 	return nil
 }
 
-// strands says why Want.Policy would make senders refuse the domain's mail; empty: it does not. RFC 8461, Section 5:
-// senders refuse an MX that an enforced policy does not match.
+// early notes a customer's _mta-sts that leads to us before there is anything for senders to fetch.
+func (p *pass) early(d *Decision) *Decision {
+	switch {
+	case !d.Wait, p.w.Announced, p.s.Zone != "", !p.w.Alias && !p.shares():
+	case p.o.Delegation == nil:
+		return &Decision{Look: LookDelegation}
+	case p.o.Delegation.Ours:
+		d.State.Fault = true
+		d.State.Findings = append(d.State.Findings, store.Finding{
+			Code: "txt-before-body", Fault: true, Since: p.now, Text: fmt.Sprintf("the CNAME at %s was set before the policy can be fetched; "+
+				"some senders take that for an error: remove it until this domain is at step %s", p.w.Name.RecordName(), StepDelegation),
+		})
+	}
+	return d
+}
+
+// strands says why Want.Policy would make senders refuse the domain's mail; empty: it does not, or none that they do not
+// refuse already. RFC 8461, Section 5: senders refuse an MX that an enforced policy does not match.
 func (p *pass) strands() (string, *Decision) {
-	if !enforced(p.w.Policy) || p.s.Forced == p.w.Policy {
+	if !enforced(p.w.Policy) || p.s.Forced == p.w.Policy && !p.w.Wildcard || widens(p.s.Served, p.w.Policy) {
 		return "", nil
 	}
 	if p.o.MX == nil {
@@ -176,7 +190,7 @@ func (p *pass) strands() (string, *Decision) {
 
 // watch is the end of the way: all is right but what only a human can mend.
 func (p *pass) watch() *Decision {
-	if p.s.Step == StepLive && p.now.Sub(p.s.Since) > p.s.OldTTL {
+	if p.s.Step == StepLive && p.now.Sub(p.s.Since) > p.s.OldTTL && !p.w.Manual {
 		p.s.OldTTL = 0 // no cache holds what was replaced
 	}
 	if d := p.progress(); d != nil {
@@ -188,9 +202,13 @@ func (p *pass) watch() *Decision {
 	if d := p.covered(); d != nil {
 		return d
 	}
-	if c := p.o.Cert; c.Problem != "" && c.NotAfter.Sub(p.now) < renewalFault {
-		p.find("renewal", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
-			int(c.NotAfter.Sub(p.now).Hours()/24), c.Problem))
+	if c := p.o.Cert; c.Late {
+		why := c.Problem
+		if why == "" {
+			why = c.Queue
+		}
+		p.find("certificate", fmt.Sprintf("the certificate of %s ends in %d days and is not renewed: %s", p.w.Name.PolicyHost(),
+			int(c.NotAfter.Sub(p.now).Hours()/24), why))
 	}
 	if slices.ContainsFunc(p.o.TXT.Servers, func(s Server) bool { return s.Others > 0 }) {
 		p.find("stranger", fmt.Sprintf("another TXT stands beside the record at %s: some senders then ignore the policy; "+
@@ -295,21 +313,6 @@ func (p *pass) elsewhere() *Decision {
 
 func (p *pass) away() bool { return !p.s.Away.IsZero() && p.now.Sub(p.s.Away) >= awayAfter }
 
-// record compares the record with what it should be. The policy was seen live in this pass. That a CNAME stands in the way
-// is for the account to find out: name servers also make CNAMEs up, from wildcards.
-func (p *pass) record() *Decision {
-	if p.s.Step == StepAttach {
-		if p.attachable() {
-			return p.attach()
-		}
-		p.s.Dirty = true
-	}
-	if !p.s.Dirty && p.s.Intended == "" {
-		return p.keep()
-	}
-	return p.rotate()
-}
-
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -317,136 +320,14 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// keep watches the record of a clean domain.
-func (p *pass) keep() *Decision {
-	t, current := p.o.TXT, policygen.RecordText(p.s.ID)
-	switch {
-	case t.all(current):
-		p.s.Wrote = time.Time{}
-		return nil
-	case t.doubled(current):
-		return p.write(current, "a second STSv1 record stands at "+p.w.Record+"; it goes")
-	case t.complete() && t.absent():
-		return p.write(current, "the record at "+p.w.Record+" is gone; it is put back")
-	case t.answered() > 0 && !t.some(current) && !t.absent():
-		// Senders may hold any text under an id that was not put there by us, or not now.
-		p.s.Dirty = true
-		return &Decision{State: p.s, Why: fmt.Sprintf("somebody changed the record at %s to %q; a fresh id follows", p.w.Record, t.sts())}
-	case t.answered() > 0 && p.lagging():
-		return p.write(current, t.lag(current)) // the account finds it there, or puts it back
+// widens says whether both texts are enforced, and the second covers every MX that the first did.
+func widens(from, to string) bool {
+	before, err := policygen.ParsePolicy([]byte(from))
+	if err != nil || before.Mode != policygen.Enforce {
+		return false
 	}
-	return p.wait(StepVerify, t.lag(current), p.lagging(), 0)
-}
-
-// rotate brings a fresh id to the record.
-func (p *pass) rotate() *Decision {
-	// An id that an earlier process intended may have stood for another text since, if the store is an old copy; and ids
-	// belong to one record.
-	if p.s.Intended != "" && (p.w.Stale && !p.w.Manual || p.s.Record != p.w.Record) {
-		p.s.Intended, p.s.Wrote = "", time.Time{}
-		return p.commit()
-	}
-	t, intended := p.o.TXT, policygen.RecordText(p.s.Intended)
-	if p.s.Intended != "" && t.all(intended) {
-		p.s.ID, p.s.Intended, p.s.Dirty = p.s.Intended, "", false
-		p.s.Wrote, p.s.Fresh, p.s.Settle = time.Time{}, false, time.Time{}
-		if p.shares() { // until now the shared id was answered, and may have been filed with another policy
-			p.s.Detached = p.apart()
-		}
-		if p.w.Wildcard { // others wait for it
-			return p.commit()
-		}
-		return nil
-	}
-	if left := p.settle(); left > 0 {
-		return p.settling(left)
-	}
-	if p.w.Parting > 0 { // until then the new id would be answered for them, with another policy
-		return p.wait(StepTXT, fmt.Sprintf("%d domains get a record of their own first", p.w.Parting), false, 2*time.Second)
-	}
-	if p.s.Intended == "" {
-		return p.intend()
-	}
-	if p.s.Wrote.IsZero() || t.doubled(intended) || !t.some(intended) || p.lagging() {
-		return p.write(intended, t.lag(intended))
-	}
-	return p.wait(StepVerify, t.lag(intended), p.lagging(), 0)
-}
-
-// byHand is where a record that the customer has to write waits for him.
-func (p *pass) byHand(value string) *Decision {
-	p.s.Zone = p.o.TXT.Zone
-	why := fmt.Sprintf("waiting for you to write: %s. %d IN TXT %q", p.w.Record, int(p.w.TTL.Seconds()), value)
-	if remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value }); len(remove) > 0 {
-		why += fmt.Sprintf(" in the place of %q", remove)
-	}
-	return p.wait(StepTXT, why, p.s.Step == StepTXT && p.s.ID != "" && p.now.Sub(p.s.Since) > byHandFault, 0)
-}
-
-// settles says that the settle time is to be waited for whatever stands at the name, so that nobody need look there.
-func (p *pass) settles() bool {
-	return p.s.Dirty && p.s.Intended == "" && !p.s.Fresh && !p.w.Unseen && p.s.Step != StepAttach &&
-		(!p.shares() || !p.s.Detached.IsZero()) && p.settle() > 0
-}
-
-func (p *pass) settling(left time.Duration) *Decision {
-	until := p.now.Add(left).UTC().Format("15:04:05 MST")
-	return p.wait(StepSettle, "the policy is live; senders may hold the old answer until "+until, false, left)
-}
-
-// settle is how much of the settle time is left. It may be skipped only where nobody can hold an older answer: no policy
-// host and no record existed when the domain came, and none was written since.
-func (p *pass) settle() time.Duration {
-	if p.s.Fresh && p.o.TXT.absent() && !p.w.Restored && p.s.Settle.IsZero() {
-		return 0
-	}
-	return max(p.w.Settle-p.o.Body.LiveFor, p.s.Settle.Sub(p.now), 0)
-}
-
-// intend commits a fresh id and then has it written, unless the name is somebody else's.
-func (p *pass) intend() *Decision {
-	t := p.o.TXT
-	first := p.s.ID == ""
-	switch foreign := t.foreign(); {
-	case t.answered() == 0, first && !t.complete():
-		return p.wait(StepTXT, t.lag(""), p.s.Step == StepTXT && p.now.Sub(p.s.Since) > verifyFault, 0)
-	case first && len(foreign) > 0 && !p.w.Adopt && !p.w.Alias && !p.w.Manual && p.w.Shared == nil:
-		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q%s; if this server is to take over, run: "+
-			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], t.only(foreign[0]), p.w.Name), true, 0)
-	}
-	p.s.Record, p.s.Intended, p.s.Wrote = p.w.Record, p.w.FreshID, time.Time{}
-	if p.w.Manual {
-		return p.commit()
-	}
-	value := policygen.RecordText(p.s.Intended)
-	return p.write(value, t.lag(value))
-}
-
-// write asks for the record to be written, at most once in rewriteAfter.
-func (p *pass) write(value, why string) *Decision {
-	if p.w.Manual {
-		return p.byHand(value)
-	}
-	if left := rewriteAfter - p.now.Sub(p.s.Wrote); !p.s.Wrote.IsZero() && left > 0 && left <= rewriteAfter {
-		if p.s.Step == StepTXT { // the account refused it, and said why
-			return p.wait(StepTXT, p.s.Reason, p.s.Fault, left)
-		}
-		return p.wait(StepVerify, why, p.lagging(), 0)
-	}
-	p.s.Wrote, p.s.Fresh = p.now, false
-	p.s.Zone = p.o.TXT.Zone // from now on a record of ours may stand there
-	remove := slices.DeleteFunc(p.o.TXT.sts(), func(v string) bool { return v == value })
-	if len(remove)+len(p.o.TXT.Shared) > 0 {
-		p.s.OldTTL = max(p.s.OldTTL, p.o.TXT.ttl())
-	}
-	if p.shares() {
-		remove = append(remove, Tombstone)
-	}
-	return &Decision{State: p.s, Do: DoWrite, Add: value, Remove: remove, Why: why}
-}
-
-func (p *pass) lagging() bool {
-	return p.s.Step == StepVerify && p.now.Sub(p.s.Since) > verifyFault
+	after, err := policygen.ParsePolicy([]byte(to))
+	return err == nil && after.Mode == policygen.Enforce && len(uncovered(before.MX, after)) == 0
 }
 
 // enforced says whether a policy text has mode enforce.

@@ -15,15 +15,8 @@ func (p *pass) drain() Decision {
 		return p.retire()
 	}
 	if p.shares() && p.s.Detached.IsZero() && p.s.Served != "" {
-		if p.s.Zone == "" && p.o.Delegation == nil {
-			return look(LookDelegation)
-		}
-		if p.s.Zone != "" || p.o.Delegation.Ours {
-			if p.o.TXT == nil {
-				return look(LookTXT)
-			}
-			p.s.Zone = p.o.TXT.Zone
-			return *p.detach("it leaves")
+		if d := p.part(); d != nil {
+			return *d
 		}
 	}
 	if !p.w.Announced {
@@ -39,12 +32,18 @@ func (p *pass) drain() Decision {
 		p.s.Horizon = time.Time{} // while the rotation is not verified it has not begun
 	}
 	if !p.s.Horizon.IsZero() && !p.now.Before(p.s.Horizon) {
+		if t := p.o.TXT; t != nil && p.w.Restored && len(t.foreign())+len(t.Shared) > 0 {
+			// The horizon is that of an old copy of the store: the domain came back since, and what was served then is not known.
+			p.s.Dirty, p.s.Horizon = true, time.Time{}
+			return *p.commit()
+		}
 		return p.retire()
 	}
 	if p.s.Served != p.w.Policy {
 		if p.w.HoldStart != "" {
 			return *p.wait(StepDrain, p.w.HoldStart, true, 0)
 		}
+		p.s.Staged, p.s.Promoted = time.Time{}, time.Time{} // should it come back, its roll-out begins anew
 		return *p.serve()
 	}
 	if p.o.TXT == nil {
@@ -71,6 +70,27 @@ func (p *pass) drain() Decision {
 	}
 	return *p.wait(StepDrain, "mode none is published; senders may hold the last policy until "+
 		p.s.Horizon.UTC().Format(time.DateTime+" MST"), false, p.s.Horizon.Sub(p.now))
+}
+
+// part gives a domain that leaves a record of its own, if its customer's _mta-sts leads to the shared one.
+func (p *pass) part() *Decision {
+	var d Decision
+	switch {
+	case p.s.Zone == "" && p.o.Delegation == nil:
+		d = look(LookDelegation)
+	case p.s.Zone == "" && p.o.Delegation.Failed && !p.s.Expelled:
+		return p.wait(StepDrain, p.o.Delegation.Reason, false, 0) // he may have set it too early
+	case p.s.Zone == "" && !p.o.Delegation.Ours:
+		return nil
+	case p.w.HoldStart != "": // it goes on with the others: a record of its own would be for another policy
+		return p.wait(StepDrain, p.w.HoldStart, true, 0)
+	case p.o.TXT == nil:
+		d = look(LookTXT)
+	default:
+		p.s.Zone = p.o.TXT.Zone
+		return p.detach("it leaves")
+	}
+	return &d
 }
 
 // outlast drains a domain whose record is gone already: no sender learns anything new, and what they hold expires.

@@ -14,6 +14,12 @@ import (
 // no STSv1 record, so there is no policy.
 const Tombstone = "stspub: no policy is published here"
 
+// codePromotion is the code of what keeps a domain in its roll-out.
+const codePromotion = "promotion"
+
+// few is how many of all domains of a shared record may be left behind without asking.
+func few(all int) int { return max(10, all/10) }
+
 // gatherFor is how long a shared record keeps its id while domains wait to be attached to a newer one.
 const gatherFor = 24 * time.Hour
 
@@ -31,7 +37,7 @@ func (p *pass) attached() Decision {
 			return *d
 		case stranded != "":
 			return *p.wait(StepMX, stranded, true, 0)
-		case p.w.Policy != sh.Next:
+		case p.w.Policy != sh.Next && p.w.Policy != sh.Text:
 			return *p.detach("its stage is another than that of the MX set")
 		case sh.Text == "":
 			return *p.wait(StepBody, "the shared record has no policy yet", false, 0)
@@ -42,11 +48,11 @@ func (p *pass) attached() Decision {
 	switch {
 	case !sh.Home:
 		return *p.detach("its CNAME leads to that of another MX set")
-	case p.w.Policy != sh.Next, p.s.Served != sh.Text: // it may have been of another MX set while this one's changed
+	case p.w.Policy != sh.Next && p.w.Policy != sh.Text, p.s.Served != sh.Text: // it may have been of another MX set while this one's changed
 		return *p.detach("its policy is another than that of the MX set")
 	}
 	if d := p.hosted(); d != nil {
-		return *d
+		return *p.early(d)
 	}
 	if p.s.Dirty {
 		return *p.detach("its policy host was elsewhere")
@@ -158,23 +164,30 @@ func (p *pass) progress() *Decision {
 }
 
 // stage ends a roll-out, or says what holds it. What does not pass is said from the first day on, and must have passed at
-// two looks in a row. A domain that is attached goes with its shared record.
+// two looks in a row. A domain that is attached is looked at, and goes with its shared record; that waits while many of
+// those that came later would have to be left behind.
 func (p *pass) stage() *Decision {
-	const code = "promotion"
 	switch {
 	case p.s.Staged.IsZero():
 		p.s.Staged = p.now
 		return p.commit()
-	case p.shares() && p.s.Detached.IsZero(), p.s.Pinned:
+	case p.s.Pinned:
 		return nil
-	case p.w.Wildcard: // its domains are looked at when the new policy is to be served
+	case p.w.Wildcard: // its domains are looked at, and again when the new policy is to be served
+		if p.w.Staging > few(p.w.Attached) {
+			p.notice(codePromotion, fmt.Sprintf("the promotion to mode enforce waits: the roll-out of %d of %d domains is not over; not to wait, "+
+				"run: stspub domain promote '%s'", p.w.Staging, p.w.Attached, p.w.Name))
+			return nil
+		}
 	case p.o.Ready == nil:
 		d := look(LookReady)
 		return &d
 	case !p.o.Ready.Clean:
-		p.find(code, "the promotion to mode enforce is held: "+p.o.Ready.Reason)
+		p.find(codePromotion, "the promotion to mode enforce is held: "+p.o.Ready.Reason)
 		return nil
-	case slices.ContainsFunc(p.found, func(f store.Finding) bool { return f.Code == code }):
+	case p.shares() && p.s.Detached.IsZero():
+		return nil
+	case slices.ContainsFunc(p.found, func(f store.Finding) bool { return f.Code == codePromotion }):
 		return nil
 	}
 	if p.now.Sub(p.s.Staged) < p.w.Rollout {

@@ -2,10 +2,7 @@ package publish
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,7 +14,6 @@ import (
 	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/sender"
-	"github.com/stspub/stspub/internal/store"
 )
 
 // Outside is the [Sight] of a running service. Its fields must not change after the first call.
@@ -34,7 +30,8 @@ type Outside struct {
 	mu      sync.Mutex // guards the fields below
 	own     place
 	looked  time.Time // when own was
-	believe time.Time // and until when it is believed
+	believe time.Time // and until when it, or lost, is believed
+	lost    error     // why own is not known
 }
 
 // Values is the part of the store that Outside needs; [store.Store] has it.
@@ -42,36 +39,6 @@ type Values interface {
 	Value(ctx context.Context, key string) ([]byte, error)
 	SetValue(ctx context.Context, key string, value []byte) error
 }
-
-// place is where our own name leads, and led in the last day.
-type place struct {
-	TTL  time.Duration          `json:"ttl"` // the largest of the answers
-	Seen map[netip.Addr]sighted `json:"seen"`
-}
-
-// sighted is an address of ours.
-type sighted struct {
-	Last time.Time `json:"last"` // seen in an answer
-	// Rotates says that it was missing and came back: the name answers changing parts of a larger set.
-	Rotates bool `json:"rotates"`
-}
-
-// addrs are all that are ours.
-func (p place) addrs() []netip.Addr { return slices.Collect(maps.Keys(p.Seen)) }
-
-// old is until when caches may lead to an address that was ours.
-func (p place) old(now time.Time) time.Time {
-	var old time.Time
-	for _, s := range p.Seen {
-		if !s.Rotates && s.Last.Before(now) {
-			old = later(old, s.Last.Add(min(p.TTL, maxHandover)))
-		}
-	}
-	return old
-}
-
-// keyPlace is where the last place is kept, as JSON.
-const keyPlace = "publish/place"
 
 // lookTime bounds one look: senders in use give up after 2 to 60 seconds.
 const lookTime = 20 * time.Second
@@ -82,14 +49,16 @@ var _ Sight = (*Outside)(nil)
 func (o *Outside) Prior(ctx context.Context, name policygen.Name) Prior {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		v, err := o.Observer.Observe(ctx, name.PolicyHost(), qtype)
-		if err != nil || !nothing(v) {
-			return Prior{Existed: true}
-		}
-	}
 	v, err := o.Observer.Observe(ctx, name.RecordName(), dns.TypeTXT)
-	return Prior{Existed: err != nil || !v.Absent()}
+	p := Prior{Existed: err != nil || !v.Absent(), Record: err == nil && v.Complete() && !v.Absent()}
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		if p.Existed {
+			break
+		}
+		v, err := o.Observer.Observe(ctx, name.PolicyHost(), qtype)
+		p.Existed = err != nil || !nothing(v)
+	}
+	return p
 }
 
 // nothing says that every server answered that there is nothing.
@@ -107,21 +76,21 @@ func (o *Outside) Host(ctx context.Context, name policygen.Name) Host {
 	if err != nil {
 		return Host{Reason: fmt.Sprintf("%s; our own name %s has no address: %v", waiting, o.Hostname, err)}
 	}
-	h := o.pointsTo(ctx, host, us.addrs(), waiting)
+	h := o.pointsTo(ctx, host, o.home(us), waiting)
 	if h.Ours {
 		h.TTL = max(time.Until(old), 0)
 	}
 	return h
 }
 
-// pointsTo says whether a policy host leads to one of our addresses only, or by CNAME to our name.
-func (o *Outside) pointsTo(ctx context.Context, host string, own []netip.Addr, waiting string) Host {
+// pointsTo says whether a policy host leads to our addresses only, or by CNAME to our name.
+func (o *Outside) pointsTo(ctx context.Context, host string, us sender.Home, waiting string) Host {
 	v4, err := o.Observer.Observe(ctx, host, dns.TypeA)
 	if err != nil {
 		return Host{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
 	}
 	if v4.CNAME() != "" {
-		return o.hostByCNAME(ctx, v4, own, waiting)
+		return o.hostByCNAME(ctx, v4, us, waiting)
 	}
 	v6, err := o.Observer.Observe(ctx, host, dns.TypeAAAA)
 	if err != nil {
@@ -130,7 +99,7 @@ func (o *Outside) pointsTo(ctx context.Context, host string, own []netip.Addr, w
 	found := append(addresses(v4), addresses(v6)...)
 	complete := v4.Complete() && v6.Complete()
 	switch {
-	case len(found) > 0 && !slices.ContainsFunc(found, func(a netip.Addr) bool { return !slices.Contains(own, a) }):
+	case us.Holds(found):
 		return Host{Ours: true}
 	case len(found) > 0:
 		return Host{
@@ -144,17 +113,17 @@ func (o *Outside) pointsTo(ctx context.Context, host string, own []netip.Addr, w
 }
 
 // hostByCNAME judges a policy host that is a CNAME at one server at least.
-func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, own []netip.Addr, waiting string) Host {
+func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, us sender.Home, waiting string) Host {
 	ours, others := 0, ""
 	var ttl time.Duration
 	for _, a := range v.Answers {
 		switch {
 		case a.Err != nil:
-		case a.CNAME == o.Hostname || a.CNAME == "default."+o.Hostname:
+		case us.Is(a.CNAME):
 			ours++
 		case a.CNAME != "":
 			end, err := o.Client.Resolver.Addrs(ctx, a.CNAME)
-			if err == nil && len(end.Addrs) > 0 && !slices.ContainsFunc(end.Addrs, func(a netip.Addr) bool { return !slices.Contains(own, a) }) {
+			if err == nil && us.Leads(end) {
 				ours++
 				continue
 			}
@@ -167,57 +136,6 @@ func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, own []netip
 		return Host{Ours: true}
 	}
 	return Host{Proven: v.Complete() && ours == 0, TTL: ttl, Reason: waiting + ", last seen " + others}
-}
-
-// ourPlace is believed for a minute.
-func (o *Outside) ourPlace(ctx context.Context) (place, time.Time, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	now := time.Now().UTC()
-	if now.Before(o.believe) {
-		return o.own, o.own.old(o.looked), nil
-	}
-	a, err := o.Client.Resolver.Addrs(ctx, o.Hostname)
-	if err != nil || len(a.Addrs)+len(o.Addresses) == 0 {
-		if err == nil {
-			err = errors.New("no A or AAAA record; give it one")
-		}
-		return place{}, time.Time{}, err
-	}
-	if o.own.Seen == nil {
-		value, err := o.Values.Value(ctx, keyPlace)
-		if err == nil {
-			err = json.Unmarshal(value, &o.own)
-		}
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return place{}, time.Time{}, fmt.Errorf("read our last addresses: %w", err)
-		}
-	}
-	next := o.own.next(append(a.Addrs, o.Addresses...), a.TTL, o.looked, now)
-	value, err := json.Marshal(next)
-	if err == nil {
-		err = o.Values.SetValue(ctx, keyPlace, value)
-	}
-	if err != nil {
-		return place{}, time.Time{}, fmt.Errorf("keep our addresses: %w", err)
-	}
-	o.own, o.looked, o.believe = next, now, now.Add(time.Minute)
-	return next, next.old(now), nil
-}
-
-// next is the place after an answer at now; looked is when the answer before it was, zero if none in this process.
-func (p place) next(answer []netip.Addr, ttl time.Duration, looked, now time.Time) place {
-	n := place{TTL: max(ttl, p.TTL), Seen: make(map[netip.Addr]sighted)}
-	for a, s := range p.Seen {
-		if now.Sub(s.Last) < maxHandover {
-			n.Seen[a] = s
-		}
-	}
-	for _, a := range answer {
-		s, known := n.Seen[a]
-		n.Seen[a] = sighted{Last: now, Rotates: s.Rotates || known && s.Last.Before(looked)}
-	}
-	return n
 }
 
 // Body fetches from this node, then by the public name, both as a sender would.
@@ -335,7 +253,7 @@ func (o *Outside) delegation(ctx context.Context, owner, record string, kind fun
 	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", owner, record)
 	v, err := o.Observer.Observe(ctx, owner, dns.TypeTXT)
 	if err != nil {
-		return Delegation{Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
+		return Delegation{Failed: true, Reason: fmt.Sprintf("%s; its zone's name servers were not found: %v", waiting, err)}
 	}
 	answered := 0
 	for _, a := range v.Answers {
@@ -355,7 +273,7 @@ func (o *Outside) delegation(ctx context.Context, owner, record string, kind fun
 		answered++
 	}
 	if answered == 0 {
-		return Delegation{Reason: waiting + ", last seen " + failures(v)}
+		return Delegation{Failed: true, Reason: waiting + ", last seen " + failures(v)}
 	}
 	return Delegation{Ours: true}
 }

@@ -128,12 +128,26 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 			return w, fmt.Errorf("publish %s: MX set %q is not known: %w", d.Name, d.MXSet, store.ErrStale)
 		}
 		w.Policy, w.Rollout = policy.Text(), rollout
+		if w.Shared != nil && !w.Wildcard {
+			w.follow(d.State, policy)
+		}
 		return w, nil
 	}
 	w.Policy = drainPolicy(d)
 	w.HoldStart, w.HoldEnd = r.holds(ctx)
 	w.MaxAge = largestMaxAge(history)
 	return w, nil
+}
+
+// follow has a domain go with the shared record of its MX set where its own stage does not say otherwise.
+func (w *Want) follow(s store.State, policy policygen.Policy) {
+	switch {
+	case w.Shared.Pinned && policy.Mode == policygen.Enforce:
+		policy.Mode = policygen.Testing
+		w.Policy, w.Rollout = policy.Text(), 0
+	case s.Served != "" && s.Detached.IsZero() && w.Shared.Home && !s.Pinned && s.Promoted.IsZero():
+		w.Policy = w.Shared.Next
+	}
 }
 
 // RecordName is the owner name of a domain's record. One that may have been written keeps its place.
@@ -195,7 +209,7 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 		}
 		switch {
 		case v.Ours:
-			r.cfg.Certs.Want(host)
+			r.cfg.Certs.Want(host, w.Announced || seen.Prior != nil && seen.Prior.Record)
 			r.tell(w.Name, StepDNS, host+" points here")
 		case v.Proven:
 			r.cfg.Certs.Unwant(host)

@@ -126,7 +126,7 @@ var errOtherPlan = errors.New("not the hash of what would be done now")
 // Plan says what [Reconciler.Reload] would do with a configuration. Progress, if not nil, is told about once a second
 // how many of the domains whose MX are looked up are done.
 func (r *Reconciler) Plan(ctx context.Context, conf *config.Config, progress func(done, total int)) (Plan, error) {
-	_, next, err := r.declaration(conf)
+	next, err := r.mean(conf)
 	if err != nil {
 		return Plan{}, err
 	}

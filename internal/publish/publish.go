@@ -62,10 +62,13 @@ type Sight interface {
 
 // Certs is what the reconciler asks of package certs.
 type Certs interface {
-	// Want has a certificate ordered if there is no good one, and kept.
-	Want(host string)
+	// Want has a certificate ordered if there is no good one, and kept. Live says that senders look for the domain's policy
+	// already, so it is urgent.
+	Want(host string, live bool)
 	// Unwant stops orders; what is there stays.
 	Unwant(host string)
+	// Retry ends the pause after an order that failed.
+	Retry(host string)
 	// Drop deletes certificate and key.
 	Drop(ctx context.Context, host string) error
 	// Cert says whether a good certificate is served for host.
@@ -104,12 +107,12 @@ type Reconciler struct {
 	// committed.
 	serving sync.Mutex
 
-	mu      sync.Mutex // guards the fields below
-	tracks  map[policygen.Name]*track
-	faults  map[string]string // of the service as a whole, by subject
-	writing map[string]int    // writes under way, by account
-	start   startup
-	clock   time.Time // when the clock was last looked at
+	mu     sync.Mutex // guards the fields below, and those of the doors but places
+	tracks map[policygen.Name]*track
+	faults map[string]string // of the service as a whole, by subject
+	doors  map[string]*door  // by account
+	start  startup
+	clock  time.Time // when the clock was last looked at
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
@@ -127,21 +130,36 @@ type settings struct {
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
 func New(cfg Config) *Reconciler {
 	return &Reconciler{
-		cfg:     cfg,
-		wake:    make(chan struct{}, 1),
-		tracks:  make(map[policygen.Name]*track),
-		faults:  make(map[string]string),
-		writing: make(map[string]int),
+		cfg:    cfg,
+		wake:   make(chan struct{}, 1),
+		tracks: make(map[policygen.Name]*track),
+		faults: make(map[string]string),
+		doors:  make(map[string]*door),
 	}
 }
 
-// Start takes the configuration, and fills the snapshot from the store so that everything served before is served again.
-// It refuses what [Refused] says. It waits for no DNS: what would strand mail is taken, and held domain by domain.
+// Serve fills the snapshot from the store, so that everything served before is served again. It is the part of a start
+// that senders wait for; [Reconciler.Start] comes after it, and does it where it was not done.
+func (r *Reconciler) Serve(ctx context.Context) error {
+	err := r.cfg.Snapshot.Fill(func(f func(name, text []byte) error) error { return r.cfg.Store.EachServed(ctx, f) })
+	if err != nil {
+		return fmt.Errorf("read the domains: %w", err)
+	}
+	return nil
+}
+
+// Start takes the configuration. It refuses what [Refused] says. It waits for no DNS: what would strand mail is taken, and
+// held domain by domain.
 func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadReport, error) {
 	if err := r.checkClock(ctx); err != nil {
 		return ReloadReport{}, err
 	}
-	if err := r.loadSnapshot(ctx); err != nil {
+	if r.cfg.Snapshot.Len() == 0 {
+		if err := r.Serve(ctx); err != nil {
+			return ReloadReport{}, err
+		}
+	}
+	if err := r.resume(ctx); err != nil {
 		return ReloadReport{}, err
 	}
 	r.reload.Lock()
@@ -149,31 +167,28 @@ func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadRepo
 	if err := Refused(ctx, r.cfg.Store, conf); err != nil {
 		return ReloadReport{}, err
 	}
-	d, next, err := r.declaration(conf)
+	next, err := r.mean(conf)
 	if err != nil {
 		return ReloadReport{}, err
 	}
-	report, err := r.take(ctx, conf, d, next)
+	report, err := r.take(ctx, conf, next)
 	r.poke()
 	return report, err
 }
 
-// loadSnapshot serves what was served, and has those looked at soon whose pass a crash may have cut off. A sample of the
-// live ones is compared with DNS before anything may be deleted: the store may be an old copy.
-func (r *Reconciler) loadSnapshot(ctx context.Context) error {
+// resume wants the certificates that were wanted, and has those domains looked at soon whose pass a crash may have cut off.
+// A sample of the live ones is compared with DNS before anything may be deleted: the store may be an old copy.
+func (r *Reconciler) resume(ctx context.Context) error {
 	var soon []policygen.Name
 	sample := 0
 	now := time.Now()
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
-		if d.Publish != store.PublishWildcard {
-			r.cfg.Snapshot.Set(d.Name, d.State.Served)
-		}
 		if d.Publish == store.PublishWildcard {
 			// It is no host.
 		} else if d.State.Checked.IsZero() && d.State.ID == "" {
 			// Never live: nothing to keep a certificate for yet.
 		} else if d.State.Step != StepAway {
-			r.cfg.Certs.Want(d.Name.PolicyHost())
+			r.cfg.Certs.Want(d.Name.PolicyHost(), true)
 		}
 		compare := d.State.ID != "" && sample < startSample
 		if compare {

@@ -283,6 +283,24 @@ func TestAdopt(t *testing.T) {
 	})
 }
 
+func TestRetryLooksNow(t *testing.T) {
+	inBubble(t, []policygen.Name{one}, func(w *world) {
+		w.reach(one, publish.StepLive, 10*time.Minute)
+		w.pass(48 * time.Hour) // the looks of the first day are over
+		before := w.status(one).Checked
+		if err := w.rec.Retry(w.ctx, one); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(0)
+		if after := w.status(one).Checked; !after.After(before) || !slices.Equal(w.retried, []string{one.PolicyHost()}) {
+			t.Errorf("last looked at %v, before %v; orders again: %q, want a look, and %s", after, before, w.retried, one.PolicyHost())
+		}
+		if err := w.rec.Retry(w.ctx, "nobody.test"); !errors.Is(err, store.ErrNotFound) || len(w.retried) != 1 {
+			t.Errorf("Retry(nobody.test) = %v, want store.ErrNotFound", err)
+		}
+	})
+}
+
 func TestStrandingIsRefused(t *testing.T) {
 	inBubble(t, []policygen.Name{one}, func(w *world) {
 		first := w.reach(one, publish.StepLive, 10*time.Minute)
@@ -530,7 +548,7 @@ func TestRenewalThatFailsIsAFault(t *testing.T) {
 	inBubble(t, []policygen.Name{one}, func(w *world) {
 		w.reach(one, publish.StepLive, 10*time.Minute)
 		w.change(func() {
-			w.cert[one.PolicyHost()] = publish.Cert{Valid: true, NotAfter: time.Now().Add(10 * 24 * time.Hour), Problem: "CAA forbids"}
+			w.cert[one.PolicyHost()] = publish.Cert{Valid: true, NotAfter: time.Now().Add(10 * 24 * time.Hour), Late: true, Problem: "CAA forbids"}
 		})
 		w.pass(7 * time.Hour)
 		want := "the certificate of mta-sts.one.test ends in 9 days and is not renewed: CAA forbids"

@@ -49,7 +49,10 @@ func (r *Reconciler) serveStored(ctx context.Context, d store.Domain) error {
 func (r *Reconciler) serveShared(ctx context.Context, record store.Domain) (bool, error) {
 	news := false
 	err := r.cfg.Store.EachShared(ctx, record.Tenant, record.MXSet, func(d store.Domain) error {
-		news = r.cfg.Snapshot.Set(d.Name, d.State.Served) || news
+		if r.cfg.Snapshot.Set(d.Name, d.State.Served) {
+			news = true
+			r.interrupt(d.Name)
+		}
 		return nil
 	})
 	if err != nil {

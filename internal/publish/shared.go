@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 const (
 	sampleSize   = 16               // domains of a shared record that are looked at from outside before its id changes
+	sweepTime    = 2 * time.Minute  // how long all its domains may be looked at before another policy is enforced, within passLimit
 	partTime     = 15 * time.Minute // how long a shared record waits for the own ones of those that leave it
 	sweepWorkers = 256              // domains of a shared record whose MX are looked up at the same time
 )
@@ -73,16 +75,21 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 	st := record.State
 	w.Shared = &Shared{
 		Text: st.Served, Next: st.Served, ID: st.ID, Clean: st.ID != "" && !st.Dirty && st.Intended == "",
-		Made: policygen.IDTime(st.ID), Home: below(w.Record, string(record.Name)),
+		Made: policygen.IDTime(st.ID), Home: below(w.Record, string(record.Name)), Pinned: st.Pinned && record.Removed.IsZero(),
 	}
-	if p, _, ok := set.policy(record); ok && record.Removed.IsZero() {
+	p, rollout, ok := set.policy(record)
+	if ok && record.Removed.IsZero() {
 		w.Shared.Next = p.Text()
 	}
 	if !w.Wildcard {
 		return nil
 	}
+	over := rollout > 0 && !st.Staged.IsZero() && time.Since(st.Staged) >= rollout
 	count := func(have store.Domain) error {
 		s := have.State
+		if over && s.Served != "" && s.Detached.IsZero() && have.Removed.IsZero() && !s.Pinned && staging(s, rollout) {
+			w.Staging++
+		}
 		if s.Zone != "" && s.ID == "" && s.Dirty && s.Deleted.IsZero() && time.Since(s.Detached) < partTime &&
 			below(s.Record, string(d.Name)) {
 			w.Parting++
@@ -97,7 +104,7 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 		return nil
 	}
 	if !w.Drain {
-		if !st.Dirty && time.Since(w.Shared.Made) < gatherFor {
+		if !st.Dirty && !over && time.Since(w.Shared.Made) < gatherFor {
 			return nil // who waits, waits; there may be a hundred thousand to look at
 		}
 		return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, count)
@@ -119,6 +126,9 @@ func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT, ow
 			return fmt.Errorf("read the ids of the shared record: %w", err)
 		}
 		made = ours(t.sts(), ids)
+		if len(made) < len(t.sts()) {
+			made = append(made, r.strange(ctx, above(RecordName(r.settings.Load().conf.Alias.Zone, d)), t)...)
+		}
 	}
 	t.Shared = made
 	for i := range t.Servers {
@@ -128,6 +138,19 @@ func (r *Reconciler) splitShared(ctx context.Context, d store.Domain, t *TXT, ow
 		s.Bare = s.Err == "" && before == 0 && s.Others > 0
 	}
 	return nil
+}
+
+// strange returns those of the values seen at a domain's name that nobody here intended, and that a shared record holds all
+// the same. Then it is that one which is to be mended, soon.
+func (r *Reconciler) strange(ctx context.Context, shared string, t *TXT) []string {
+	v := r.cfg.Sight.TXT(ctx, shared)
+	found := slices.DeleteFunc(t.sts(), func(value string) bool { return !v.some(value) })
+	if len(found) > 0 {
+		if err := r.Wake(ctx, policygen.Name(shared)); err != nil && !errors.Is(err, store.ErrNotFound) {
+			r.cfg.Log.Warn("shared record not woken", "domain", shared, "err", err)
+		}
+	}
+	return found
 }
 
 // lookShared looks at what a shared record stands for: its domains.
@@ -147,7 +170,8 @@ func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d store.Dom
 			}
 		}
 		var v Body
-		v, err = r.sample(ctx, d)
+		seen.Host = &Host{Ours: true}
+		v, seen.Host.TTL, err = r.sample(ctx, d)
 		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
 		seen.Body = &v
 		if v.Live {
@@ -179,83 +203,124 @@ func (r *Reconciler) wakeDetached(ctx context.Context, record store.Domain) erro
 	})
 }
 
-// sample looks at some domains whose last check was good. One that is broken is a finding of its own and holds nobody;
-// when half of them are, it is not they.
-func (r *Reconciler) sample(ctx context.Context, record store.Domain) (Body, error) {
-	var good []policygen.Name
-	enough := errors.New("enough")
+// sample looks at some domains whose last check was good, and returns for how long caches may hold another address of ours.
+// One that is broken is a finding of its own and holds nobody; when half of them are, it is not they. Where none was good,
+// any will do that points here: that all are broken at once is more likely to be ours.
+func (r *Reconciler) sample(ctx context.Context, record store.Domain) (Body, time.Duration, error) {
+	var good, others chosen
+	announced := false
 	err := r.eachAttached(ctx, record, func(d store.Domain) error {
-		if d.State.Step == StepLive && !d.State.Fault {
-			good = append(good, d.Name)
-		}
-		if len(good) == sampleSize {
-			return enough
+		announced = announced || d.State.Zone != ""
+		switch d.State.Step {
+		case StepLive:
+			if !d.State.Fault {
+				good.offer(d.Name)
+			}
+			others.offer(d.Name)
+		case StepBody, StepSettle, StepTXT, StepVerify, StepDelegation:
+			others.offer(d.Name)
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, enough) {
-		return Body{}, fmt.Errorf("find domains of %s to look at: %w", record.Name, err)
+	if err != nil {
+		return Body{}, 0, fmt.Errorf("find domains of %s to look at: %w", record.Name, err)
 	}
-	seen := make([]Body, len(good))
+	names := good.names
+	if len(names) == 0 {
+		names = others.names
+	}
+	if len(names) == 0 {
+		return Body{Live: !announced, Reason: "none of its domains is served here, as far as their last looks showed"}, 0, nil
+	}
+	bodies, hosts := make([]Body, len(names)), make([]Host, len(names))
 	var g errgroup.Group
-	for i, name := range good {
+	for i, name := range names {
 		g.Go(func() error {
-			seen[i] = r.cfg.Sight.Body(ctx, name, record.State.Served)
+			hosts[i] = r.cfg.Sight.Host(ctx, name)
+			bodies[i] = r.cfg.Sight.Body(ctx, name, record.State.Served)
 			return nil
 		})
 	}
 	_ = g.Wait() // none of them returns an error
-	live, reason := 0, ""
-	for i, b := range seen {
+	live, reason, ttl := 0, "", time.Duration(0)
+	for i, b := range bodies {
 		if b.Live {
 			live++
 		} else {
-			reason = fmt.Sprintf("%s: %s", good[i], b.Reason)
+			reason = fmt.Sprintf("%s: %s", names[i], b.Reason)
+		}
+		if hosts[i].Ours {
+			ttl = max(ttl, hosts[i].TTL)
 		}
 	}
-	return Body{Live: 2*live >= len(good), Reason: reason}, nil
+	return Body{Live: 2*live >= len(names), Reason: reason}, ttl, nil
+}
+
+// chosen are some of the names offered, each with the same chance.
+type chosen struct {
+	names   []policygen.Name
+	offered int
+}
+
+func (c *chosen) offer(name policygen.Name) {
+	c.offered++
+	if len(c.names) < sampleSize {
+		c.names = append(c.names, name)
+	} else if i := rand.IntN(c.offered); i < sampleSize {
+		c.names[i] = name
+	}
 }
 
 // sweep looks at every domain that a new shared policy would be enforced for, before it is served. Those that it would
 // strand, or that are not ready for their promotion, are detached and keep what they have. If those are many, it is
-// rather the policy that is wrong, and nobody gets it.
+// rather the policy that is wrong, and nobody gets it, unless an operator wants it for the others.
 func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX, error) {
-	rollout := r.settings.Load().conf.MXSets[record.MXSet].Rollout
 	var (
-		mu      sync.Mutex
-		all     int
-		against []string
-		apart   []policygen.Name
+		mu    sync.Mutex
+		wrong []string
+		apart []policygen.Name
+		err   error
 	)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(sweepWorkers)
-	err := r.eachAttached(gctx, record, func(d store.Domain) error {
-		if !d.Removed.IsZero() {
-			return nil
-		}
-		all++
-		g.Go(func() error {
-			why := r.unfit(gctx, d, w.Policy, rollout)
-			if why == "" {
+	sctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	looked := make(map[policygen.Name]bool)
+	for all := -1; err == nil && len(looked) > all; { // once more for those that were attached meanwhile
+		all = len(looked)
+		g, gctx := errgroup.WithContext(sctx)
+		g.SetLimit(sweepWorkers)
+		err = r.eachAttached(gctx, record, func(d store.Domain) error {
+			if !d.Removed.IsZero() || looked[d.Name] {
 				return nil
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			apart, against = append(apart, d.Name), append(against, fmt.Sprintf("%s: %s", d.Name, why))
-			return nil
+			looked[d.Name] = true
+			g.Go(func() error {
+				why, own := r.unfit(gctx, d, record, w.Policy)
+				if why == "" {
+					return nil
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if apart = append(apart, d.Name); !own {
+					wrong = append(wrong, fmt.Sprintf("%s: %s", d.Name, why))
+				}
+				return nil
+			})
+			return gctx.Err()
 		})
-		return gctx.Err()
-	})
-	_ = g.Wait() // none of them returns an error
+		_ = g.Wait() // none of them returns an error
+	}
+	slices.Sort(wrong)
 	switch {
 	case ctx.Err() != nil:
-		return MX{Reason: fmt.Sprintf("held: the MX of its domains were not looked up in time (%d begun)", all)}, nil
+		return MX{}, ctx.Err()
+	case sctx.Err() != nil:
+		return MX{Reason: fmt.Sprintf("held: the MX of its domains were not looked up within %s (%d begun); they are tried again", sweepTime, len(looked))}, nil
 	case err != nil:
 		return MX{}, fmt.Errorf("look at the domains of %s: %w", record.Name, err)
-	case len(apart) > max(10, all/10):
-		slices.Sort(against)
-		return MX{Reason: fmt.Sprintf("held: %d of %d domains cannot get the new policy, so nobody does: %s, …; mend that, or force the "+
-			"change with the hash of: stspub plan", len(apart), all, strings.Join(against[:3], "; "))}, nil
+	case len(wrong) > few(len(looked)) && record.State.Forced != w.Policy:
+		return MX{Reason: fmt.Sprintf("held: %d of %d domains cannot get the new policy, so nobody does: %s, …; mend that, or have the "+
+			"others get it, and these keep theirs with records of their own, with the hash of: stspub plan",
+			len(wrong), len(looked), strings.Join(wrong[:3], "; "))}, nil
 	}
 	for _, name := range apart {
 		err := r.update(ctx, name, func(d *store.Domain) {
@@ -269,27 +334,42 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 	return MX{Known: true}, nil
 }
 
-// unfit says why a domain cannot have a shared policy in mode enforce.
-func (r *Reconciler) unfit(ctx context.Context, d store.Domain, policy string, rollout time.Duration) string {
+// unfit says why a domain cannot have a shared policy in mode enforce. Own means that this is its own affair and says
+// nothing of the policy.
+func (r *Reconciler) unfit(ctx context.Context, d, record store.Domain, policy string) (why string, own bool) {
+	rollout := r.settings.Load().conf.MXSets[record.MXSet].Rollout
 	switch {
 	case d.State.Forced == policy:
-		return ""
+		return "", false
 	case d.State.Pinned:
-		return "it is kept in mode testing"
+		return "it is kept in mode testing", true
 	case rollout > 0 && d.State.Promoted.IsZero() && !enforced(d.State.Served):
-		if d.State.Staged.IsZero() || time.Since(d.State.Staged) < rollout {
-			return "its roll-out is not over"
+		byHand := record.State.Staged.IsZero()
+		if !byHand && staging(d.State, rollout) {
+			return "its roll-out is not over", true
+		}
+		for _, f := range d.State.Findings {
+			if f.Code == codePromotion { // two looks in a row have to be clean
+				return f.Text, false
+			}
 		}
 		if v := r.cfg.Sight.Ready(ctx, d.Name, policy); !v.Clean {
-			return v.Reason
+			return v.Reason, false
 		}
-		return ""
+		return "", false
 	}
+	ctx, cancel := context.WithTimeout(ctx, mxTime)
+	defer cancel()
 	switch v := r.cfg.Sight.MX(ctx, d.Name, policy); {
 	case !v.Known:
-		return "its MX cannot be looked up: " + v.Reason
+		return "its MX cannot be looked up: " + v.Reason, false
 	case len(v.Uncovered) > 0:
-		return "its MX " + strings.Join(v.Uncovered, ", ") + " is not covered"
+		return "its MX " + strings.Join(v.Uncovered, ", ") + " is not covered", false
 	}
-	return ""
+	return "", false
+}
+
+// staging says that a domain's own roll-out is not over.
+func staging(s store.State, rollout time.Duration) bool {
+	return s.Promoted.IsZero() && (s.Staged.IsZero() || time.Since(s.Staged) < rollout)
 }

@@ -213,8 +213,11 @@ func TestSharedWrongForMany(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.pass(time.Hour)
-		if got := w.status(names[0]).Policy; got == old {
+		if got := w.status(names[20]).Policy; got == old {
 			t.Error("a forced change was not made")
+		}
+		if s := w.status(names[0]); s.Policy != old || s.Step != publish.StepMX {
+			t.Errorf("a domain whose MX cannot be looked up is at %s with %q, want its old policy", s.Step, s.Policy)
 		}
 	})
 }
@@ -313,6 +316,70 @@ func TestSharedLateWrite(t *testing.T) {
 		w.pass(7 * time.Hour)
 		if got := w.at(below(names[0])); len(got) != 1 || strings.Contains(got[0], "deadbeef") || got[0] == w.at(wildcard)[0] {
 			t.Errorf("record %q, want a fresh id", got)
+		}
+	})
+}
+
+// TestSharedDrift has somebody change the shared record: it alone is mended, as soon as one of its domains is looked at.
+func TestSharedDrift(t *testing.T) {
+	w, names := sharedWorld(t, 4)
+	run(t, w, func(w *world) {
+		w.settled(names...)
+		n, before := w.writes(), w.status(wildcard).ID
+		w.pass(10 * time.Minute)
+		w.change(func() { w.txt[wildcard] = []string{policygen.RecordText("20200101000000deadbeef")} })
+		for _, name := range names[:3] {
+			if err := w.rec.Wake(w.ctx, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.pass(6 * time.Minute) // it settles first
+		if id := w.status(wildcard).ID; id == before || !slices.Equal(w.at(wildcard), []string{policygen.RecordText(id)}) {
+			t.Errorf("shared record %q six minutes later, want a fresh id", w.at(wildcard))
+		}
+		w.pass(time.Hour)
+		for _, name := range names {
+			if s := w.status(name); s.Step != publish.StepLive || !s.Detached.IsZero() {
+				t.Errorf("%s is at step %s (%s), detached %v; want it attached", name, s.Step, s.Reason, s.Detached)
+			}
+		}
+		if got := w.changed(n); !slices.Equal(got, []string{wildcard}) {
+			t.Errorf("written: %q, want the shared record once", got)
+		}
+	})
+}
+
+// TestSharedAttachedMeanwhile has a domain attached while the MX of the others are looked up: its own are, too.
+func TestSharedAttachedMeanwhile(t *testing.T) {
+	w, names := sharedWorld(t, 12)
+	run(t, w, func(w *world) {
+		w.settled(names...)
+		late := names[11]
+		attached := func(detached time.Time) {
+			for {
+				d, err := w.store.Domain(w.ctx, late)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.State.Detached = detached
+				if err = w.store.Save(w.ctx, &d, time.Now()); err == nil {
+					return
+				}
+			}
+		}
+		old := w.status(late).Policy
+		attached(time.Now())
+		w.change(func() {
+			w.deaf[late] = true
+			w.onceRead = func() { attached(time.Time{}) }
+		})
+		w.reconfigure(setMX(policygen.Enforce, "mx2.provider.test"))
+		w.pass(time.Minute)
+		if s := w.status(names[0]); s.Policy == old {
+			t.Fatalf("%s is at step %s (%s) with the old policy", names[0], s.Step, s.Reason)
+		}
+		if s := w.status(late); s.Policy != old || s.Detached.IsZero() {
+			t.Errorf("with %q, detached %v, want the old policy at a record of its own: its MX cannot be looked up", s.Policy, s.Detached)
 		}
 	})
 }

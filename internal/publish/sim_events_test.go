@@ -21,8 +21,11 @@ func (s *sharedSim) Prior(ctx context.Context, name policygen.Name) Prior {
 }
 
 func (s *sharedSim) Host(ctx context.Context, name policygen.Name) Host {
-	_ = s.pause(ctx)
 	d := s.customer(name)
+	if passOf(ctx).record {
+		return Host{Ours: d.hostOurs}
+	}
+	_ = s.pause(ctx)
 	h := Host{Ours: d.hostOurs}
 	if !h.Ours {
 		h = Host{Proven: d.proven, TTL: max(d.hostTTL, time.Second), Reason: "elsewhere"}
@@ -106,8 +109,10 @@ func (s *sharedSim) Delegation(ctx context.Context, name policygen.Name, record 
 
 // The world as [Certs].
 
-func (s *sharedSim) Want(string)   {}
-func (s *sharedSim) Unwant(string) {}
+func (s *sharedSim) Want(string, bool) {}
+func (s *sharedSim) Unwant(string)     {}
+
+func (s *sharedSim) Retry(string) {}
 
 func (s *sharedSim) Drop(context.Context, string) error { return nil }
 
@@ -362,7 +367,6 @@ func (s *sharedSim) restore() {
 		known[id.ID] = id.Text
 	}
 	for _, d := range s.customers {
-		d.copied = s.rows[d.name].State.Horizon
 		for i := range d.senders {
 			// That one of its ids was out with another text, no copy of the store can tell.
 			if c := &d.senders[i]; known[c.id] != "" && known[c.id] != c.text {
@@ -525,6 +529,7 @@ func FuzzShared(f *testing.F) {
 	}
 	f.Add(uint64(79), []byte("Yx8 80\x10\x0607\f799Y9cYYY%0")) // a shared record was back while one drained as if it was gone
 	f.Add(uint64(155), []byte("8A8X\x96&YX00"))                // a shared record came back while its deletion was under way
+	f.Add(uint64(216), []byte("7Y0Y8B80X"))                    // a shared text came and went while one waited to be told of it
 	f.Fuzz(func(t *testing.T, seed uint64, events []byte) {
 		runShared(t, seed, events[:min(len(events), 250)])
 	})

@@ -66,7 +66,6 @@ type customer struct {
 	away    time.Time // since when every look proved that the host is elsewhere
 	served  string    // by the node
 	since   time.Time
-	copied  time.Time // the end of its drain in the old store that was put back
 	senders []watcher
 }
 
@@ -554,12 +553,7 @@ func (s *sharedSim) mayApply(p *simPass, c dnsupdate.Change) {
 
 // mayDelete: no sender holds a policy that asks for anything, unless the customer left a week ago.
 func (s *sharedSim) mayDelete(d *customer, row store.Domain, what string) {
-	switch {
-	case !d.away.IsZero() && time.Since(d.away) >= awayAfter, row.State.Zone == "":
-		return
-	case !row.State.Horizon.IsZero() && row.State.Horizon.Equal(d.copied):
-		// The drain was at its end in an old copy of the store. That the domain came back since is for him to know who
-		// confirms what is held.
+	if !d.away.IsZero() && time.Since(d.away) >= awayAfter || row.State.Zone == "" {
 		return
 	}
 	for i, c := range d.senders {

@@ -107,6 +107,17 @@ func (m *memStore) Domain(_ context.Context, name policygen.Name) (store.Domain,
 	return r.Domain, nil
 }
 
+func (m *memStore) EachServed(_ context.Context, f func(name, text []byte) error) error {
+	for name, r := range m.rows {
+		if r.State.Served != "" && r.Publish != store.PublishWildcard {
+			if err := f([]byte(name), []byte(r.State.Served)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (m *memStore) EachDomain(_ context.Context, f func(store.Domain) error) error {
 	for _, name := range slices.Sorted(maps.Keys(m.rows)) {
 		if err := f(m.rows[name].Domain); err != nil {

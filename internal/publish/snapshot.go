@@ -2,6 +2,7 @@ package publish
 
 import (
 	"bytes"
+	"errors"
 	"hash/maphash"
 	"slices"
 	"strconv"
@@ -87,6 +88,70 @@ func (s *Snapshot) Set(name policygen.Name, text string) bool {
 	}
 	slot.Store(sh)
 	return true
+}
+
+// fillBatch is how many names share the memory of one string, so that a million of them are a few objects for the
+// garbage collector.
+const fillBatch = 4096
+
+// Fill makes an empty snapshot that of all domains that each calls its argument with, each once, much faster than Set
+// does. What each gives is copied. An error is that of each, or says that the snapshot is not empty.
+func (s *Snapshot) Fill(each func(f func(name, text []byte) error) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Len() > 0 {
+		return errors.New("fill the snapshot: there are policies in it")
+	}
+	var all []entry
+	var pages []*Page // of the names in batch, which is the end of all
+	var ends []int
+	var batch []byte
+	flush := func() {
+		names, begin := policygen.Name(batch), 0
+		for i, end := range ends {
+			all = append(all, entry{names[begin:end], pages[i]})
+			begin = end
+		}
+		pages, ends, batch = pages[:0], ends[:0], batch[:0]
+	}
+	err := each(func(name, text []byte) error {
+		batch = append(batch, name...)
+		ends, pages = append(ends, len(batch)), append(pages, s.use(string(text)))
+		if len(ends) == fillBatch {
+			flush()
+		}
+		return nil
+	})
+	if err != nil {
+		clear(s.pages)
+		return err
+	}
+	flush()
+	s.place(all)
+	return nil
+}
+
+// place makes the shards. mu is held.
+func (s *Snapshot) place(all []entry) {
+	counts := make([]int, shardCount)
+	for _, e := range all {
+		counts[maphash.String(s.seed, string(e.name))%shardCount]++
+	}
+	shards := make([]*shard, shardCount)
+	for _, e := range all {
+		hash := maphash.String(s.seed, string(e.name))
+		sh := &shards[hash%shardCount]
+		if n := counts[hash%shardCount]; *sh == nil {
+			*sh = &shard{make([]byte, 0, n), make([]entry, 0, n)}
+		}
+		(*sh).tags, (*sh).entries = append((*sh).tags, byte(hash>>56)), append((*sh).entries, e)
+	}
+	for i, sh := range shards {
+		if sh != nil {
+			s.shards[i].Store(sh)
+		}
+	}
+	s.count.Store(int64(len(all)))
 }
 
 // Policy returns what is served at a policy host, "mta-sts.<domain>" in any case and with or without a trailing dot,

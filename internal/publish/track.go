@@ -38,6 +38,15 @@ func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.D
 	return 0
 }
 
+// interrupt ends the time that a text was seen live, if anything is remembered of it: another one is served, or was.
+func (r *Reconciler) interrupt(name policygen.Name) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.tracks[name]; t != nil {
+		t.live = time.Time{}
+	}
+}
+
 // intended remembers that a domain's intended id was committed by this process.
 func (r *Reconciler) intended(d store.Domain) {
 	if d.State.Intended == "" {

@@ -45,6 +45,7 @@ type world struct {
 	uncovered  []string
 	stranded   map[policygen.Name]bool   // whose MX no policy covers
 	deaf       map[policygen.Name]bool   // whose MX cannot be looked up
+	slow       time.Duration             // how long that takes
 	unready    map[policygen.Name]string // why
 	unknownMX  string                    // why MX cannot be looked up
 	mxLooks    []policygen.Name
@@ -56,11 +57,13 @@ type world struct {
 	quota      int    // writes that are taken before the API is gone; 0: it is there
 	hangs      string // the account that does not answer
 	readOnly   bool   // the store refuses writes
+	onceRead   func() // when the domains of a shared record were read, once
 	loadErr    error
 	applied    []dnsupdate.Change
 	steps      []string
 	wanted     map[string]bool
 	dropped    []string
+	retried    []string
 }
 
 func newWorld(t *testing.T, domains ...policygen.Name) *world {
@@ -310,9 +313,17 @@ func (w *world) Ready(_ context.Context, name policygen.Name, _ string) publish.
 	return publish.Ready{Clean: w.unready[name] == "", Reason: w.unready[name]}
 }
 
-func (w *world) MX(_ context.Context, name policygen.Name, _ string) publish.MX {
+func (w *world) MX(ctx context.Context, name policygen.Name, _ string) publish.MX {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if slow := w.slow; slow > 0 && w.deaf[name] {
+		w.mu.Unlock()
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+	}
 	w.mxLooks = append(w.mxLooks, name)
 	if w.unknownMX != "" {
 		return publish.MX{Reason: w.unknownMX}
@@ -340,9 +351,15 @@ func (w *world) Foreign(context.Context, policygen.Name) string {
 
 // The world as [publish.Certs].
 
-func (w *world) Want(host string) { w.change(func() { w.wanted[host] = true }) }
+func (w *world) Want(host string, _ bool) { w.change(func() { w.wanted[host] = true }) }
 
 func (w *world) Unwant(host string) { w.change(func() { delete(w.wanted, host) }) }
+
+func (w *world) Retry(host string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.retried = append(w.retried, host)
+}
 
 func (w *world) Drop(_ context.Context, host string) error {
 	w.change(func() { w.dropped = append(w.dropped, host) })

@@ -16,14 +16,15 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 	if !ok {
 		return fmt.Errorf("write the record of %s: account %q is not configured; put it back", d.Name, d.Account)
 	}
-	if !r.enter(d.Account) {
-		return errBusy
+	leave, err := r.enter(ctx, d.Account)
+	if err != nil {
+		return err
 	}
-	defer r.leave(d.Account)
+	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
 	record := RecordName(set.conf.Alias.Zone, d)
-	err := account.Apply(ctx, dnsupdate.Change{
+	err = account.Apply(ctx, dnsupdate.Change{
 		Zone: zone, Name: record, TTL: set.conf.Publish.TTL, Remove: dec.Remove, Add: dec.Add,
 	})
 	if err != nil {
@@ -43,21 +44,64 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 // errBusy says that an account has enough to do. Who waited for it would keep others from working.
 var errBusy = errors.New("the account is busy with other records")
 
-// enter takes a place at an account, unless all that it may have are taken.
-func (r *Reconciler) enter(account string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.writing[account] >= workers*3/4 {
-		return false
-	}
-	r.writing[account]++
-	return true
+const (
+	places  = workers * 3 / 4 // writes under way at one account
+	lap     = 100             // writes that an account is timed by
+	lapTime = time.Second     // who makes them in this time is worth waiting for, for as long
+)
+
+// door lets the writes of an account in, so many at a time.
+type door struct {
+	places chan struct{} // one for each write under way
+	done   int           // writes of this lap
+	began  time.Time     // when it did
+	took   time.Duration // the lap before
 }
 
-func (r *Reconciler) leave(account string) {
+// quick says that a place is free soon.
+func (d *door) quick(now time.Time) bool {
+	return d.took > 0 && d.took < lapTime && now.Sub(d.began) < lapTime
+}
+
+// enter takes a place at an account until leave is called. All may be taken: then it waits for an account that is quick,
+// since to look again later costs more, and for no other.
+func (r *Reconciler) enter(ctx context.Context, account string) (leave func(), err error) {
+	r.mu.Lock()
+	d := r.doors[account]
+	if d == nil {
+		d = &door{places: make(chan struct{}, places), began: time.Now()}
+		r.doors[account] = d
+	}
+	quick := d.quick(time.Now())
+	r.mu.Unlock()
+	select {
+	case d.places <- struct{}{}:
+		return func() { r.leave(d) }, nil
+	default:
+	}
+	if !quick {
+		return nil, errBusy
+	}
+	timer := time.NewTimer(lapTime)
+	defer timer.Stop()
+	select {
+	case d.places <- struct{}{}:
+		return func() { r.leave(d) }, nil
+	case <-timer.C:
+		return nil, errBusy
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (r *Reconciler) leave(d *door) {
+	<-d.places
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.writing[account]--
+	if d.done++; d.done >= lap {
+		now := time.Now()
+		d.done, d.took, d.began = 0, now.Sub(d.began), now
+	}
 }
 
 // refused ends a pass whose write did not succeed. Whether it landed all the same is seen in the next pass.

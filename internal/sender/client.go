@@ -32,7 +32,7 @@ type Client struct {
 	SMTPPort int
 	// HELO is the name said to MX; empty means "localhost". Some MX turn away who has no public name.
 	HELO string
-	// Dial connects to "ADDR:PORT"; nil means a [net.Dialer].
+	// Dial connects to "ADDR:PORT"; nil means a [net.Dialer]. Where others say what is looked at, it is that of a [Guard].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -104,7 +104,8 @@ func (c *Client) targets(ctx context.Context, host string, port int) (Addresses,
 	return found, nil, &StepError{Step: StepAddress, Host: host, Err: errors.New("no A or AAAA record")}
 }
 
-func (c *Client) connect(ctx context.Context, addr string) (net.Conn, error) {
+// Connect opens a TCP connection to "ADDR:PORT", within 10 seconds.
+func (c *Client) Connect(ctx context.Context, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	dial := c.Dial

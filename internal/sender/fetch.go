@@ -73,7 +73,7 @@ func (c *Client) FetchPolicyAt(ctx context.Context, name policygen.Name, addr st
 }
 
 func (c *Client) fetch(ctx context.Context, host string, f *Fetched) (Step, error) {
-	conn, err := c.connect(ctx, f.Addr)
+	conn, err := c.Connect(ctx, f.Addr)
 	if err != nil {
 		return StepConnect, err
 	}

@@ -123,6 +123,10 @@ func (j *judgement) judgeProbe(p probe, cert *Certificate) bool {
 
 // judgeUnreachable: a closed port is the MX's, silence may be a firewall on our side.
 func (j *judgement) judgeUnreachable(p probe) {
+	if errors.Is(p.failed, ErrPrivate) {
+		j.say(Warning, "mx-private", sectionMTLS, p.host, "the MX was not looked at: "+p.failed.Err.Error(), "Give the MX a public address.")
+		return
+	}
 	if p.failed.Refused() {
 		j.say(j.harm(), "mx-refused", "RFC 5321, 5.1", p.host, "nobody listens at "+p.Addr, "Start the mail server, or take the MX record out of DNS.")
 		return

@@ -64,7 +64,7 @@ func (c *Client) probe(ctx context.Context, host string) (Probed, *StepError) {
 const probeVerb = "probe MX"
 
 func (c *Client) converse(ctx context.Context, host string, p *Probed) (Step, error) {
-	conn, err := c.connect(ctx, p.Addr)
+	conn, err := c.Connect(ctx, p.Addr)
 	if err != nil {
 		return StepConnect, err
 	}

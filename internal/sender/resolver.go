@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"net"
 	"strings"
 	"time"
@@ -30,6 +32,8 @@ type Resolver struct {
 	Stub map[string][]string
 	// Timeout is how long one server has for one question; zero means 5 s.
 	Timeout time.Duration
+
+	lines lines
 }
 
 // Answer is what DNS says about one name and type. That there is nothing is an answer as well: NXDomain, or no RRs.
@@ -73,9 +77,40 @@ func (r *Resolver) StubFor(name string) (zone string, servers []string, ok bool)
 	return zone, servers, longest > 0
 }
 
+// Each yields the servers that may be asked about a name, "ADDR:PORT", each with a Resolver that asks no other one, so that
+// what they say can be compared. What the name's CNAMEs lead to, where another zone of Stub covers it, is asked of all.
+func (r *Resolver) Each(name string) iter.Seq2[string, *Resolver] {
+	return func(yield func(string, *Resolver) bool) {
+		zone, servers, stub := r.StubFor(name)
+		if !stub {
+			servers = r.Servers
+		}
+		for _, server := range servers {
+			one := &Resolver{Servers: []string{server}, Stub: r.Stub, Timeout: r.Timeout}
+			if stub {
+				one.Servers, one.Stub = r.Servers, maps.Clone(r.Stub)
+				maps.DeleteFunc(one.Stub, func(key string, _ []string) bool { return dns.CanonicalName(key) == dns.CanonicalName(zone) })
+				one.Stub[zone] = []string{server}
+			}
+			if !yield(server, one) {
+				return
+			}
+		}
+	}
+}
+
+// silence is the error of a server that did not answer.
+type silence struct{ error }
+
+func (s silence) Unwrap() error { return s.error }
+
+// Silent says of an error that a name server did not answer at all. What it would have answered is not known then; where
+// it answered SERVFAIL or REFUSED it is known that others get no better answer from it.
+func Silent(err error) bool { return errors.As(err, new(silence)) }
+
 // Exchange sends one message to one server, "ADDR:PORT", and returns its answer whatever its code. It asks over UDP with
-// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated. An answer to another question
-// is an error. The message must not be signed.
+// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated or many questions are under way to
+// the server. An answer to another question is an error; of all other errors [Silent] is true. The message must not be signed.
 func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dns.Msg, error) {
 	if m.IsEdns0() == nil {
 		m = m.Copy()
@@ -87,6 +122,16 @@ func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dn
 	}
 	var answer *dns.Msg
 	var err error
+	busy, leave := r.lines.enter(server)
+	defer leave()
+	if busy != nil && m.Opcode == dns.OpcodeQuery {
+		begun, limit := time.Now(), r.timeout()/time.Duration(tries)
+		if answer = busy.ask(ctx, m, limit); answer != nil {
+			tries = 0
+		} else if time.Since(begun) >= limit {
+			tries--
+		}
+	}
 	for range tries {
 		answer, err = roundTrip(ctx, "udp", server, m, r.timeout()/time.Duration(tries))
 		if !isTimeout(err) || ctx.Err() != nil {
@@ -105,10 +150,13 @@ func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dn
 		return answer, nil
 	case errors.As(err, &malformed):
 		err = fmt.Errorf("malformed answer: %w", err)
+	case answer != nil: // it was not to this question
 	case ctx.Err() != nil:
-		err = context.Cause(ctx)
+		err = silence{context.Cause(ctx)}
 	case isTimeout(err):
-		err = fmt.Errorf("no answer within %v", r.timeout())
+		err = silence{fmt.Errorf("no answer within %v", r.timeout())}
+	default:
+		err = silence{err}
 	}
 	return nil, fmt.Errorf("ask name server %s: %w", server, err)
 }

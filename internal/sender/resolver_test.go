@@ -3,6 +3,7 @@ package sender_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -232,6 +233,48 @@ func TestStubFor(t *testing.T) {
 	}
 	if zone, _, ok := new(sender.Resolver).StubFor("example.org"); ok {
 		t.Errorf("StubFor without stubs = %q, want none", zone)
+	}
+}
+
+// Each asks one server at a time, and says of an error whether that one answered.
+func TestEach(t *testing.T) {
+	t.Parallel()
+	good := startDNS(t, &dnsServer{}, alphaZone)
+	lies := startDNS(t, &dnsServer{}, strings.Replace(alphaZone, "v4.alpha.test.      100 IN A    192.0.2.1", "v4.alpha.test.      100 IN A    192.0.2.66", 1))
+	special := map[string]func(dns.ResponseWriter, *dns.Msg){"v4.alpha.test.": answerCode(dns.RcodeServerFailure)}
+	fails := startDNS(t, &dnsServer{special: special}, alphaZone)
+	mute := startDNS(t, &dnsServer{special: map[string]func(dns.ResponseWriter, *dns.Msg){"v4.alpha.test.": silence}}, alphaZone)
+	servers := []string{good.addr, lies.addr, fails.addr, mute.addr}
+	const timeout = time.Second
+	for name, r := range map[string]*sender.Resolver{
+		"servers":        {Servers: servers, Timeout: timeout},
+		"stub":           {Servers: []string{"127.0.0.1:1"}, Stub: map[string][]string{"Alpha.TEST.": servers, "test": {"127.0.0.1:1"}}, Timeout: timeout},
+		"stub of all":    {Stub: map[string][]string{".": servers}, Timeout: timeout},
+		"a further stub": {Servers: servers, Stub: map[string][]string{"beta.test": {"127.0.0.1:1"}}, Timeout: timeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got []string
+			for server, one := range r.Each("v4.alpha.test.") {
+				a, err := one.Addrs(t.Context(), "v4.alpha.test")
+				said := fmt.Sprint(a.Addrs)
+				if err != nil {
+					said = fmt.Sprintf("silent: %v", sender.Silent(err))
+				}
+				got = append(got, server+" "+said)
+			}
+			want := []string{good.addr + " [192.0.2.1]", lies.addr + " [192.0.2.66]", fails.addr + " silent: false", mute.addr + " silent: true"}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("Each, -want +got:\n%s", diff)
+			}
+		})
+	}
+	closed := &sender.Resolver{Servers: []string{"127.0.0.1:1"}, Timeout: timeout}
+	if _, err := closed.Lookup(t.Context(), "v4.alpha.test", dns.TypeA); !sender.Silent(err) {
+		t.Errorf("Lookup at a closed port = %v, want it silent", err)
+	}
+	for range new(sender.Resolver).Each("v4.alpha.test") {
+		t.Error("a Resolver without servers has one to ask")
 	}
 }
 

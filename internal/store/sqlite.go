@@ -25,6 +25,7 @@ type SQLite struct {
 	readers pool    // for reads that end within their method
 	streams *sql.DB // for EachDomain and EachCertificate, see [stream]
 	group   *group  // for the writes that come in numbers
+	ring    *Keyring
 	close   func() error
 }
 
@@ -39,14 +40,21 @@ const readConnections = 8
 // The store belongs to this process until Close: while another one has it open the error wraps [ErrLocked], which is
 // decided by a lock on the file path+".lock". Domains that the last process had claimed are due again.
 func OpenSQLite(ctx context.Context, path string) (*SQLite, error) {
-	s, err := openSQLite(ctx, path)
+	return OpenSealedSQLite(ctx, path, nil)
+}
+
+// OpenSealedSQLite is [OpenSQLite] for a store whose secrets (the keys of certificates, and all values) are sealed with
+// the newest key of ring; nil: they are not. A store that holds what ring cannot open is refused, and not changed. What
+// is not sealed with the newest key stays until [SQLite.Reseal].
+func OpenSealedSQLite(ctx context.Context, path string, ring *Keyring) (*SQLite, error) {
+	s, err := openSQLite(ctx, path, ring)
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", path, err)
 	}
 	return s, nil
 }
 
-func openSQLite(ctx context.Context, path string) (*SQLite, error) {
+func openSQLite(ctx context.Context, path string, ring *Keyring) (*SQLite, error) {
 	file, err := createFile(path)
 	if err != nil {
 		return nil, adviseFile(path, err)
@@ -58,7 +66,7 @@ func openSQLite(ctx context.Context, path string) (*SQLite, error) {
 	if err := checkWritable(file); err != nil {
 		return nil, adviseFile(file, errors.Join(err, lock.Close()))
 	}
-	s := &SQLite{path: file}
+	s := &SQLite{path: file, ring: ring}
 	s.group = &group{store: s}
 	s.close = sync.OnceValue(func() error {
 		// The writer goes last: the last connection to a database tidies its log away, and a reader could not.
@@ -92,11 +100,19 @@ func (s *SQLite) connect(ctx context.Context) error {
 		"&_pragma=foreign_keys(1)&_pragma=secure_delete(1)&_pragma=journal_size_limit(67108864)", 1); err != nil {
 		return err
 	}
+	if err := checkSeals(ctx, s.writer.DB, s.ring); err != nil {
+		return err
+	}
 	if err := migrate(ctx, s.writer.DB, migrations); err != nil {
 		return err
 	}
-	if _, err := s.writer.DB.ExecContext(ctx, queryRelease); err != nil {
+	if err := noteSeal(ctx, s.writer.DB, s.ring); err != nil {
 		return err
+	}
+	for _, query := range []string{queryRelease, queryAbandon} {
+		if _, err := s.writer.DB.ExecContext(ctx, query); err != nil {
+			return err
+		}
 	}
 	if s.readers.DB, err = openPool(s.path, "mode=ro&_pragma=cache_size(-512)", readConnections); err != nil {
 		return err

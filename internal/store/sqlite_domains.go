@@ -54,6 +54,17 @@ func (s *SQLite) EachDomain(ctx context.Context, f func(Domain) error) error {
 	return stream(ctx, s, "read domains", scanDomain, f, `SELECT `+domainColumns+` FROM domains ORDER BY name`)
 }
 
+// EachServed implements [Store].
+func (s *SQLite) EachServed(ctx context.Context, f func(name, text []byte) error) error {
+	type served struct{ name, text sql.RawBytes }
+	scan := func(r row) (d served, err error) {
+		err = r.Scan(&d.name, &d.text)
+		return d, err
+	}
+	return stream(ctx, s, "read what domains are served", scan, func(d served) error { return f(d.name, d.text) },
+		`SELECT name, served FROM domains WHERE served <> '' AND publish <> '`+PublishWildcard+`'`)
+}
+
 // queryEachShared finds the domains of one MX set.
 const queryEachShared = `SELECT ` + domainColumns + ` FROM domains
 	WHERE tenant = ? AND mxset = ? AND publish = 'shared' ORDER BY name`

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -19,7 +20,13 @@ import (
 
 func TestContract(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T, dir string) store.Store { return open(t, filepath.Join(dir, "stspub.db")) })
+	storetest.Run(t, func(t *testing.T, dir string, keys *store.Keyring) (store.Store, error) {
+		s, err := store.OpenSealedSQLite(t.Context(), filepath.Join(dir, "stspub.db"), keys)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	})
 }
 
 // open opens the store at path. It is closed at the end of the test at the latest.
@@ -292,7 +299,7 @@ func TestStreamsHoldOneRow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stspub.db")
 	s := open(t, path)
 	const rows, limit = 20_000, 8 << 20
-	execute(t, raw(t, path), fmt.Sprintf(`INSERT INTO certificates
+	execute(t, raw(t, path), fmt.Sprintf(`INSERT INTO certificates (name, private_key, chain, not_before, not_after)
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
 		SELECT 'd' || i, zeroblob(140), CAST(x'8817' || zeroblob(2952) AS BLOB), 1, 2 FROM n`, rows))
 
@@ -334,5 +341,63 @@ func TestLockByAnyPath(t *testing.T) {
 	}
 	if _, err := os.Lstat(link + ".lock"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a second lock file: %v", err)
+	}
+}
+
+// TestSealedFilesHoldNoSecret: neither the database nor its log, before and after resealing.
+func TestSealedFilesHoldNoSecret(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "stspub.db")
+	key := bytes.Repeat([]byte("private-key-"), 12)
+	fill := func(s *store.SQLite, name string) {
+		t.Helper()
+		err := errors.Join(
+			s.SaveCertificate(t.Context(), store.Certificate{Name: name, Key: key, Chain: [][]byte{{1}}}),
+			s.SetValue(t.Context(), "acme/"+name, key),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := func() (files []string) {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(content, key[:24]) {
+				files = append(files, e.Name())
+			}
+		}
+		return files
+	}
+	s := open(t, path)
+	fill(s, "before")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := found(); len(got) == 0 {
+		t.Fatal("the test does not find the key")
+	}
+	ring, err := store.NewKeyring(bytes.Repeat([]byte{1}, store.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = store.OpenSealedSQLite(t.Context(), path, ring); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	fill(s, "after")
+	if n, err := s.Reseal(t.Context()); err != nil || n != 2 {
+		t.Fatalf("Reseal() = %d, %v, want the 2 from before", n, err)
+	}
+	if got := found(); len(got) > 0 {
+		t.Errorf("the key is in %s", got)
 	}
 }

@@ -198,6 +198,7 @@ type Certificate struct {
 	Key                 []byte   // PKCS #8, DER
 	Chain               [][]byte // DER, leaf first
 	NotBefore, NotAfter time.Time
+	Authority           string // name of the [acme.NAME] table it came from; empty: not known
 }
 
 // Order is how the last attempt to obtain a certificate went.
@@ -207,6 +208,26 @@ type Order struct {
 	Tried    time.Time // last attempt
 	Next     time.Time // not before
 	Problem  string    // the CA's words
+
+	Advice    string    // what to do about it; empty: we do not know
+	Authority string    // which CA it was
+	Since     time.Time // first failure in a row
+}
+
+// JournalEntry is one order of a certificate, as it is counted against what its authority allows.
+type JournalEntry struct {
+	Seq       int64  // given by the store; it grows
+	Changed   int64  // of the last write, of any entry; given by the store
+	Authority string // name of the CA
+	Name      string // of the certificate
+	Domain    string // its registered domain
+	Begun     time.Time
+	Exempt    bool // the CA counts it against no limit
+
+	Ended   time.Time // zero: it runs, or who ran it is gone
+	Failed  bool      // a validation failed, or may have
+	Stopped time.Time // until when the CA wants no orders at all; zero: it did not say
+	Reason  string    // why, in the CA's words
 }
 
 // Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
@@ -228,6 +249,9 @@ type Store interface {
 	// EachDomain calls f for every domain by name (by bytes) until f returns an error, which it returns. It shows the
 	// domains of one moment, holds one of them in memory, and f may call the Store.
 	EachDomain(ctx context.Context, f func(Domain) error) error
+	// EachServed calls f, as EachDomain does but in any order, with name and text of every domain that is served one,
+	// shared records left out. Both are only valid in f. It is what a start waits for, so it reads nothing else.
+	EachServed(ctx context.Context, f func(name, text []byte) error) error
 	// Claim returns at most n domains with Due <= now, shared records first (a hundred thousand domains may wait for one),
 	// then the most overdue, and moves their Due to now+lease, so that
 	// nobody else claims them meanwhile. What was claimed and never saved comes back by itself. A claim is a write: it
@@ -266,14 +290,36 @@ type Store interface {
 
 	// EachCertificate calls f for every certificate, in any order, as EachDomain does for domains. What f gets is its own.
 	EachCertificate(ctx context.Context, f func(Certificate) error) error
+	// Certificate returns one, or ErrNotFound.
+	Certificate(ctx context.Context, name string) (Certificate, error)
 	// SaveCertificate adds or replaces one, and forgets the failures of its order.
 	SaveCertificate(ctx context.Context, c Certificate) error
 	// DeleteCertificate forgets the certificate, its key and its order. One that is not there is no error.
 	DeleteCertificate(ctx context.Context, name string) error
+	// LastChange returns a number that every write of a certificate raises, and others may.
+	LastChange(ctx context.Context) (int64, error)
+	// MarkCertificates keeps that somebody has a copy of all certificates with all changes up to a number of LastChange,
+	// under a mark, a text that nobody used before and nobody can guess: a store that knows it is the one that was
+	// copied, not an older or another one. The last 16 marks are kept.
+	MarkCertificates(ctx context.Context, mark string, change int64) error
+	// CertificatesSince calls f, as EachCertificate does, for every certificate that changed since the copy of a mark, or
+	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound.
+	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
 	// Orders returns the orders that failed last time.
 	Orders(ctx context.Context) ([]Order, error)
 	// SaveOrder keeps how an order went.
 	SaveOrder(ctx context.Context, o Order) error
+
+	// Journal returns what was appended or ended with Changed greater than after, by Changed.
+	Journal(ctx context.Context, after int64) ([]JournalEntry, error)
+	// AppendJournal enters an order that is to be sent, and sets Seq and Changed in e. If there is an entry with a Seq
+	// greater than last, the error wraps ErrStale: somebody else appended it, and whether e may be sent is to be decided
+	// again. Only the fields up to Exempt are written.
+	AppendJournal(ctx context.Context, last int64, e *JournalEntry) error
+	// EndJournal writes Exempt, Ended and what is below it. What was pruned is no error.
+	EndJournal(ctx context.Context, e JournalEntry) error
+	// PruneJournal deletes what was begun before counted, and if exempt before exempt, but for what stops its CA at now.
+	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error
 
 	// Value returns a value of the key-value part, or ErrNotFound. Keys begin with the name of their user and a slash:
 	// "acme/…" is the account key and the challenge tokens, so that any node can answer a challenge and a restart keeps
@@ -281,8 +327,15 @@ type Store interface {
 	Value(ctx context.Context, key string) ([]byte, error)
 	// SetValue writes one.
 	SetValue(ctx context.Context, key string, value []byte) error
+	// EnsureValue writes one unless there is one, and returns the one that is there then: of several callers at the same
+	// time, in whatever process, all get the same.
+	EnsureValue(ctx context.Context, key string, value []byte) ([]byte, error)
 	// DeleteValue deletes one. One that is not there is no error.
 	DeleteValue(ctx context.Context, key string) error
+
+	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
+	// calls, and returns how many rows that were. Without a Keyring it does nothing.
+	Reseal(ctx context.Context) (int, error)
 
 	// Ping says whether the store can be written, by writing. It waits for writes under way, so give it a deadline.
 	Ping(ctx context.Context) error

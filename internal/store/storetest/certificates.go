@@ -32,6 +32,7 @@ func certificate(name string) store.Certificate {
 		Chain:     [][]byte{[]byte("\x30leaf of " + name), bytes.Repeat([]byte{0, 0xff}, 700)},
 		NotBefore: at(0),
 		NotAfter:  at(90 * 24 * 60),
+		Authority: "authority of " + name,
 	}
 }
 
@@ -61,7 +62,7 @@ func certificatesSaved(e *env) {
 func certificatesReplaced(e *env) {
 	want := e.saveCertificates(certificate("a"), certificate("b"))
 	c := want["a"]
-	c.Key, c.Chain, c.NotBefore, c.NotAfter = []byte("new key"), c.Chain[:1], at(5), at(6)
+	c.Key, c.Chain, c.NotBefore, c.NotAfter, c.Authority = []byte("new key"), c.Chain[:1], at(5), at(6), ""
 	e.must(e.SaveCertificate(e.ctx(), c))
 	want["a"] = c
 	e.equal("certificates", e.certificates(), want)

@@ -22,6 +22,7 @@ func domainTests() map[string]func(*env) {
 		"EachDomain/FMayCallTheStore":         eachCalls,
 		"EachDomain/ManyAtOnceWithCalls":      eachMany,
 		"EachDomain/EndsWithItsContext":       eachContext,
+		"EachServed/TextsThatAreServed":       eachServed,
 		"Context/EndedIsTheErrorOfAllMethods": contextEnded,
 		"Delete/HistoryAndIDsStay":            deleteKeepsBooks,
 		"Delete/StaleOrGone":                  deleteStale,
@@ -153,6 +154,29 @@ func eachContext(e *env) {
 	e.equal("calls", calls, 1)
 }
 
+func eachServed(e *env) {
+	e.start("a.example", "b.example", "c.example")
+	for _, name := range []policygen.Name{"a.example", "b.example"} {
+		d := e.domain(name)
+		e.save(&d, 1, func(s *store.State) { s.Served = "policy of " + string(name) })
+	}
+	shared := domain("*.eu.s.default.alias.example")
+	shared.Publish = store.PublishWildcard
+	e.declare(file(domain("a.example"), domain("b.example"), domain("c.example"), shared), at(2))
+	d := e.domain(shared.Name)
+	e.save(&d, 3, func(s *store.State) { s.Served = "shared policy" })
+	got := make(map[string]string)
+	e.must(e.EachServed(e.ctx(), func(name, text []byte) error {
+		got[string(name)] = string(text)
+		return nil
+	}))
+	e.equal("served", got, map[string]string{"a.example": "policy of a.example", "b.example": "policy of b.example"})
+	stop := errors.New("stop")
+	if err := e.EachServed(e.ctx(), func(_, _ []byte) error { return stop }); !errors.Is(err, stop) {
+		e.Errorf("error is %v, want the one of f", err)
+	}
+}
+
 func contextEnded(e *env) {
 	e.start("a.example")
 	d := e.domain("a.example")
@@ -179,8 +203,14 @@ func contextEnded(e *env) {
 		"SaveOrder":         func() error { return e.SaveOrder(ctx, store.Order{Name: "a", Failures: 1}) },
 		"Value":             func() error { _, err := e.Value(ctx, "test/a"); return err },
 		"SetValue":          func() error { return e.SetValue(ctx, "test/a", nil) },
+		"EnsureValue":       func() error { _, err := e.EnsureValue(ctx, "test/a", nil); return err },
 		"DeleteValue":       func() error { return e.DeleteValue(ctx, "test/a") },
 		"Ping":              func() error { return e.Ping(ctx) },
+		"EachServed":        func() error { return e.EachServed(ctx, func(_, _ []byte) error { return nil }) },
+		"LastChange":        func() error { _, err := e.LastChange(ctx); return err },
+		"MarkCertificates":  func() error { return e.MarkCertificates(ctx, "mark", 0) },
+		"CertificatesSince": func() error { return e.CertificatesSince(ctx, "mark", func(store.Certificate) error { return nil }) },
+		"Reseal":            func() error { _, err := e.Reseal(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			e.Errorf("%s: error is %v, want context.Canceled", name, err)

@@ -19,32 +19,50 @@ import (
 // Open opens the store that handle stands for, empty at its first use. Handle is the path of a directory that is the
 // test's own, so that an engine without files can make a name of it. Tests close what they open, and open the same
 // handle again to see what lasted.
-type Open func(t *testing.T, handle string) store.Store
+//
+// Its secrets are sealed with keys; nil: they are not. An error is about these keys.
+type Open func(t *testing.T, handle string, keys *store.Keyring) (store.Store, error)
 
 // Run tests an engine. Each test has a handle of its own; they run in parallel.
 func Run(t *testing.T, open Open) {
 	for _, group := range []map[string]func(*env){
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
-		sharedTests(), certificateTests(), valueTests(), durableTests(),
+		sharedTests(), certificateTests(), changeTests(), journalTests(), valueTests(), durableTests(), sealTests(),
 	} {
 		for name, test := range group {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				e := &env{T: t, open: open, handle: t.TempDir()}
-				e.Store = open(t, e.handle)
-				t.Cleanup(func() { e.must(e.Store.Close()) })
-				test(e)
-			})
+			t.Run(name, func(t *testing.T) { run(t, open, nil, test) })
 		}
 	}
+	for _, group := range []map[string]func(*env){certificateTests(), changeTests(), valueTests(), durableTests()} {
+		for name, test := range group {
+			t.Run("Sealed/"+name, func(t *testing.T) { run(t, open, ring(t, 1), test) })
+		}
+	}
+}
+
+func run(t *testing.T, open Open, keys *store.Keyring, test func(*env)) {
+	t.Parallel()
+	e := &env{T: t, with: open, keys: keys, handle: t.TempDir()}
+	e.Store = e.open(t, e.handle)
+	t.Cleanup(func() { e.must(e.Store.Close()) })
+	test(e)
 }
 
 // env is one test with its store.
 type env struct {
 	*testing.T
 	store.Store
-	open   Open
+	with   Open
+	keys   *store.Keyring
 	handle string
+}
+
+// open opens a store with the keys of the test.
+func (e *env) open(t *testing.T, handle string) store.Store {
+	t.Helper()
+	s, err := e.with(t, handle, e.keys)
+	e.must(err)
+	return s
 }
 
 // reopen closes the store and opens it again.

@@ -10,13 +10,14 @@ import (
 
 func valueTests() map[string]func(*env) {
 	return map[string]func(*env){
-		"Value/ComesBackAsSet":   valueSet,
-		"Value/NotFoundIsNamed":  valueNotFound,
-		"Value/DeletedIsGone":    valueDeleted,
-		"Value/KeysAreExact":     valueKeys,
-		"Value/ErrorsHideValues": valueSecret,
-		"Ping/Writes":            pingWrites,
-		"Close/EndsAllMethods":   closeEnds,
+		"Value/ComesBackAsSet":     valueSet,
+		"Value/NotFoundIsNamed":    valueNotFound,
+		"Value/EnsuredIsOneForAll": valueEnsured,
+		"Value/DeletedIsGone":      valueDeleted,
+		"Value/KeysAreExact":       valueKeys,
+		"Value/ErrorsHideValues":   valueSecret,
+		"Ping/Writes":              pingWrites,
+		"Close/EndsAllMethods":     closeEnds,
 	}
 }
 
@@ -39,6 +40,27 @@ func valueSet(e *env) {
 func valueNotFound(e *env) {
 	_, err := e.Value(e.ctx(), "acme/nobody+token")
 	e.is(err, store.ErrNotFound, `"acme/nobody+token"`)
+}
+
+func valueEnsured(e *env) {
+	got := make(chan string, 8)
+	for i := range cap(got) {
+		go func() {
+			v, err := e.EnsureValue(e.ctx(), "acme/account", []byte{byte('a' + i)})
+			if err != nil {
+				e.Error(err)
+			}
+			got <- string(v)
+		}()
+	}
+	first := <-got
+	for range cap(got) - 1 {
+		e.equal("value of another caller", <-got, first)
+	}
+	e.equal("value", string(e.value("acme/account")), first)
+	v, err := e.EnsureValue(e.ctx(), "acme/account", []byte("other"))
+	e.must(err)
+	e.equal("value that is there", string(v), first)
 }
 
 func valueDeleted(e *env) {

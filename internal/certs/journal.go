@@ -1,0 +1,185 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/stspub/stspub/internal/store"
+)
+
+const (
+	// leaseTime is how long an order of another process is believed to run that never ended: longer than any does.
+	leaseTime = orderTimeout + saveTimeout + time.Minute
+	// keepExempt is how long orders are kept in the journal that count for failures alone.
+	keepExempt = 2 * failurePeriod
+)
+
+// journal enters orders in the store before they are sent. All processes on the store see the same journal, and one
+// appends only to what it has read: so none orders a name that another is ordering, and budgets hold for all together.
+type journal struct {
+	store Store
+
+	mu      sync.Mutex // guards what follows; one order is entered at a time. It is taken before the schedule's.
+	last    int64      // newest entry that was read or appended
+	changed int64      // newest change that was read
+	own     map[int64]bool
+	others  map[int64]store.JournalEntry // running
+}
+
+func (j *journal) init(s Store) {
+	j.store, j.own, j.others = s, make(map[int64]bool), make(map[int64]store.JournalEntry)
+}
+
+// read takes in what was written since, and calls f for what others wrote: began is set where the entry is new.
+func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began bool)) error {
+	entries, err := j.store.Journal(ctx, j.changed)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		j.changed, j.last = max(j.changed, e.Changed), max(j.last, e.Seq)
+		if j.own[e.Seq] {
+			if !e.Ended.IsZero() {
+				delete(j.own, e.Seq)
+			}
+			continue
+		}
+		_, ran := j.others[e.Seq]
+		f(e, !ran)
+		if e.Ended.IsZero() {
+			j.others[e.Seq] = e
+		} else {
+			delete(j.others, e.Seq)
+		}
+	}
+	return nil
+}
+
+// leased is until when another process may be ordering a name; zero: none is.
+func (j *journal) leased(name string, now time.Time) time.Time {
+	var until time.Time
+	for seq, e := range j.others {
+		end := e.Begun.Add(leaseTime)
+		if end.Before(now) {
+			delete(j.others, seq)
+		} else if e.Name == name {
+			until = latest(until, end)
+		}
+	}
+	return until
+}
+
+// errLater says that an order was not sent, and when to look again. It is no failure.
+type errLater struct {
+	until time.Time
+	why   string
+}
+
+// Error gives the reason.
+func (e *errLater) Error() string { return e.why }
+
+// errNewer says that another process has obtained a certificate.
+var errNewer = errors.New("there is a newer certificate in the store")
+
+// enter writes an order into the journal, or says why it must not be sent: an [*errLater], errNewer with the certificate,
+// or what is wrong with the store.
+func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun time.Time) (store.JournalEntry, store.Certificate, error) {
+	e := store.JournalEntry{Authority: l.authority.Name(), Name: c.name, Domain: c.domain, Begun: begun, Exempt: c.exempt}
+	j := &k.journal
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for {
+		others, err := k.catchUp(ctx)
+		if err != nil {
+			return e, store.Certificate{}, err
+		}
+		now := time.Now()
+		if until := j.leased(c.name, now); !until.IsZero() {
+			return e, store.Certificate{}, &errLater{until, "another process orders it"}
+		}
+		if others && k.exceeds(l, c, now) {
+			return e, store.Certificate{}, &errLater{now, "another process used the budget up"}
+		}
+		newer, err := k.newer(ctx, i, now)
+		if err != nil {
+			return e, newer, err
+		}
+		err = j.store.AppendJournal(ctx, j.last, &e)
+		if err == nil {
+			j.last, j.own[e.Seq] = e.Seq, true
+		}
+		if !errors.Is(err, store.ErrStale) {
+			return e, newer, err
+		}
+	}
+}
+
+// catchUp counts what other processes did since it was called last, and says whether there was something.
+func (k *Keeper) catchUp(ctx context.Context) (bool, error) {
+	others := false
+	err := k.journal.read(ctx, func(e store.JournalEntry, began bool) {
+		others = true
+		k.schedule.mu.Lock()
+		defer k.schedule.mu.Unlock()
+		for _, l := range k.schedule.lines {
+			if l.authority.Name() == e.Authority {
+				l.budget.replay(e, began)
+			}
+		}
+	})
+	if err != nil {
+		return false, fmt.Errorf("read the journal of orders: %w", err)
+	}
+	return others, nil
+}
+
+// exceeds says that an order which is counted already is too many.
+func (k *Keeper) exceeds(l *line, c claim, now time.Time) bool {
+	k.schedule.mu.Lock()
+	defer k.schedule.mu.Unlock()
+	at, _ := l.budget.closed(now)
+	return at.After(now) || l.budget.exceeded(now, c)
+}
+
+// newer returns a certificate of the store that is valid and not the one in memory, with errNewer.
+func (k *Keeper) newer(ctx context.Context, i *item, now time.Time) (store.Certificate, error) {
+	c, err := k.store.Certificate(ctx, i.name)
+	if errors.Is(err, store.ErrNotFound) {
+		return c, nil
+	}
+	if err != nil {
+		return c, err
+	}
+	if known, found := k.memory.find(i.name); found && known.notAfter >= c.NotAfter.Unix() || !found && !c.NotAfter.After(now) {
+		return c, nil
+	}
+	if _, err := k.memory.pack(c); err != nil {
+		return c, nil //nolint:nilerr // it cannot be served, so another is needed
+	}
+	return c, errNewer
+}
+
+// end writes how an order ended, also while we are stopping.
+func (k *Keeper) end(ctx context.Context, e store.JournalEntry) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	if err := k.store.EndJournal(ctx, e); err != nil {
+		k.log.Error("did not keep how an order ended", "domain", e.Name, "err", err)
+	}
+}
+
+// prune deletes from the journal what counts for nothing any more.
+func (k *Keeper) prune(ctx context.Context, now time.Time) {
+	var longest time.Duration
+	for _, l := range k.schedule.lines {
+		longest = max(longest, l.budget.limits.OrdersPeriod, l.budget.limits.DomainPeriod, keepExempt)
+	}
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	if err := k.store.PruneJournal(ctx, now.Add(-longest), now.Add(-keepExempt), now); err != nil && ctx.Err() == nil {
+		k.log.Error("did not prune the journal of orders", "err", err)
+	}
+}

@@ -1,0 +1,78 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// verdict is what a failed order means for the name, and for the account.
+type verdict struct {
+	outage  bool          // the name is not to blame
+	stop    bool          // the authority wants no orders of the account for wait
+	wait    time.Duration // how long the authority wants to be left alone, by the name alone if stop is not set
+	failed  bool          // a validation failed
+	refuses bool          // the authority itself does not want to; another may
+	advice  string
+}
+
+// judge says what the error of an order for a name means. Errors without a [*Problem] are about the way to the authority,
+// but for an order that ran out of time: that is the name's own.
+func judge(err error, name, domain string) verdict {
+	var p *Problem
+	if !errors.As(err, &p) {
+		return verdict{outage: !errors.Is(err, context.DeadlineExceeded)}
+	}
+	v := verdict{failed: p.Challenge != "", wait: min(p.RetryAfter, longestRetryAfter), advice: p.Advice()}
+	limited := p.Status == http.StatusTooManyRequests || strings.HasSuffix(p.Type, ":rateLimited")
+	switch {
+	case limited && about(p.Detail, name, domain):
+		v.refuses = true
+	case limited:
+		v.outage, v.stop = true, true
+	case p.Status >= 500:
+		v.outage = true
+	default:
+		v.refuses = p.Challenge == "" && !ofName(p.Type) || strings.HasSuffix(p.Type, ":caa")
+	}
+	return v
+}
+
+// barred says what it means that the gate holds an order. What was not seen to be in the way need not be the name's fault.
+func barred(err error) verdict {
+	v := verdict{outage: true}
+	var h held
+	if !errors.As(err, &h) {
+		return v
+	}
+	for _, reason := range h {
+		if r, ok := errors.AsType[*Refusal](reason); ok && r.Proven {
+			v.outage = false
+			v.refuses = v.refuses || r.Check == CheckCAA || r.Check == CheckSpecialUse // which another authority may pass
+		}
+	}
+	return v
+}
+
+// about says that a limit is that of one name, or of its registered domain, and not of the account. An authority has no
+// other way to say so than its words.
+func about(detail, name, domain string) bool {
+	detail = strings.ToLower(detail)
+	for _, of := range []string{name, domain, "exact set of", "this domain", "registered domain"} {
+		if of != "" && strings.Contains(detail, of) {
+			return true
+		}
+	}
+	return false
+}
+
+// ofName says that any authority would have the same problem with a name (RFC 8555, Section 6.7).
+func ofName(kind string) bool {
+	switch strings.TrimPrefix(kind, "urn:ietf:params:acme:error:") {
+	case "connection", "dns", "incorrectResponse", "tls", "unauthorized":
+		return true
+	}
+	return false
+}

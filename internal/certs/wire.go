@@ -1,0 +1,136 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// maxAnswer bounds what is read of an authority's answer, in bytes.
+const maxAnswer = 1 << 20
+
+// wire is the way to an authority. It keeps to a pace, bounds answers and the pauses that they ask for, and names the
+// authority in errors.
+type wire struct {
+	limit *rate.Limiter
+	next  http.RoundTripper
+}
+
+// newWire makes a wire of at most so many requests a second; 0: any number.
+func newWire(perSecond int, next http.RoundTripper) *wire {
+	if perSecond <= 0 {
+		return &wire{rate.NewLimiter(rate.Inf, 0), next}
+	}
+	return &wire{rate.NewLimiter(rate.Limit(perSecond), perSecond), next}
+}
+
+// RoundTrip is for http.RoundTripper.
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := w.limit.Wait(req.Context()); err != nil {
+		closeBody(req)
+		return nil, fmt.Errorf("wait for the pace of requests to %s: %w", req.URL.Host, err)
+	}
+	res, err := w.next.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the authority at %s: %w", req.URL.Host, err)
+	}
+	if said := res.Header.Get("Retry-After"); said != "" {
+		// Package acme would ask without a pause where this is a time that is past by our clock.
+		seconds := max(1, int(retryAfter(said).Round(time.Second)/time.Second))
+		res.Header.Set("Retry-After", strconv.Itoa(seconds))
+	}
+	res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
+	return res, nil
+}
+
+// closeBody is what a RoundTripper has to do with a request that it does not send.
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close() // it was not read, so nothing is lost
+	}
+}
+
+// limited is a body that ends early.
+type limited struct {
+	io.Reader
+	io.Closer
+}
+
+// passage is the transport of one order. It knows the directory, so that no client has to ask for it, and says what
+// package acme cannot say.
+type passage struct {
+	session  session
+	url      string // of the directory
+	replaces string // see [ACME.client]
+	next     http.RoundTripper
+}
+
+// RoundTrip is for http.RoundTripper.
+func (p *passage) RoundTrip(req *http.Request) (*http.Response, error) {
+	switch url := req.URL.String(); {
+	case req.Method == http.MethodGet && url == p.url:
+		body := io.NopCloser(bytes.NewReader(p.session.directory.raw))
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: body, Request: req}, nil
+	case req.Method == http.MethodPost && url == p.session.directory.NewOrder && p.replaces != "":
+		signed, err := p.sign(req)
+		if err != nil {
+			return nil, fmt.Errorf("sign the order again: %w", err)
+		}
+		req = signed
+	}
+	return p.next.RoundTrip(req)
+}
+
+// sign adds to a new order which certificate it replaces (RFC 9773, Section 5), and signs it again with ES256 (RFC 7518,
+// Section 3.4). The protected header, with nonce and account, stays as it is.
+func (p *passage) sign(req *http.Request) (*http.Request, error) {
+	var jws struct {
+		Protected string `json:"protected"`
+		Payload   string `json:"payload"`
+		Signature string `json:"signature"`
+	}
+	err := json.NewDecoder(req.Body).Decode(&jws)
+	closeBody(req)
+	if err != nil {
+		return nil, err
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(jws.Payload)
+	if err != nil {
+		return nil, err
+	}
+	var order map[string]any
+	if err := json.Unmarshal(payload, &order); err != nil {
+		return nil, err
+	}
+	order["replaces"] = p.replaces
+	if payload, err = json.Marshal(order); err != nil {
+		return nil, err
+	}
+	jws.Payload = base64.RawURLEncoding.EncodeToString(payload)
+	hash := sha256.Sum256([]byte(jws.Protected + "." + jws.Payload))
+	r, s, err := ecdsa.Sign(rand.Reader, p.session.key, hash[:])
+	if err != nil {
+		return nil, err
+	}
+	var signature [2 * scalarSize]byte
+	r.FillBytes(signature[:scalarSize])
+	s.FillBytes(signature[scalarSize:])
+	jws.Signature = base64.RawURLEncoding.EncodeToString(signature[:])
+	body, err := json.Marshal(jws)
+	if err != nil {
+		return nil, err
+	}
+	req = req.Clone(req.Context())
+	req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	return req, nil
+}

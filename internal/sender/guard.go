@@ -1,0 +1,77 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+)
+
+// ErrPrivate is wrapped by the errors of connections that a [Guard] refused.
+var ErrPrivate = errors.New("no address of the public Internet, so it is not connected to; if it is meant, " +
+	"add it to allow_private in [check]")
+
+// Guard keeps connections on the public Internet. Where they lead is said by other people's DNS, and without a guard
+// anybody's MX or policy host could have us knock at the doors of the network that we stand in.
+//
+// Its fields must not change after the first call. It is safe for concurrent use; the zero value lets public addresses
+// through.
+type Guard struct {
+	// Private are addresses outside of the public Internet that are connected to all the same.
+	Private []netip.Prefix
+	// Node is a listener of our own, which is reached however private it is. The zero value is none.
+	Node netip.AddrPort
+	// Own returns the addresses that are ours, which are reached too. It is asked about private ones only. Nil: none are.
+	Own func(context.Context) ([]netip.Addr, error)
+}
+
+// Dial connects to "ADDR:PORT"; it is for [Client.Dial]. An address that is not let through is refused before the first
+// packet, with [ErrPrivate].
+func (g *Guard) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{ControlContext: g.control}
+	return d.DialContext(ctx, network, address)
+}
+
+// control looks at the address that is connected to, after all resolving.
+func (g *Guard) control(ctx context.Context, _, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	addr := to.Addr().Unmap().WithZone("")
+	if isPublic(addr) || netip.AddrPortFrom(addr, to.Port()) == g.Node ||
+		slices.ContainsFunc(g.Private, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return nil
+	}
+	if g.Own != nil {
+		own, err := g.Own(ctx)
+		if slices.Contains(own, addr) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s is %w; our own addresses are not known: %w", addr, ErrPrivate, err)
+		}
+	}
+	return fmt.Errorf("%s is %w", addr, ErrPrivate)
+}
+
+// isPublic says whether an address belongs to the public Internet: not to the special-purpose registries of IANA
+// (RFC 6890), nor to multicast, nor to what is not allocated.
+func isPublic(addr netip.Addr) bool {
+	in := func(prefixes ...string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return netip.MustParsePrefix(p).Contains(addr) })
+	}
+	if addr.Is4() {
+		return !in("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+			"192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3")
+	}
+	if in("64:ff9b::/96") { // NAT64 (RFC 6052): the IPv4 address is in the last 32 bits
+		b := addr.As16()
+		return isPublic(netip.AddrFrom4([4]byte(b[12:])))
+	}
+	// 2000::/3 is all that is allocated; 2002::/16, 6to4, and 2001::/32, Teredo, lead to IPv4 addresses of any kind.
+	return in("2000::/3") && !in("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+}
