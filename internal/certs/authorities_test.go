@@ -330,8 +330,10 @@ func TestFailingRenewalIsSaidInTime(t *testing.T) {
 func TestPlaceAndTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := &model{}
-		m.answer = m.good
+		mint := newMint(t)
+		m := &model{answer: func(_ context.Context, name string) (store.Certificate, error) {
+			return mint.issue(name, time.Now(), time.Now().Add(90*day)), nil
+		}}
 		k, stop := run(t, newBooks(), m)
 		defer stop()
 		for n := range 1000 {

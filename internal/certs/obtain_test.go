@@ -562,6 +562,11 @@ func TestReplacementThatIsNotTakenIsAnOrderLikeOthers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("unreadable", func(t *testing.T) {
+		t.Parallel()
+		_, _, a := watched(t, lab.CAOptions{})
+		obtain(t, a, certs.Request{Name: good, Replaces: []byte("no certificate")})
+	})
 	t.Run("rateLimited", func(t *testing.T) {
 		t.Parallel()
 		_, x, a := watched(t, lab.CAOptions{})

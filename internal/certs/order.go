@@ -89,17 +89,15 @@ func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Client
 		options = append(options, acme.WithOrderIssuanceProfile(acme.ProfileName(a.cfg.Profile)))
 	}
 	id := acme.DomainIDs(r.Name)
-	if r.Replaces != nil && s.directory.RenewalInfo != "" {
-		old, err := certID(r.Replaces)
-		if err != nil {
-			return nil, nil, fmt.Errorf("replace certificate: %w", err)
-		}
+	old, err := certID(r.Replaces)
+	if err == nil && s.directory.RenewalInfo != "" {
 		client := a.client(s, old)
 		o, err := client.AuthorizeOrder(ctx, id, options...)
-		if !refusesReplaces(explain(ctx, err, "")) {
+		why := explain(ctx, err, "")
+		if !refusesReplaces(why) {
 			return client, o, err
 		}
-		a.log.Info("the authority does not take the order as a replacement", "authority", a.cfg.Name, "domain", r.Name, "err", err)
+		a.log.Info("the authority does not take the order as a replacement", "authority", a.cfg.Name, "domain", r.Name, "err", why)
 	}
 	client := a.client(s, "")
 	o, err := client.AuthorizeOrder(ctx, id, options...)

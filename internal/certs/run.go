@@ -195,7 +195,8 @@ func (k *Keeper) heard(t turn, r result, now time.Time) {
 		l.budget.stop(now.Add(r.wait), r.err.Error())
 		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", l.budget.stopped, "err", r.err)
 	case r.lost():
-		if o.note(t.begun, now, r.wait, r.err.Error()); o.count == 1 {
+		known := o.count > 0
+		if o.note(t.begun, now, r.wait, r.err.Error()); !known {
 			k.log.Warn("authority is out of reach", "authority", l.authority.Name(), "err", r.err)
 		}
 	case o.count > 0:

@@ -25,7 +25,7 @@ const (
 	// longestRetryAfter bounds what we believe of a Retry-After.
 	longestRetryAfter = 7 * 24 * time.Hour
 	// lookAgain is how often the scheduler looks at the clock when nothing happens, since clocks jump.
-	lookAgain = time.Minute
+	lookAgain = 5 * time.Minute
 )
 
 // urgency says which of two names is ordered first.
@@ -249,6 +249,7 @@ func (l *line) turns() []*queue {
 // schedule decides which name is ordered next.
 type schedule struct {
 	wake chan struct{} // capacity 1: look again
+	asks chan struct{} // capacity 1: there are new polls
 	move time.Duration // see [Config.MoveAfter]
 
 	mu     sync.Mutex // guards what follows, every item and every line
@@ -263,7 +264,7 @@ type schedule struct {
 }
 
 func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
-	s.wake = make(chan struct{}, 1)
+	s.wake, s.asks = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.move = move
 	s.items = make(map[string]*item)
 	s.later.less = func(a, b *item) bool { return a.due.Before(b.due) }
@@ -298,7 +299,7 @@ func (s *schedule) item(name string) *item {
 // put places an item where it belongs: to wait for its time, for its turn, or nowhere. The caller holds mu.
 func (s *schedule) put(i *item, now time.Time) {
 	s.unqueue(i)
-	if !i.wanted || i.dropped || i.cancel != nil {
+	if !i.wanted || i.dropped || i.cancel != nil || len(s.lines) == 0 {
 		return
 	}
 	if i.due = latest(i.due, i.next); i.due.After(now) {

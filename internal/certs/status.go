@@ -77,7 +77,7 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 			st.State = StateFailing
 		}
 	}
-	if !i.wanted {
+	if !i.wanted || len(s.lines) == 0 {
 		return
 	}
 	if now.After(s.ranked) {
