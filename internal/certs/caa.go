@@ -87,6 +87,9 @@ func (s caaSet) bindsAccount() bool {
 	})
 }
 
+// errCritical is that a record forbids what all others allow.
+var errCritical = errors.New("critical, and a property that no authority knows")
+
 // allow returns those of the methods by which CAA records let an issuer validate a name that is no wildcard, or an error
 // that says why there is none. What is not known of the issuer is not held against it.
 func (s caaSet) allow(by issuer, methods []string) ([]string, error) {
@@ -99,7 +102,7 @@ func (s caaSet) allow(by issuer, methods []string) ([]string, error) {
 		default:
 			// Critical is bit 0, which is 128. Let's Encrypt takes 1 for it as well, because many write that.
 			if r.Flag&(1<<7|1) != 0 {
-				return nil, fmt.Errorf("%s is critical, and no authority knows the property %q", caaText(r), r.Tag)
+				return nil, fmt.Errorf("%s is %w", caaText(r), errCritical)
 			}
 		}
 	}

@@ -576,7 +576,7 @@ target CAA 0 issue "lab.invalid"
 			`add there: CAA 0 issue "lab.invalid"`,
 		"alias.bad.gate.test": "the CAA records of bad.gate.test exclude lab", // sts has none, so the climb goes on at the alias
 		"wild.gate.test":      `the CAA records of wild.gate.test exclude lab: CAA 0 issue ";" allows nobody`,
-		"new.gate.test":       `CAA 128 tbs "unknown" is critical`,
+		"new.gate.test":       `CAA 128 tbs "unknown" is critical, and a property that no authority knows; take that away`,
 		"theirs.gate.test":    "allows another account than ours, which is https://lab.invalid/account/1",
 		"odd.gate.test":       "is malformed, so it allows nobody",
 	} {
