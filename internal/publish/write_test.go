@@ -57,13 +57,15 @@ func TestEnter(t *testing.T) {
 			}
 			leaves = append(leaves, f)
 		}
-		time.AfterFunc(200*time.Millisecond, func() { leave(1) })
+		first := leaves[0]
+		leaves = leaves[1:]
+		time.AfterFunc(200*time.Millisecond, first)
 		waits(200*time.Millisecond, false)
-		fill2, err := r.enter(ctx, "main")
+		f, err := r.enter(ctx, "main")
 		if err != nil {
 			t.Fatal(err)
 		}
-		leaves = append(leaves, fill2)
+		leaves = append(leaves, f)
 		waits(lapTime, true) // it hangs
 		waits(0, true)       // as is known now
 		leave(places)

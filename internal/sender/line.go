@@ -11,14 +11,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Where many questions are under way to one server, they go over one TCP connection, without waiting for the answers in
-// between (RFC 7766, Section 6.2.1.1): a socket for each costs more than the question itself. A few go over UDP, each from
-// a socket of its own, whose port nobody can guess (RFC 5452, Section 9.2); so do those that a connection fails.
+// Where many questions are under way to one authoritative server, they go over one TCP connection, without waiting for the
+// answers in between (RFC 7766, Section 6.2.1.1): a socket for each costs more than the question itself. A few go over UDP,
+// each from a socket of its own, whose port nobody can guess (RFC 5452, Section 9.2); so do those that a connection fails,
+// and recursive ones, since some resolvers take what comes by one connection one after the other.
 const (
 	crowded   = 16              // questions under way to a server, from which on a connection is worth its while
 	lineIdle  = 2 * time.Second // how long a connection is kept without an answer, and how long one may take to come
 	lineFull  = 1000            // questions on one connection
-	lineAvoid = time.Minute     // after a connection that brought no answer
+	lineAvoid = time.Minute     // after a connection that brought no answer, or one too late
 )
 
 // lines are the servers that are asked just now. The zero value is ready.
@@ -95,9 +96,20 @@ func (l *line) ask(ctx context.Context, m *dns.Msg, timeout time.Duration) *dns.
 	case a := <-answer: // nil: the connection ended
 		return a
 	case <-timer.C:
+		l.drop(conn)
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// drop ends a connection that is too slow; all that wait for its answers go another way.
+func (l *line) drop(conn *dns.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == conn {
+		l.avoid = time.Now().Add(lineAvoid)
+		_ = conn.Close() // its reader learns it
+	}
 }
 
 // begin takes an id on the connection, if there is one. If there is none it has one made, for those who ask later.

@@ -77,6 +77,17 @@ func serve(limit int) func(*busy, net.Listener) {
 	}
 }
 
+// slowly takes so long for each question, one after the other.
+func slowly(delay time.Duration) func(*busy, net.Listener) {
+	return func(b *busy, ln net.Listener) {
+		h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+			<-time.After(delay)
+			b.ServeDNS(w, q)
+		})
+		_ = (&dns.Server{Listener: ln, Handler: h}).ActivateAndServe()
+	}
+}
+
 // TestCrowd has many ask one server at the same time: each gets his own answer, and whatever the server makes of TCP, all
 // of them do.
 func TestCrowd(t *testing.T) {
@@ -91,6 +102,7 @@ func TestCrowd(t *testing.T) {
 		"one connection for most": {serve(-1), each * askers / 2, each * askers, 3},
 		"closed after ten":        {serve(10), 10, each * askers / 2, each * askers / 10},
 		"refused":                 {nil, 0, 0, 0},
+		"one after the other":     {slowly(100 * time.Millisecond), 1, askers, 1},
 		"silent": {func(_ *busy, ln net.Listener) {
 			for {
 				c, err := ln.Accept()
@@ -104,15 +116,17 @@ func TestCrowd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := startBusy(t, c.tcp)
-			r := &sender.Resolver{Stub: map[string][]string{".": {b.addr}}, Timeout: time.Second}
+			r := &sender.Resolver{Timeout: 4 * time.Second}
 			var wg sync.WaitGroup
 			for i := range askers {
 				wg.Go(func() {
 					for j := range each {
 						want := fmt.Sprintf("n%d-%d.test.", i, j)
-						a, err := r.Lookup(t.Context(), want, dns.TypeTXT)
-						if err != nil || len(a.RRs) != 1 || strings.Join(a.RRs[0].(*dns.TXT).Txt, "") != want {
-							t.Errorf("Lookup(%s) = %v, %v", want, a.RRs, err)
+						q := new(dns.Msg).SetQuestion(want, dns.TypeTXT)
+						q.RecursionDesired = false
+						m, err := r.Exchange(t.Context(), b.addr, q)
+						if err != nil || len(m.Answer) != 1 || strings.Join(m.Answer[0].(*dns.TXT).Txt, "") != want {
+							t.Errorf("Exchange(%s) = %v, %v", want, m, err)
 						}
 					}
 				})
@@ -126,16 +140,27 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
-// TestNoCrowd asks one question after the other: each has a socket of its own.
+// TestNoCrowd asks one question after the other, and recursive ones at the same time: each has a socket of its own.
 func TestNoCrowd(t *testing.T) {
 	t.Parallel()
 	b := startBusy(t, serve(-1))
-	r := &sender.Resolver{Stub: map[string][]string{".": {b.addr}}}
+	r := &sender.Resolver{}
 	for i := range 40 {
-		if _, err := r.Lookup(t.Context(), fmt.Sprintf("n%d.test", i), dns.TypeTXT); err != nil {
+		q := new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.test.", i), dns.TypeTXT)
+		q.RecursionDesired = false
+		if _, err := r.Exchange(t.Context(), b.addr, q); err != nil {
 			t.Error(err)
 		}
 	}
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			if _, err := r.Exchange(t.Context(), b.addr, new(dns.Msg).SetQuestion(fmt.Sprintf("r%d.test.", i), dns.TypeTXT)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 	if b.tcp.Load() > 0 || b.connections.Load() > 0 {
 		t.Errorf("%d questions over %d TCP connections", b.tcp.Load(), b.connections.Load())
 	}

@@ -109,8 +109,9 @@ func (s silence) Unwrap() error { return s.error }
 func Silent(err error) bool { return errors.As(err, new(silence)) }
 
 // Exchange sends one message to one server, "ADDR:PORT", and returns its answer whatever its code. It asks over UDP with
-// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated or many questions are under way to
-// the server. An answer to another question is an error; of all other errors [Silent] is true. The message must not be signed.
+// EDNS0, a second time after half of Timeout, and over TCP where the answer is truncated, or where many questions are under way
+// to the server and this one is not recursive. An answer to another question is an error; of all other errors [Silent] is
+// true. The message must not be signed.
 func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dns.Msg, error) {
 	if m.IsEdns0() == nil {
 		m = m.Copy()
@@ -124,7 +125,7 @@ func (r *Resolver) Exchange(ctx context.Context, server string, m *dns.Msg) (*dn
 	var err error
 	busy, leave := r.lines.enter(server)
 	defer leave()
-	if busy != nil && m.Opcode == dns.OpcodeQuery {
+	if busy != nil && m.Opcode == dns.OpcodeQuery && !m.RecursionDesired {
 		begun, limit := time.Now(), r.timeout()/time.Duration(tries)
 		if answer = busy.ask(ctx, m, limit); answer != nil {
 			tries = 0
