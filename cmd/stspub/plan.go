@@ -20,9 +20,10 @@ func newPlan() *cobra.Command {
 		Use:   "plan",
 		Short: "Say what a configuration would change, before anything is changed",
 		Long: `plan has the running server compare a configuration with what is in force, and prints what a reload with it would do:
-which MX sets and domains change, how many DNS writes each account makes and how long they take, until when a removed
-MX has to stay in service, from when an added one may be put into DNS, and which domains would be stranded: senders
-would refuse their mail, because their MX in DNS are not covered by the new policy. It also lists what is held now.
+which MX sets and domains change, who comes to mode enforce, how many DNS writes each account makes and how long they
+take, which customers have to write a TXT record by hand, until when a removed MX has to stay in service, from when an
+added one may be put into DNS, and which domains would be stranded: senders would refuse their mail, because their MX in
+DNS are not covered by the new policy. It also lists what is held now.
 
 With --config it is that file, which need not be the server's, nor be readable by it; without, the file that the server
 runs with. What a reload would refuse is let through by its --force with the hash that plan prints, as long as nothing

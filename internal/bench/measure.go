@@ -73,6 +73,9 @@ func freeAddr(ctx context.Context) (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
+// settleTime is how long a server has to give back what memory its start took.
+const settleTime = 15 * time.Second
+
 // begin measures the start of a server, the first and the next, and the memory that it has idle and when each domain was
 // asked for once. All CPUs are for it.
 func (b *bench) begin(ctx context.Context, s *subject) error {
@@ -86,10 +89,12 @@ func (b *bench) begin(ctx context.Context, s *subject) error {
 	if s.first, err = b.launch(ctx, s, -1); err != nil {
 		return err
 	}
-	if err = s.process.quiet(ctx); err == nil {
-		s.idle, err = s.process.memory()
+	settled := time.After(settleTime)
+	if err = s.process.quiet(ctx); err != nil {
+		return err
 	}
-	if err != nil {
+	<-settled
+	if s.idle, err = s.process.memory(); err != nil {
 		return err
 	}
 	b.progress("asking %s for every domain once", s.program.name)

@@ -34,7 +34,7 @@ const (
 
 // A copy is a file beside the store with all certificates as they lie in memory: to read it is to start, where a million
 // rows would take a minute. It is never the truth. The store knows the mark in it, and what has changed since; a copy
-// that is missing, damaged or of another store is left alone until it is replaced, and the store is read instead.
+// that is damaged, of another store or not sealed as it should be is removed, and the store is read instead.
 type copyHeader struct {
 	Mark        string     `json:"mark"` // see store.Store's MarkCertificates
 	Sealed      string     `json:"sealed"`
@@ -276,7 +276,8 @@ func (k *Keeper) load(ctx context.Context) (*memory, error) {
 			return nil, err
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			k.log.Info("left the copy of the certificates alone, and reading the store", "file", k.copyPath, "err", err)
+			// There are keys in it, maybe open ones of before the store was sealed.
+			k.log.Info("removed the copy of the certificates, and reading the store", "file", k.copyPath, "err", errors.Join(err, os.Remove(k.copyPath)))
 		}
 	}
 	m := newMemory()

@@ -180,6 +180,9 @@ func TestCopyIsNeverTrustedMoreThanTheStore(t *testing.T) {
 		if h.store.walks != 1 {
 			t.Errorf("%s: the store was not read", what)
 		}
+		if _, err := os.Stat(h.path); err == nil {
+			t.Errorf("%s: the copy is still there", what)
+		}
 		h.check(t, k)
 	}
 	fallback("empty", nil)

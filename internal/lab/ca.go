@@ -104,7 +104,7 @@ func StartCA(ctx context.Context, o CAOptions) (*CA, error) {
 	authority := ca.New(logger, store, "", "ecdsa", o.Alternates, max(o.Between, 1), profiles)
 	validator := va.New(logger, o.HTTPPort, o.TLSPort, false, o.DNS, store)
 	front := wfe.New(logger, store, validator, authority, []string{"lab.invalid"}, false, len(o.Bindings) > 0, 0, 0)
-	handler := authorizationsAlone(front.Handler())
+	handler := someAlone(front.Handler())
 	if o.Wrap != nil {
 		handler = o.Wrap(handler)
 	}
@@ -156,12 +156,13 @@ func (c *CA) SetRenewalInfo(leaf []byte, start, end time.Time) error {
 	return c.store.SetARIResponse(cert.SerialNumber, answer)
 }
 
-// authorizationsAlone lets requests for authorisations run alone. In the library they take the locks of order and
-// authorisation in the other order than new orders do, and stand still for ever when several meet.
-func authorizationsAlone(h http.Handler) http.Handler {
+// someAlone lets some requests run alone. In the library those for authorisations take the locks of order and authorisation
+// in the other order than new orders do, and stand still for ever when several meet; and a new account is still being
+// filled in when another request for it may read it.
+func someAlone(h http.Handler) http.Handler {
 	var mu sync.RWMutex // guards no data: it orders requests
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/authZ/") {
+		if strings.HasPrefix(r.URL.Path, "/authZ/") || r.URL.Path == "/sign-me-up" {
 			mu.Lock()
 			defer mu.Unlock()
 		} else {

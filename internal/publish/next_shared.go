@@ -64,7 +64,7 @@ func (p *pass) attached() Decision {
 	case t.bare():
 		return *p.detach("another TXT stands at " + p.w.Record + ", where the shared record does not answer then")
 	case sh.Clean && t.answered() > 0 && len(t.Shared) == 0:
-		return *p.wait(StepVerify, "no name server answers the shared record at "+p.w.Record, true, 0)
+		return *p.wait(StepVerify, "no name server answers the shared record at "+p.w.Record, p.lagging(), 0)
 	}
 	if p.s.Zone == "" {
 		if d := p.welcome(); d != nil {
