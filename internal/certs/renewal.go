@@ -274,7 +274,7 @@ func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
 			s.polls = s.polls[:n-1]
 			continue
 		}
-		if at, _ := l.budget.closed(now); at.After(now) {
+		if at, _ := l.budget.closed(now); at.After(now) || l.renewals.outage.until.After(now) {
 			s.polls = s.polls[:n-1] // the next walk finds it again
 			continue
 		}
@@ -326,14 +326,16 @@ func (k *Keeper) window(ctx context.Context, name string) {
 		l.renewals.known, l.renewals.none = false, now
 		return
 	case err != nil:
-		v := judge(err, name, "")
-		if v.outage {
-			l.budget.outage.note(begun, now, v.wait, err.Error())
+		if v := judge(err, name, ""); v.outage { // orders may go on: RFC 9773 is an offer
+			l.renewals.outage.note(begun, now, v.wait, err.Error())
 		}
 		ask = now.Add(askAgain)
-	case !l.renewals.known:
-		l.renewals.known = true
-		s.arrange(now)
+	default:
+		l.renewals.outage.over()
+		if !l.renewals.known {
+			l.renewals.known = true
+			s.arrange(now)
+		}
 	}
 	k.memory.mark(name, func(i *info) { i.poll = ask.Unix() })
 	if err != nil {

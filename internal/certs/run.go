@@ -126,7 +126,7 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) {
 		}
 		k.end(ctx, r.entry)
 	}
-	failed := k.settle(i, t, r, stopping)
+	failed := k.settle(i, t, r, dropped, stopping)
 	k.tell(ctx, i.name, r.err, failed, dropped || stopping)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,8 +137,9 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) {
 	k.retire(i)
 }
 
-// settle notes how an order went, and returns what is to be kept of it if it failed.
-func (k *Keeper) settle(i *item, t turn, r result, stopping bool) *store.Order {
+// settle notes how an order went, and returns what is to be kept of it if it failed. What came for a name that had been
+// dropped was not saved.
+func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *store.Order {
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +156,7 @@ func (k *Keeper) settle(i *item, t turn, r result, stopping bool) *store.Order {
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
 	switch {
-	case i.dropped:
+	case dropped, i.dropped:
 	case r.err == nil:
 		k.unplan(i.name)
 		k.memory.set(i.name, r.packed)

@@ -159,6 +159,7 @@ func (s *schedule) provisional(issuer string) bool {
 type renewals struct {
 	known bool      // it has some, so that an order that says what it replaces is not counted
 	none  time.Time // it has none, as it said last; to be asked again a day later
+	outage
 }
 
 // claim is an item as the budget sees it.
@@ -252,15 +253,16 @@ type schedule struct {
 	asks chan struct{} // capacity 1: there are new polls
 	move time.Duration // see [Config.MoveAfter]
 
-	mu     sync.Mutex // guards what follows, every item and every line
-	items  map[string]*item
-	later  queue   // items that wait for a time
-	lines  []*line // by authority, in order of preference
-	plans  plans
-	walked time.Time // the last walk over the memory
-	swept  time.Time // when budgets and plans forgot what is past
-	polls  []string  // names to ask the windows of
-	ranked time.Time // when places are to be counted again
+	mu      sync.Mutex // guards what follows, every item and every line
+	items   map[string]*item
+	later   queue   // items that wait for a time
+	lines   []*line // by authority, in order of preference
+	plans   plans
+	walked  time.Time // the last walk over the memory
+	swept   time.Time // when budgets and plans forgot what is past
+	polls   []string  // names to ask the windows of
+	ranked  time.Time // when places are to be counted again
+	rankNot time.Time // not before, even for who came since
 }
 
 func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
@@ -271,6 +273,7 @@ func (s *schedule) init(authorities []Authority, budgets []config.Budget, first,
 	s.plans.init()
 	for n, a := range authorities {
 		l := &line{number: n, authority: a, budget: newBudget(budgets[n], first)}
+		l.renewals.first = first / outageShare
 		for _, q := range []*queue{&l.free, &l.counted, &l.failing} {
 			q.less = (*item).before
 		}
