@@ -14,7 +14,7 @@ import (
 // TestRun has the whole of it work for a few domains, so that it is not found broken when somebody wants to measure.
 func TestRun(t *testing.T) {
 	var out strings.Builder
-	err := run(t.Context(), []string{"-domains", "20", "-pairs", "2", "-requests", "50", "-idle", "1s", "-cold", "18"}, &out, t.Output())
+	err := run(t.Context(), []string{"-domains", "20", "-pairs", "2", "-requests", "50", "-idle", "1s", "-cold", "18", "-settle", "0s"}, &out, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}

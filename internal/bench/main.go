@@ -43,7 +43,7 @@ func main() {
 // options are the flags.
 type options struct {
 	domains, fewer, pairs, requests, clients, cold int
-	idle                                           time.Duration
+	idle, settle                                   time.Duration
 	dir                                            string
 	inline                                         bool
 }
@@ -59,6 +59,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.requests, "requests", 10_000, "requests of one run")
 	f.IntVar(&o.clients, "clients", 8, "connections at the same time")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long the idle servers are watched")
+	f.DurationVar(&o.settle, "settle", 15*time.Second, "how long a server has after its start to give back memory")
 	f.BoolVar(&o.inline, "inline", false, "have nginx answer from its configuration, its fastest way, in place of a file for each policy")
 	f.StringVar(&o.dir, "dir", "", "where the files go, and stay; default: a temporary directory")
 	if err := f.Parse(args); err != nil {

@@ -73,9 +73,6 @@ func freeAddr(ctx context.Context) (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// settleTime is how long a server has to give back what memory its start took.
-const settleTime = 15 * time.Second
-
 // begin measures the start of a server, the first and the next, and the memory that it has idle and when each domain was
 // asked for once. All CPUs are for it.
 func (b *bench) begin(ctx context.Context, s *subject) error {
@@ -89,7 +86,7 @@ func (b *bench) begin(ctx context.Context, s *subject) error {
 	if s.first, err = b.launch(ctx, s, -1); err != nil {
 		return err
 	}
-	settled := time.After(settleTime)
+	settled := time.After(b.settle)
 	if err = s.process.quiet(ctx); err != nil {
 		return err
 	}
