@@ -133,6 +133,7 @@ func TestCommandsWithoutServer(t *testing.T) {
 		{"domain list --json", "show faults: "},
 		{"domain show a.example", "show domain: "},
 		{"domain adopt a.example", "adopt domain: "},
+		{"domain retry a.example", "retry domain: "},
 		{"records a.example", "show domain: "},
 		{"reload", "reload: "},
 		{"reload --force 0123456789abcdef", "reload: "},

@@ -185,6 +185,10 @@ func TestOperations(t *testing.T) {
 	o.do(&emergency, 3)
 	o.live("mode: testing")
 
+	missing := section(t, "A certificate does not come")
+	o.do(&missing, 1)
+	o.want("one.test is looked at now; see: stspub domain show one.test")
+
 	leave := section(t, "A customer leaves")
 	o.remove("one.test")
 	o.do(&leave, 1)
@@ -195,7 +199,7 @@ func TestOperations(t *testing.T) {
 	o.want("mta-sts.one.test. 300 IN CNAME mta-sts.provider.test.")
 	o.do(&leave, 1)
 	o.await("one.test", "gone", func(publish.Status) bool { return false })
-	if left := len(move) + len(emergency) + len(leave); left > 0 {
+	if left := len(move) + len(emergency) + len(missing) + len(leave); left > 0 {
 		t.Errorf("%d blocks of docs/operations.md were not run", left)
 	}
 	o.dev.interrupt(t)

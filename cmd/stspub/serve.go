@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -40,8 +41,7 @@ ordered, the store written. So give it a store and ports of its own.`,
 			return daemon.Run(cmd.Context(), daemon.Options{
 				ConfigPath: path, Env: os.Getenv, Version: version(), Built: built(), DryRun: dryRun,
 				Log: newLogger(cmd.ErrOrStderr(), verbose), Reload: hangup,
-				// Reading all domains and certificates leaves as much garbage as what is kept, and serving makes little.
-				OnReady: debug.FreeOSMemory,
+				OnReady: giveBack,
 			})
 		},
 	}
@@ -49,6 +49,13 @@ ordered, the store written. So give it a store and ports of its own.`,
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "refuse all DNS writes, and log what they would be")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
+}
+
+// giveBack gives memory back to the system. Reading all domains and certificates leaves as much garbage as what is kept, as
+// does looking at those that were under way when the last run ended; and serving makes little.
+func giveBack() {
+	debug.FreeOSMemory()
+	time.AfterFunc(10*time.Second, debug.FreeOSMemory)
 }
 
 func configFlag(cmd *cobra.Command, path *string) {

@@ -14,13 +14,15 @@ import (
 // TestRun has the whole of it work for a few domains, so that it is not found broken when somebody wants to measure.
 func TestRun(t *testing.T) {
 	var out strings.Builder
-	err := run(t.Context(), []string{"-domains", "20", "-pairs", "2", "-requests", "50", "-idle", "1s"}, &out, t.Output())
+	err := run(t.Context(), []string{"-domains", "20", "-pairs", "2", "-requests", "50", "-idle", "1s", "-cold", "18"}, &out, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Log(out.String())
-	// One alone, each of 20 once, and 2 runs of 50; of two servers, and the start asks nobody else.
-	for _, want := range []string{`(?m)^CPU a request +\d\S* +\d`, `(?m)^  a domain, above that +-?\d`, `(?m)^242 requests, 0 errors$`} {
+	// Each of 20 once, of two servers; 18 for the first time, beside 180; and 2 runs of 50 of three.
+	for _, want := range []string{
+		`(?m)^CPU a request +\d\S* +\d\S* +\d`, `(?m)^  a domain, idle +\d`, `(?m)^  p99 +\d`, `(?m)^538 requests, 0 errors$`,
+	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("the table lacks %q", want)
 		}
@@ -28,7 +30,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, args := range [][]string{{"-domains", "1"}, {"-pairs", "0"}, {"-requests", "0"}, {"-clients", "0"}, {"-idle", "0s"}, {"now"}} {
+	for _, args := range [][]string{{"-domains", "1"}, {"-fewer", "0"}, {"-cold", "0"}, {"-pairs", "0"}, {"-requests", "0"}, {"-clients", "0"}, {"-idle", "0s"}, {"now"}} {
 		if _, err := parse(args, t.Output()); err == nil {
 			t.Errorf("%q is taken", args)
 		}

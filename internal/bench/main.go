@@ -1,10 +1,11 @@
-// Command bench measures what stspub costs to run, beside nginx doing the same work.
+// Command bench measures what stspub costs to run, beside nginx doing the same work, and beside itself with fewer domains.
 //
 // A sender of mail does one full TLS handshake and one GET, and is gone, so that is the work: TLS 1.3 with X25519, no
-// resumption, a certificate (ECDSA P-256) of its own for each of 10,000 policy hosts. stspub is the real binary with a
-// store in which all domains are live; nginx has a server block for each, and everything switched off that costs time.
-// One server runs on the first CPU, whichever it is, and the clients on the second; runs alternate, so that what else
-// happens on the machine meets both. CPU time is what /proc/PID/stat says of the server, the clients' is not in it.
+// resumption, a certificate (ECDSA P-256) of its own for each of 100,000 policy hosts. stspub is the real binary with a
+// store in which all domains are live; nginx, which takes minutes and gigabytes for as many, has a server block for each of
+// the first 10,000, and everything switched off that costs time. One server at a time runs on the first CPU, whichever it
+// is, and the clients on the second; runs alternate, so that what else happens on the machine meets all. CPU time is what
+// /proc/PID/stat says of the server, the clients' is not in it. Start and memory are measured with all CPUs.
 //
 // Run it with "make bench", or "go run ./internal/bench -help". It installs Debian's nginx-light if there is none. The
 // exit code is 1 if a request failed or was answered wrongly; targets that are missed are only said, since a busy
@@ -17,7 +18,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -42,18 +42,20 @@ func main() {
 
 // options are the flags.
 type options struct {
-	domains, pairs, requests, clients int
-	idle                              time.Duration
-	dir                               string
-	inline                            bool
+	domains, fewer, pairs, requests, clients, cold int
+	idle                                           time.Duration
+	dir                                            string
+	inline                                         bool
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.IntVar(&o.domains, "domains", 10_000, "how many domains there are, at least 2")
-	f.IntVar(&o.pairs, "pairs", 5, "how many pairs of alternating runs")
+	f.IntVar(&o.domains, "domains", 100_000, "how many domains there are, at least 2")
+	f.IntVar(&o.fewer, "fewer", 10_000, "how many of them nginx has, and the stspub to compare with")
+	f.IntVar(&o.pairs, "pairs", 5, "how many rounds of alternating runs")
+	f.IntVar(&o.cold, "cold", 1000, "names that are asked for the first time while 500 requests a second go on")
 	f.IntVar(&o.requests, "requests", 10_000, "requests of one run")
 	f.IntVar(&o.clients, "clients", 8, "connections at the same time")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long the idle servers are watched")
@@ -62,9 +64,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	if o.domains < 2 || o.pairs < 1 || o.requests < 1 || o.clients < 1 || o.idle < time.Second || f.NArg() > 0 {
-		return o, errors.New("flags: domains from 2, pairs, requests and clients from 1, idle from 1s, and no arguments")
+	if o.domains < 2 || o.fewer < 1 || o.pairs < 1 || o.requests < 1 || o.clients < 1 || o.cold < 1 || o.idle < time.Second || f.NArg() > 0 {
+		return o, errors.New("flags: domains from 2, fewer, pairs, requests, clients and cold from 1, idle from 1s, and no arguments")
 	}
+	o.fewer = min(o.fewer, o.domains)
 	return o, nil
 }
 
@@ -77,18 +80,22 @@ type bench struct {
 	requests, failed        int // made so far
 }
 
-// subject is one of the two that are compared, with what was found.
+// subject is one of those that are compared, with what was found.
 type subject struct {
+	world   *world
+	targets []target // of the world
 	prepare func(w *world, dir, addr string) (program, error)
+	program program
 	process *process
 
-	alone    int64 // bytes with a single domain
-	first    time.Duration
-	idle     int64
+	unread   time.Duration // start to first good answer, before there is a copy of the certificates
+	first    time.Duration // start to first good answer
+	idle     int64         // bytes
 	touched  int64
 	idleTime time.Duration
 	cpu      []time.Duration // a request, one a run
 	p50, p99 []time.Duration
+	cold     outcome
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -104,50 +111,76 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		defer os.RemoveAll(b.dir)
 	}
-	stspub, nginx, err := b.prepare(ctx)
+	stspub, fewer, nginx, err := b.prepare(ctx)
 	if err != nil {
 		return err
 	}
-	for _, s := range []*subject{stspub, nginx} {
-		if err := b.begin(ctx, s); err != nil {
-			return err
-		}
-		defer s.process.stop()
+	for _, s := range []*subject{stspub, fewer, nginx} {
+		defer func() { s.stop() }()
 	}
-	if err := b.compare(ctx, stspub, nginx); err != nil {
+	if err := b.measure(ctx, stspub, fewer, nginx); err != nil {
 		return err
 	}
-	b.report(stdout, stspub, nginx)
+	b.report(stdout, stspub, fewer, nginx)
 	return nil
 }
 
+// measure does everything, in the order of the report.
+func (b *bench) measure(ctx context.Context, stspub, fewer, nginx *subject) error {
+	if err := b.begin(ctx, stspub); err != nil {
+		return err
+	}
+	if err := b.begin(ctx, nginx); err != nil {
+		return err
+	}
+	for _, s := range []*subject{stspub, fewer, nginx} {
+		if _, err := b.launch(ctx, s, b.serverCPU); err != nil {
+			return err
+		}
+		if err := s.process.quiet(ctx); err != nil {
+			return err
+		}
+	}
+	if err := b.surprise(ctx, stspub); err != nil {
+		return err
+	}
+	return b.compare(ctx, stspub, fewer, nginx)
+}
+
 // prepare builds and installs what is run.
-func (b *bench) prepare(ctx context.Context) (stspub, nginx *subject, err error) {
+func (b *bench) prepare(ctx context.Context) (stspub, fewer, nginx *subject, err error) {
 	b.progress("building stspub")
 	binary, err := buildStspub(ctx, b.dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	nginxBinary, err := findNginx(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	b.progress("making %d certificates", b.domains)
 	if b.world, err = newWorld(b.domains); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	dns, err := startDNS(ctx, b.world)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	b.pin(ctx)
-	stspub = &subject{prepare: func(w *world, dir, addr string) (program, error) {
+	ourselves := func(w *world, dir, addr string) (program, error) {
 		return prepareStspub(ctx, w, binary, dir, addr, dns.Addr)
-	}}
-	nginx = &subject{prepare: func(w *world, dir, addr string) (program, error) {
+	}
+	stspub = &subject{world: b.world, prepare: ourselves}
+	fewer = &subject{world: b.world.first(b.fewer), prepare: ourselves}
+	nginx = &subject{world: b.world.first(b.fewer), prepare: func(w *world, dir, addr string) (program, error) {
 		return prepareNginx(w, nginxBinary, dir, addr, b.inline)
 	}}
-	return stspub, nginx, nil
+	for _, s := range []*subject{stspub, fewer, nginx} {
+		if err := b.fill(ctx, s); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	b.pin(ctx)
+	return stspub, fewer, nginx, nil
 }
 
 // pin gives this process the second CPU, and the servers the first. Where that is not possible, all share what there is.
@@ -163,155 +196,4 @@ func (b *bench) pin(ctx context.Context) {
 	}
 	runtime.GOMAXPROCS(1)
 	b.serverCPU, b.generatorCPU = 0, 1
-}
-
-// launch prepares and starts one server for a world, and returns the time from its start to its first good answer.
-func (b *bench) launch(ctx context.Context, s *subject, w *world) (time.Duration, error) {
-	dir, err := os.MkdirTemp(b.dir, "server-")
-	if err != nil {
-		return 0, fmt.Errorf("make directory: %w", err)
-	}
-	addr, err := freeAddr(ctx)
-	if err != nil {
-		return 0, err
-	}
-	p, err := s.prepare(w, dir, addr)
-	if err != nil {
-		return 0, err
-	}
-	began := time.Now()
-	if s.process, err = p.start(b.serverCPU); err != nil {
-		return 0, err
-	}
-	target := w.targets()[len(w.domains)-1]
-	retry := time.NewTicker(2 * time.Millisecond)
-	defer retry.Stop()
-	for {
-		err := target.ask(ctx, addr)
-		if err == nil {
-			return time.Since(began), nil
-		}
-		select {
-		case <-ctx.Done():
-		case <-s.process.ended:
-		case <-retry.C:
-			if time.Since(began) < 5*time.Minute {
-				continue
-			}
-		}
-		s.process.stop()
-		return 0, fmt.Errorf("no answer from %s: %w\n%s", p.name, err, s.process.said())
-	}
-}
-
-// freeAddr is one that nobody listens at, at this moment.
-func freeAddr(ctx context.Context) (string, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a port: %w", err)
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// begin measures a server with a single domain, then starts it with all, and asks for each once.
-func (b *bench) begin(ctx context.Context, s *subject) error {
-	one := b.world.first(1)
-	if _, err := b.launch(ctx, s, one); err != nil {
-		return err
-	}
-	err := s.process.quiet(ctx)
-	if err == nil {
-		err = b.fire(ctx, s, one, 1, &s.alone)
-	}
-	s.process.stop()
-	if err != nil {
-		return err
-	}
-	b.progress("starting %s with %d domains", s.process.name, b.domains)
-	if s.first, err = b.launch(ctx, s, b.world); err != nil {
-		return err
-	}
-	if err = s.process.quiet(ctx); err == nil {
-		s.idle, err = s.process.memory()
-	}
-	if err == nil {
-		b.progress("asking %s for every domain once", s.process.name)
-		err = b.fire(ctx, s, b.world, b.domains, &s.touched)
-	}
-	if err != nil {
-		s.process.stop()
-	}
-	return err
-}
-
-// fire makes requests, and notes the memory that the server has then.
-func (b *bench) fire(ctx context.Context, s *subject, w *world, n int, memory *int64) error {
-	if err := b.note(fire(ctx, s.process.addr, w.targets(), n, b.clients), s); err != nil {
-		return err
-	}
-	var err error
-	*memory, err = s.process.memory()
-	return err
-}
-
-// note counts requests; an error is that of one that failed.
-func (b *bench) note(o outcome, s *subject) error {
-	b.requests += o.requests
-	b.failed += o.failed
-	if o.first != nil {
-		return fmt.Errorf("%d of %d requests to %s failed: %w\n%s", o.failed, o.requests, s.process.name, o.first, s.process.said())
-	}
-	return nil
-}
-
-// compare has the servers take turns, and then watches them idle.
-func (b *bench) compare(ctx context.Context, subjects ...*subject) error {
-	targets := b.world.targets()
-	for pair := range b.pairs {
-		b.progress("pair %d of %d", pair+1, b.pairs)
-		for _, s := range subjects {
-			before, err := s.process.cpu()
-			if err != nil {
-				return err
-			}
-			o := fire(ctx, s.process.addr, targets, b.options.requests, b.clients)
-			if err := b.note(o, s); err != nil {
-				return err
-			}
-			after, err := s.process.cpu()
-			if err != nil {
-				return err
-			}
-			s.cpu = append(s.cpu, (after-before)/time.Duration(b.options.requests))
-			s.p50 = append(s.p50, percentile(o.times, 0.50))
-			s.p99 = append(s.p99, percentile(o.times, 0.99))
-		}
-	}
-	return b.watch(ctx, subjects)
-}
-
-// watch measures what the servers do while nobody asks.
-func (b *bench) watch(ctx context.Context, subjects []*subject) error {
-	b.progress("watching both idle for %v", b.idle)
-	before := make([]time.Duration, len(subjects))
-	var err error
-	for i, s := range subjects {
-		if before[i], err = s.process.cpu(); err != nil {
-			return err
-		}
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(b.idle):
-	}
-	for i, s := range subjects {
-		after, err := s.process.cpu()
-		if err != nil {
-			return err
-		}
-		s.idleTime = after - before[i]
-	}
-	return nil
 }

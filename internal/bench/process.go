@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,12 +30,13 @@ type process struct {
 	ended chan struct{} // closed when it has
 }
 
-// start starts a program, on one CPU alone unless cpu is negative.
+// start starts a program, on one CPU alone or, if cpu is negative, on all, whichever this process has.
 func (p program) start(cpu int) (*process, error) {
-	args := p.args
-	if cpu >= 0 {
-		args = append([]string{"taskset", "-c", strconv.Itoa(cpu)}, args...) // which becomes the program, with its pid
+	cpus := strconv.Itoa(cpu)
+	if cpu < 0 {
+		cpus = "0-" + strconv.Itoa(runtime.NumCPU()-1)
 	}
+	args := append([]string{"taskset", "-c", cpus}, p.args...) // which becomes the program, with its pid
 	log, err := os.Create(filepath.Join(p.dir, p.name+".log"))
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
@@ -64,7 +66,7 @@ func (p *process) stop() {
 }
 
 // said is the end of what the program logged.
-func (p *process) said() string {
+func (p program) said() string {
 	var said []byte
 	for _, name := range []string{p.name + ".log", "error.log"} {
 		b, err := os.ReadFile(filepath.Join(p.dir, name))

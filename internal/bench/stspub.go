@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/stspub/stspub/internal/lab"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
@@ -94,8 +96,13 @@ func (w *world) fill(ctx context.Context, path string) error {
 	if err == nil {
 		err = s.SaveCertificate(ctx, w.service)
 	}
+	var g errgroup.Group
+	g.SetLimit(512) // writes that come at once share a commit
 	for i := 0; i < len(w.domains) && err == nil; i++ {
-		err = w.publish(ctx, s, w.domains[i], now)
+		g.Go(func() error { return w.publish(ctx, s, w.domains[i], now) })
+	}
+	if published := g.Wait(); err == nil {
+		err = published
 	}
 	if closed := s.Close(); err == nil {
 		err = closed

@@ -330,8 +330,10 @@ func TestFailingRenewalIsSaidInTime(t *testing.T) {
 func TestPlaceAndTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := &model{}
-		m.answer = m.good
+		mint := newMint(t)
+		m := &model{answer: func(_ context.Context, name string) (store.Certificate, error) {
+			return mint.issue(name, time.Now(), time.Now().Add(90*day)), nil
+		}}
 		k, stop := run(t, newBooks(), m)
 		defer stop()
 		for n := range 1000 {
@@ -396,4 +398,43 @@ func TestStagingIsReplacedAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRenewalInformationThatIsAwayStopsNothing: renewals then go as if there were none, and so do orders.
+func TestRenewalInformationThatIsAwayStopsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		mint, asked := newMint(t), 0
+		m := &model{answer: func(_ context.Context, name string) (store.Certificate, error) {
+			return mint.issue(name, time.Now(), time.Now().Add(45*day)), nil
+		}}
+		m.window = func([]byte) (certs.Window, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			asked++
+			return certs.Window{}, &certs.Problem{Status: 503, Detail: "busy"}
+		}
+		k, stop := run(t, newBooks(), m)
+		defer stop()
+		for n := range 50 {
+			k.Want(host(n), false)
+			time.Sleep(20 * time.Minute)
+		}
+		for n := range 50 {
+			k.Want(host(100+n), true)
+			synctest.Wait()
+			if s := k.Status(host(100 + n)); s.State != certs.StateValid {
+				t.Errorf("new name %d: %+v", n, s)
+			}
+			time.Sleep(7 * time.Minute)
+		}
+		time.Sleep(40 * day)
+		stop()
+		if o := k.Overview(); o.Valid != 100 || m.count() < 200 {
+			t.Errorf("%d orders; %v", m.count(), o)
+		}
+		if asked < 100 || asked > 42*24*5 {
+			t.Errorf("%d questions in 42 days", asked)
+		}
+	})
 }

@@ -135,7 +135,8 @@ func TestLookupAllocations(t *testing.T) {
 func BenchmarkGetCertificate(b *testing.B) {
 	k, names := full(b, 10_000)
 	for kind, pick := range map[string]func(i int) string{
-		"hit":     func(i int) string { return names[i%len(names)] },
+		"hot":     func(int) string { return names[0] },
+		"cold":    func(i int) string { return names[i*7919%len(names)] }, // whose memory no cache of the CPU has
 		"unknown": func(int) string { return "mta-sts.unknown-customer.example" },
 	} {
 		b.Run(kind, func(b *testing.B) {
@@ -151,26 +152,79 @@ func BenchmarkGetCertificate(b *testing.B) {
 	}
 }
 
-// BenchmarkHandshake is a full TLS 1.3 handshake, both sides, with one of 10,000 names.
+// shake makes a handshake, both sides.
+func shake(server *tls.Config, name string) error {
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = tls.Server(there, server).Handshake() // the client says how it went
+	}()
+	err := tls.Client(here, &tls.Config{
+		ServerName: name, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519},
+	}).Handshake()
+	<-ended
+	return err
+}
+
+// BenchmarkHandshake is a full TLS 1.3 handshake, both sides, with one of 10,000 names, and one that is refused.
 func BenchmarkHandshake(b *testing.B) {
 	k, names := full(b, 10_000)
 	server := &tls.Config{GetCertificate: k.GetCertificate, SessionTicketsDisabled: true}
-	b.ReportAllocs()
-	for b.Loop() {
-		here, there := net.Pipe()
-		s := tls.Server(there, server)
-		ended := make(chan error, 1)
-		go func() { ended <- s.Handshake() }()
-		name := names[mathrand.IntN(len(names))]
-		c := tls.Client(here, &tls.Config{ServerName: name, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}})
-		if err := c.Handshake(); err != nil {
-			b.Fatal(err)
+	for kind, known := range map[string]bool{"known": true, "unknown": false} {
+		b.Run(kind, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				name := names[mathrand.IntN(len(names))]
+				if !known {
+					name = "x" + name
+				}
+				if err := shake(server, name); (err == nil) != known {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// TestFloodOfUnknownNames: handshakes for names at random leave nothing behind, ask no store, and keep nobody from his.
+func TestFloodOfUnknownNames(t *testing.T) {
+	b := newBooks()
+	c, err := issue(90*day, "mta-sts.good.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.certs[c.Name] = c
+	k := certs.New(certs.Config{Store: b, Authorities: one(&model{answer: refused}), Log: slog.New(slog.DiscardHandler)})
+	if err := k.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server := &tls.Config{GetCertificate: k.GetCertificate}
+	flood := func(n int) {
+		t.Helper()
+		for i := range n {
+			if err := shake(server, fmt.Sprintf("%x.%x.example", mathrand.Uint64(), mathrand.Uint64())); err == nil {
+				t.Fatal("a handshake for an unknown name succeeds")
+			}
+			if i%100 == 0 {
+				if err := shake(server, c.Name); err != nil {
+					t.Fatalf("handshake for a good name: %v", err)
+				}
+			}
 		}
-		if err := <-ended; err != nil {
-			b.Fatal(err)
-		}
-		here.Close()
-		there.Close()
+	}
+	flood(200)
+	b.mu.Lock() // whoever asks the store now waits for ever
+	before := heap()
+	flood(3000)
+	if grown := heap() - before; grown > 200<<10 {
+		t.Errorf("the heap grew by %d bytes", grown)
+	}
+	b.mu.Unlock()
+	if s := k.Status("x.example"); s.State != certs.StateNone {
+		t.Errorf("an unknown name has the state %s", s.State)
 	}
 }
 

@@ -13,9 +13,9 @@ const (
 	unit       = 8 // bodies begin at multiples of it
 	minChunk   = 16 << 10
 	maxChunk   = 1 << 20
-	chunkShift = 17                          // bits of a place that tell where in a chunk, in units
-	maxChunks  = 1 << (32 - chunkShift)      // 32 GB, when they are full
-	maxLeaf    = 1<<16 - 1 - scalarSize - 64 // what fits into a head
+	chunkShift = 17                     // bits of a place that tell where in a chunk, in units
+	maxChunks  = 1 << (32 - chunkShift) // 32 GB, when they are full
+	maxLeaf    = 8000                   // bytes; that of one name has about 1000
 )
 
 // place is where a body is: the number of its chunk, and the unit in it.
@@ -24,8 +24,10 @@ type place uint32
 func (p place) chunk() int { return int(p >> chunkShift) }
 func (p place) at() int    { return int(p&(1<<chunkShift-1)) * unit }
 
-// bodySize is what a body with a leaf of that many bytes takes, its owner included.
-func bodySize(leaf uint16) int { return (ownerSize + scalarSize + int(leaf) + unit - 1) / unit * unit }
+// bodySize is what a body takes with a leaf of which that many bytes are kept, its owner included.
+func bodySize(folded uint16) int {
+	return (ownerSize + scalarSize + int(folded) + unit - 1) / unit * unit
+}
 
 // bodies are the keys and leaves of a memory.
 type bodies struct {
@@ -45,20 +47,20 @@ func (b *bodies) init() {
 	b.tail = -1
 }
 
-// body returns the key and the leaf of a body.
-func (b *bodies) body(p place, leaf uint16) (scalar, der []byte) {
+// body returns the key and what is kept of the leaf of a body.
+func (b *bodies) body(p place, size uint16) (scalar, folded []byte) {
 	at := p.at() + ownerSize
-	body := (*b.chunks.Load())[p.chunk()][at : at+scalarSize+int(leaf)]
+	body := (*b.chunks.Load())[p.chunk()][at : at+scalarSize+int(size)]
 	return body[:scalarSize:scalarSize], body[scalarSize:len(body):len(body)]
 }
 
 // append writes a body at the end. mu is held.
-func (b *bodies) append(o owner, scalar, leaf []byte) place {
-	size := bodySize(uint16(len(leaf)))
+func (b *bodies) append(o owner, scalar, folded []byte) place {
+	size := bodySize(uint16(len(folded)))
 	p, space := b.room(size)
 	o.write(space, size)
 	copy(space[ownerSize:], scalar)
-	copy(space[ownerSize+scalarSize:], leaf)
+	copy(space[ownerSize+scalarSize:], folded)
 	return p
 }
 

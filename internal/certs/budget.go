@@ -267,7 +267,7 @@ func (o *outage) note(begun, now time.Time, retry time.Duration, reason string) 
 	}
 	o.count++
 	o.tried, o.reason = now, reason
-	o.until = now.Add(max(retry, pause(o.first, longestOutage, o.count)))
+	o.until = now.Add(max(min(retry, longestPause), pause(o.first, longestOutage, o.count)))
 }
 
 // over says that the authority answered.

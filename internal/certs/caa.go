@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 
@@ -19,15 +20,22 @@ type caaSet struct {
 }
 
 // findCAA climbs from a name to the top and returns the first CAA records on the way, which alone bind it (RFC 8659,
-// Section 3). At each step CNAMEs are followed; what lies above their targets does not count.
+// Section 3). At each step CNAMEs are followed; what lies above their targets does not count. All steps are asked about at
+// once: each may have to wait until a dead name server is given up.
 func findCAA(ctx context.Context, r *sender.Resolver, name string) (caaSet, error) {
-	for _, at := range climb(name) {
-		s, err := caaAt(ctx, r, at)
-		if err != nil && !strings.Contains(at, ".") {
+	steps := climb(name)
+	sets, errs := make([]caaSet, len(steps)), make([]error, len(steps))
+	var wg sync.WaitGroup
+	for i, at := range steps {
+		wg.Go(func() { sets[i], errs[i] = caaAt(ctx, r, at) })
+	}
+	wg.Wait()
+	for i := range steps {
+		if errs[i] != nil && i == len(steps)-1 {
 			return caaSet{}, nil // no top-level domain has any, and name servers for a few zones only refuse the question
 		}
-		if err != nil || len(s.records) > 0 {
-			return s, err
+		if errs[i] != nil || len(sets[i].records) > 0 {
+			return sets[i], errs[i]
 		}
 	}
 	return caaSet{}, nil
@@ -79,6 +87,9 @@ func (s caaSet) bindsAccount() bool {
 	})
 }
 
+// errCritical is that a record forbids what all others allow.
+var errCritical = errors.New("critical, and a property that no authority knows")
+
 // allow returns those of the methods by which CAA records let an issuer validate a name that is no wildcard, or an error
 // that says why there is none. What is not known of the issuer is not held against it.
 func (s caaSet) allow(by issuer, methods []string) ([]string, error) {
@@ -91,7 +102,7 @@ func (s caaSet) allow(by issuer, methods []string) ([]string, error) {
 		default:
 			// Critical is bit 0, which is 128. Let's Encrypt takes 1 for it as well, because many write that.
 			if r.Flag&(1<<7|1) != 0 {
-				return nil, fmt.Errorf("%s is critical, and no authority knows the property %q", caaText(r), r.Tag)
+				return nil, fmt.Errorf("%s is %w", caaText(r), errCritical)
 			}
 		}
 	}

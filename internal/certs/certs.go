@@ -1,12 +1,15 @@
 // Package certs obtains, keeps and serves the certificates of policy hosts.
 //
 // RFC 8461, Section 3.3, wants a certificate for mta-sts.<domain> at every policy host, and a sender that meets none
-// has no policy, so certificates must be there before the first sender is, and must never run out. Three parts do it:
+// has no policy, so certificates must be there before the first sender is, and must never run out. Four parts do it:
 //
 //   - [ACME] obtains one certificate from a certification authority that speaks ACME (RFC 8555). A [Responder] answers the
 //     HTTP-01 and TLS-ALPN-01 challenges of all of them. To use them is to accept the authorities' terms of service.
-//   - [Keeper] is the scheduler: it orders what is wanted and missing, renews well before the end whether or not
-//     anybody asks for the name, and tries again, with growing pauses, what failed.
+//   - [Keeper] is the scheduler: it orders what is wanted and missing, the most urgent first and within what each
+//     authority allows, renews well before the end whether or not anybody asks for the name, and tries again, with growing
+//     pauses, what failed. Every order is in the store's journal before it is sent, so that neither a restart nor another
+//     process on the same store makes one too many.
+//   - [Gate] looks at a name before every order, so that none is sent that the authority cannot fulfil.
 //   - The Keeper's memory is what [Keeper.GetCertificate] serves from. A handshake never orders, never waits and never
 //     touches the store. A name that it has no valid certificate for is answered by the TLS alert unrecognized_name,
 //     never by another name's certificate (RFC 8461, Section 7.1).

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -37,8 +38,9 @@ const (
 type copyHeader struct {
 	Mark        string     `json:"mark"` // see store.Store's MarkCertificates
 	Sealed      string     `json:"sealed"`
-	Count       int        `json:"count"` // about
-	Chains      [][][]byte `json:"chains"`
+	Count       int        `json:"count"`  // about
+	Chains      [][][]byte `json:"chains"` // of the families
+	Patterns    [][]byte   `json:"patterns"`
 	Authorities []string   `json:"authorities"`
 }
 
@@ -66,9 +68,12 @@ func (k *Keeper) readCopy(m *memory, path string) (mark string, err error) {
 		return "", errors.New("it is not sealed with the newest key")
 	}
 	var chains []uint16
-	for _, chain := range header.Chains {
-		n, room := m.chainOf(chain)
-		if !room {
+	if len(header.Patterns) != len(header.Chains) {
+		return "", errBlock
+	}
+	for i, chain := range header.Chains {
+		n, room := m.familyOf(chain, header.Patterns[i])
+		if !room || !bytes.Equal(m.family(n).pattern, header.Patterns[i]) {
 			return "", errBlock
 		}
 		chains = append(chains, n)
@@ -170,10 +175,12 @@ func (k *Keeper) writeCopyTo(ctx context.Context, f io.Writer, mark string) erro
 		return err
 	}
 	// What is added to the tables from here on belongs to changes that the copy does not promise.
-	chains, authorities := *k.memory.chains.Load(), *k.memory.authorities.Load()
-	text, err := json.Marshal(copyHeader{
-		Mark: mark, Sealed: k.keys.ID(), Count: k.memory.len(), Chains: chains, Authorities: authorities,
-	})
+	families, authorities := *k.memory.families.Load(), *k.memory.authorities.Load()
+	header := copyHeader{Mark: mark, Sealed: k.keys.ID(), Count: k.memory.len(), Authorities: authorities}
+	for _, f := range families {
+		header.Chains, header.Patterns = append(header.Chains, f.issuers), append(header.Patterns, f.pattern)
+	}
+	text, err := json.Marshal(header)
 	if err == nil {
 		err = k.writeBlock(w, false, "header", text, 1)
 	}
@@ -182,7 +189,7 @@ func (k *Keeper) writeCopyTo(ctx context.Context, f io.Writer, mark string) erro
 	}
 	i := 0
 	label := func() string { return mark + "/" + strconv.Itoa(i) }
-	err = k.memory.blocks(len(chains), len(authorities), func(meta, bodies []byte, count int) error {
+	err = k.memory.blocks(len(families), len(authorities), func(meta, bodies []byte, count int) error {
 		err := errors.Join(ctx.Err(), k.writeBlock(w, k.keys != nil, label(), meta, count))
 		if err == nil {
 			err = k.writeBlock(w, k.keys != nil, label()+"/bodies", bodies, count)

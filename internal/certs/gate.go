@@ -171,8 +171,8 @@ func (g *Gate) judgeCAA(ctx context.Context, name string, set caaSet, err error,
 	}
 	ways, err := set.allow(issuer{identities, account}, by.Ways(name))
 	if err != nil {
-		add := "take it away"
-		if len(identities) > 0 {
+		add := "take that away"
+		if len(identities) > 0 && !errors.Is(err, errCritical) {
 			add = fmt.Sprintf("add there: CAA 0 issue %q", identities[0])
 		}
 		return nil, &Refusal{

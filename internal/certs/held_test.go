@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,6 +41,37 @@ func TestRetryEndsThePause(t *testing.T) {
 		}
 		if next := k.Status("a.test").NextTry; time.Until(next) < 4*time.Hour {
 			t.Errorf("the next try is at %v, want the pause to go on growing", next)
+		}
+	})
+}
+
+// What was mended while an order ran is met by another one, at once.
+func TestRetryDuringAnOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mended atomic.Bool
+		m := &model{answer: func(_ context.Context, name string) (store.Certificate, error) {
+			good := mended.Load()
+			time.Sleep(time.Minute)
+			if !good {
+				return refused(context.Background(), name)
+			}
+			return issue(90*day, name)
+		}}
+		k, stop := run(t, newBooks(), m)
+		defer stop()
+		k.Want("a.test", false)
+		time.Sleep(30 * time.Second)
+		mended.Store(true)
+		k.Retry("a.test")
+		time.Sleep(2 * time.Minute)
+		if s := k.Status("a.test"); s.State != certs.StateValid || len(m.of("a.test")) != 2 {
+			t.Errorf("%+v after orders at %v, want a second one that ends well", s, m.of("a.test"))
+		}
+		k.Retry("a.test") // which is good
+		time.Sleep(time.Hour)
+		if got := m.of("a.test"); len(got) != 2 {
+			t.Errorf("orders at %v, want none for a name that does not fail", got)
 		}
 	})
 }
@@ -94,6 +126,8 @@ func TestHeldNames(t *testing.T) {
 			t.Errorf("after five hours %+v, want it to fail with our name", s)
 		}
 		time.Sleep(10 * day)
+		mu.Lock()
+		defer mu.Unlock()
 		if n := len(looks["model "+blamed]); n < 4 || n > 8 {
 			t.Errorf("%d looks for a name that is to blame, before it went to the other authority, want a few: %v", n, looks["model "+blamed])
 		}

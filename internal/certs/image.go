@@ -12,8 +12,8 @@ import (
 
 const (
 	blockSize = maxChunk - 1<<17 // bodies; what comes with the last names still fits into a chunk
-	metaSize  = 4*4 + 3*2 + 2    // of a head without its name
-	blockStep = 64               // heads that are looked at under one lock
+	metaSize  = 4*4 + 4*2 + 2    // of a head without its name
+	blockStep = 16               // heads that are looked at under one lock
 )
 
 // errBlock says that a block cannot be what was written.
@@ -62,11 +62,11 @@ func (m *memory) image(s *shard, at int, l limits, meta, bodies []byte) (newMeta
 		for _, v := range []uint32{h.notBefore, h.notAfter, h.poll, h.renew} {
 			meta = binary.LittleEndian.AppendUint32(meta, v)
 		}
-		for _, v := range []uint16{h.leaf, h.point, h.chain} {
+		for _, v := range []uint16{h.leaf, h.folded, h.point, h.chain} {
 			meta = binary.LittleEndian.AppendUint16(meta, v)
 		}
 		meta = append(meta, h.authority)
-		size := bodySize(h.leaf)
+		size := bodySize(h.folded)
 		body := (*m.chunks.Load())[h.place.chunk()][h.place.at():]
 		bodies = append(bodies, body[:size]...)
 	}
@@ -90,7 +90,7 @@ func (m *memory) take(meta, bodies []byte, count int, chains []uint16, authoriti
 		if h, name, meta, err = readMeta(meta, chains, authorities); err != nil {
 			return err
 		}
-		size := bodySize(h.leaf)
+		size := bodySize(h.folded)
 		if size > len(bodies)-at {
 			return errBlock
 		}
@@ -127,9 +127,10 @@ func readMeta(meta []byte, chains []uint16, authorities []uint8) (h head, name, 
 		*v = binary.LittleEndian.Uint32(rest[4*i:])
 	}
 	h.leaf = binary.LittleEndian.Uint16(rest[16:])
-	h.point = binary.LittleEndian.Uint16(rest[18:])
-	chain, authority := binary.LittleEndian.Uint16(rest[20:]), rest[22]
-	if int(h.leaf) > maxLeaf || int(h.point)+pointSize > int(h.leaf) || int(chain) >= len(chains) || int(authority) >= len(authorities) {
+	h.folded = binary.LittleEndian.Uint16(rest[18:])
+	h.point = binary.LittleEndian.Uint16(rest[20:])
+	chain, authority := binary.LittleEndian.Uint16(rest[22:]), rest[24]
+	if int(h.leaf) > maxLeaf || int(h.folded) > 2*maxLeaf || int(h.point)+pointSize > int(h.leaf) || int(chain) >= len(chains) || int(authority) >= len(authorities) {
 		return h, nil, nil, errBlock
 	}
 	h.chain, h.authority = chains[chain], authorities[authority]

@@ -57,9 +57,9 @@ type head struct {
 	notBefore, notAfter uint32
 	poll                uint32
 	renew               uint32
-	leaf                uint16 // bytes
+	leaf, folded        uint16 // bytes of the leaf, and of what is kept of it
 	point               uint16 // where in the leaf the public key is
-	chain               uint16 // in tables
+	chain               uint16 // of the family, in tables
 	nameLen             uint8  // 0: the head is free
 	authority           uint8  // in tables
 	wanted              bool
@@ -88,9 +88,12 @@ func seconds(unix int64) uint32 { return uint32(min(max(unix, 0), 1<<32-1)) }
 type view struct {
 	head
 
-	scalar, der []byte
-	issuers     [][]byte
+	scalar, folded []byte
+	family         *family
 }
+
+// der makes the leaf.
+func (v *view) der() ([]byte, error) { return v.family.unfold(v.folded, int(v.leaf)) }
 
 func newMemory() *memory {
 	m := &memory{seed: maphash.MakeSeed()}
@@ -108,8 +111,9 @@ func (m *memory) set(name string, c *packed) {
 		return // no certificate names it
 	}
 	hash := maphash.String(m.seed, name)
+	folded := m.family(c.chain).fold(c.leaf)
 	h := head{
-		hash: uint32(hash), notBefore: seconds(c.notBefore), notAfter: seconds(c.notAfter), leaf: uint16(len(c.leaf)),
+		hash: uint32(hash), notBefore: seconds(c.notBefore), notAfter: seconds(c.notAfter), leaf: uint16(len(c.leaf)), folded: uint16(len(folded)),
 		point: uint16(c.point), chain: c.chain, authority: c.authority, nameLen: uint8(len(name)),
 	}
 	m.bodies.mu.Lock()
@@ -121,7 +125,7 @@ func (m *memory) set(name string, c *packed) {
 	if !found {
 		n = s.next()
 	}
-	h.place = m.append(owner{uint16(hash >> shardShift), n}, c.scalar[:], c.leaf)
+	h.place = m.append(owner{uint16(hash >> shardShift), n}, c.scalar[:], folded)
 	if old, size := s.put(n, h, name); found {
 		m.release(old, size)
 	}
@@ -135,7 +139,7 @@ func (s *shard) put(n uint32, h head, name string) (old place, size int) {
 	if n < uint32(len(s.heads)) && s.heads[n].nameLen > 0 {
 		was := &s.heads[n]
 		h.name, h.wanted = was.name, was.wanted
-		old, size = was.place, bodySize(was.leaf)
+		old, size = was.place, bodySize(was.folded)
 		*was = h
 		return old, size
 	}
@@ -158,7 +162,7 @@ func (m *memory) remove(name string) {
 	}
 	s.mu.Unlock()
 	if found {
-		m.release(h.place, bodySize(h.leaf))
+		m.release(h.place, bodySize(h.folded))
 		m.changed.Add(1)
 		m.removed.CompareAndSwap(0, time.Now().Unix())
 	}
@@ -242,8 +246,12 @@ func (m *memory) len() int {
 
 // leaf returns the certificate of a name, DER, or nil.
 func (m *memory) leaf(name string) []byte {
-	v, _ := m.lookup(name)
-	return v.der
+	v, found := m.lookup(name)
+	if !found {
+		return nil
+	}
+	der, _ := v.der() // nil after an error, which [Keeper.GetCertificate] tells
+	return der
 }
 
 // lookup returns the certificate of a name in any case, with or without trailing dot.
@@ -270,45 +278,42 @@ func (m *memory) lookup(name string) (v view, found bool) {
 		return v, false
 	}
 	v.head = s.heads[n]
-	v.scalar, v.der = m.body(v.place, v.leaf)
-	v.issuers = m.chain(v.chain)
+	v.scalar, v.folded = m.body(v.place, v.head.folded)
+	v.family = m.family(v.chain)
 	return v, true
 }
 
 // tables are what many certificates share. They only grow, by what an authority changes in years.
 type tables struct {
 	mu          sync.Mutex // held by who adds
-	chains      atomic.Pointer[[][][]byte]
+	families    atomic.Pointer[[]*family]
 	authorities atomic.Pointer[[]string]
 }
 
 func (t *tables) init() {
-	t.chains.Store(new([][][]byte))
+	t.families.Store(new([]*family))
 	t.authorities.Store(&[]string{""})
 }
 
-// chain returns the certificates of issuers, DER.
-func (t *tables) chain(n uint16) [][]byte { return (*t.chains.Load())[n] }
+// family returns the family of a number.
+func (t *tables) family(n uint16) *family { return (*t.families.Load())[n] }
 
-// chainOf returns the number of a chain of issuers' certificates, of which it keeps one copy; false: there is no room.
-func (t *tables) chainOf(chain [][]byte) (uint16, bool) {
+// familyOf returns the number of the family with a chain of issuers' certificates; if there is none, it is founded with a
+// leaf. False: there is no room.
+func (t *tables) familyOf(issuers [][]byte, leaf []byte) (uint16, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := *t.chains.Load()
+	all := *t.families.Load()
 	for i, have := range all {
-		if slices.EqualFunc(have, chain, bytes.Equal) {
+		if slices.EqualFunc(have.issuers, issuers, bytes.Equal) {
 			return uint16(i), true
 		}
 	}
 	if len(all) > 1<<16-1 {
 		return 0, false
 	}
-	own := make([][]byte, len(chain))
-	for i, der := range chain {
-		own[i] = bytes.Clone(der)
-	}
-	all = append(all[:len(all):len(all)], own)
-	t.chains.Store(&all)
+	all = append(all[:len(all):len(all)], newFamily(issuers, leaf))
+	t.families.Store(&all)
 	return uint16(len(all) - 1), true
 }
 

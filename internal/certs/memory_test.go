@@ -21,10 +21,17 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
+// noise is bytes that have nothing in common with others.
+func noise(seed uint64, length int) []byte {
+	b := make([]byte, length)
+	_, _ = mathrand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)}).Read(b)
+	return b
+}
+
 // fake is a certificate that memory cannot tell from a real one; number is what it is known by.
 func fake(m *memory, number uint64, leaf int) *packed {
-	c := &packed{leaf: make([]byte, leaf), notBefore: 1, notAfter: int64(number) + 10, point: 7}
-	c.chain, _ = m.chainOf([][]byte{{byte(number % 3)}})
+	c := &packed{leaf: noise(number, leaf), notBefore: 1, notAfter: int64(number) + 10, point: 7}
+	c.chain, _ = m.familyOf([][]byte{{byte(number % 3)}}, []byte("the first leaf"))
 	c.authority = m.authorityOf(fmt.Sprint("ca", number%2))
 	binary.BigEndian.PutUint64(c.scalar[:], number)
 	binary.BigEndian.PutUint64(c.leaf[leaf-8:], number)
@@ -35,9 +42,10 @@ func fake(m *memory, number uint64, leaf int) *packed {
 func checkFake(t *testing.T, m *memory, name string, number uint64, leaf int) {
 	t.Helper()
 	v, found := m.lookup(strings.ToUpper(name) + ".")
-	if !found || len(v.der) != leaf || binary.BigEndian.Uint64(v.der[leaf-8:]) != number ||
+	der := m.leaf(name)
+	if !found || len(der) != leaf || binary.BigEndian.Uint64(der[leaf-8:]) != number ||
 		binary.BigEndian.Uint64(v.scalar) != number || int64(v.notAfter) != int64(number)+10 || v.point != 7 ||
-		len(v.issuers) != 1 || v.issuers[0][0] != byte(number%3) || m.authorityName(v.authority) != fmt.Sprint("ca", number%2) {
+		len(v.family.issuers) != 1 || v.family.issuers[0][0] != byte(number%3) || m.authorityName(v.authority) != fmt.Sprint("ca", number%2) {
 		t.Fatalf("%s has %+v, %v, want number %d", name, v.head, found, number)
 	}
 }
@@ -135,7 +143,7 @@ func TestMemoryReclaims(t *testing.T) {
 		m.set(name(i), fake(m, uint64(i), leaf))
 	}
 	first := m.size()
-	if most := n * (bodySize(leaf) + 40); first > most {
+	if most := n * (bodySize(leaf+8) + 40); first > most {
 		t.Errorf("%d certificates take %d bytes, more than %d", n, first, most)
 	}
 	random := mathrand.New(mathrand.NewPCG(1, 2))
@@ -183,7 +191,12 @@ func TestMemoryAtTheSameTime(t *testing.T) {
 				}
 				i := random.IntN(n)
 				v, found := m.lookup(fmt.Sprint("d", i))
-				if !found || binary.BigEndian.Uint64(v.scalar)%n != uint64(i) || !bytes.Equal(v.der[len(v.der)-8:], v.scalar[:8]) {
+				if !found {
+					t.Errorf("d%d is not there", i)
+					return
+				}
+				der, err := v.der()
+				if !found || err != nil || binary.BigEndian.Uint64(v.scalar)%n != uint64(i) || !bytes.Equal(der[len(der)-8:], v.scalar[:8]) {
 					t.Errorf("d%d has the certificate %x, %v", i, v.scalar, found)
 					return
 				}
@@ -364,4 +377,49 @@ func BenchmarkMemory(b *testing.B) {
 		}
 	})
 	runtime.KeepAlive(m)
+}
+
+// TestFamilyFoldsLeaves: what is folded unfolds to the same, and takes two thirds of the room; what is damaged is an error.
+func TestFamilyFoldsLeaves(t *testing.T) {
+	t.Parallel()
+	all := authentic(t, 40)
+	f := newFamily(nil, all[0].Chain[0])
+	random := mathrand.New(mathrand.NewPCG(1, 2))
+	check := func(leaf []byte) []byte {
+		t.Helper()
+		folded := f.fold(leaf)
+		if got, err := f.unfold(folded, len(leaf)); err != nil || !bytes.Equal(got, leaf) {
+			t.Fatalf("unfold(fold(%x)) = %x, %v", leaf, got, err)
+		}
+		if len(folded) > len(leaf)+2 {
+			t.Fatalf("%d bytes become %d", len(leaf), len(folded))
+		}
+		return folded
+	}
+	before, after := 0, 0
+	for _, c := range all[1:] {
+		leaf := c.Chain[0]
+		folded := check(leaf)
+		before, after = before+len(leaf), after+len(folded)
+		check(leaf[:random.IntN(len(leaf))])
+		check(leaf[random.IntN(len(leaf)):])
+		for range 200 {
+			bad := bytes.Clone(folded)
+			bad[random.IntN(len(bad))] ^= 1 << random.IntN(8)
+			for _, b := range [][]byte{bad, bad[:random.IntN(len(bad))]} {
+				if got, err := f.unfold(b, len(leaf)); err == nil && len(got) != len(leaf) {
+					t.Fatalf("unfold of what is damaged has %d bytes, want %d", len(got), len(leaf))
+				}
+			}
+		}
+	}
+	if 3*after > 2*before {
+		t.Errorf("%d bytes become %d", before, after)
+	}
+	for n := range 40 {
+		check(noise(uint64(n), n))
+		check(bytes.Repeat([]byte{0}, n*50))
+	}
+	check(all[0].Chain[0])
+	newFamily(nil, nil).fold(all[0].Chain[0])
 }

@@ -61,8 +61,8 @@ type bucket struct {
 	at     time.Time
 }
 
-func newBucket(size int, period time.Duration) *bucket {
-	return &bucket{size: float64(size), period: period, tokens: float64(size), at: time.Now()}
+func newBucket(size float64, period time.Duration) *bucket {
+	return &bucket{size: size, period: period, tokens: size, at: time.Now()}
 }
 
 func (b *bucket) take(now time.Time) bool {
@@ -85,7 +85,7 @@ func newModelCA(t *testing.T, scale int) *modelCA {
 		life:   func(time.Time) time.Duration { return 90 * day },
 		down:   func(time.Time) bool { return false },
 		broken: func(string, time.Time) bool { return false },
-		orders: *newBucket(300/scale, 3*time.Hour), domains: make(map[string]*bucket), names: make(map[string]*bucket),
+		orders: *newBucket(300/float64(scale), 3*time.Hour), domains: make(map[string]*bucket), names: make(map[string]*bucket),
 		failed: make(map[string]*bucket), valid: make(map[string]issued), replaced: make(map[string]bool),
 		weeks: make(map[string]int), first: make(map[int]int), renewals: make(map[int]int),
 	}
@@ -112,7 +112,7 @@ func (m *modelCA) Window(_ context.Context, leaf []byte) (certs.Window, error) {
 	}
 	life := to.Sub(from)
 	ideal := from.Add(life * 2 / 3)
-	return certs.Window{Start: ideal.Add(-life / 90), End: ideal.Add(life / 90), Retry: 10 * day}, nil // in truth 6 hours
+	return certs.Window{Start: ideal.Add(-life / 90), End: ideal.Add(life / 90), Retry: 20 * day}, nil // in truth 6 hours
 }
 
 func (m *modelCA) limited(what string) error {
@@ -164,7 +164,7 @@ func (m *modelCA) Obtain(ctx context.Context, r certs.Request) (store.Certificat
 	return c, nil
 }
 
-func bucketOf(all map[string]*bucket, key string, size int, period time.Duration) *bucket {
+func bucketOf(all map[string]*bucket, key string, size float64, period time.Duration) *bucket {
 	b := all[key]
 	if b == nil {
 		b = newBucket(size, period)

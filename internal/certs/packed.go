@@ -76,7 +76,7 @@ func (m *memory) fold(c store.Certificate, leaf *x509.Certificate, key *ecdsa.Pr
 		return nil, fmt.Errorf("read certificate: it is %d bytes long, more than %d", len(p.leaf), maxLeaf)
 	}
 	var room bool
-	if p.chain, room = m.chainOf(c.Chain[1:]); !room {
+	if p.chain, room = m.familyOf(c.Chain[1:], c.Chain[0]); !room {
 		return nil, errors.New("keep the issuers' certificates: there are too many different ones")
 	}
 	return p, nil
@@ -131,7 +131,7 @@ func (m *memory) glance(c store.Certificate) (*packed, bool) {
 	p.notBefore, ok[0] = unixTime(p.leaf[at : at+len(utcTime)])
 	p.notAfter, ok[1] = unixTime(p.leaf[at+len(utcTime)+2 : at+2*len(utcTime)+2])
 	var room bool
-	p.chain, room = m.chainOf(c.Chain[1:])
+	p.chain, room = m.familyOf(c.Chain[1:], c.Chain[0])
 	p.authority = m.authorityOf(c.Authority)
 	return p, ok == [2]bool{true, true} && room
 }
@@ -155,16 +155,20 @@ func unixTime(text []byte) (int64, bool) {
 // certificate makes what crypto/tls serves. It allocates; to keep the key parsed would be ten objects a name for the
 // garbage collector to visit and double the memory, and saves a handshake 2 µs.
 func (v *view) certificate() (*tls.Certificate, error) {
-	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), v.der[v.point:int(v.point)+pointSize])
+	der, err := v.der()
+	if err != nil {
+		return nil, err
+	}
+	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), der[v.point:int(v.point)+pointSize])
 	if err != nil {
 		return nil, fmt.Errorf("read public key: %w", err)
 	}
 	//lint:ignore SA1019 ecdsa.ParseRawPrivateKey would derive the public key again, at 18 µs a handshake; that it belongs
 	// to the scalar was checked by [memory.pack].
 	key := &ecdsa.PrivateKey{PublicKey: *public, D: new(big.Int).SetBytes(v.scalar)}
-	chain := make([][]byte, 1, 1+len(v.issuers))
-	chain[0] = v.der
-	return &tls.Certificate{Certificate: append(chain, v.issuers...), PrivateKey: key}, nil
+	chain := make([][]byte, 1, 1+len(v.family.issuers))
+	chain[0] = der
+	return &tls.Certificate{Certificate: append(chain, v.family.issuers...), PrivateKey: key}, nil
 }
 
 // GetCertificate is for [tls.Config.GetCertificate]. It answers from memory, in any case of the name, and returns

@@ -3,4 +3,4 @@
 package certs_test
 
 // crowd is how many names a simulated year has. The race detector slows it down tenfold and more.
-const crowd = 1_000
+const crowd = 2_000

@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	reachTimeout = 10 * time.Second // one port of one address
-	maxReached   = 8                // addresses of a name that are looked at
+	reachTimeout = 5 * time.Second // one port of one address
+	maxReached   = 8               // addresses of a name that are looked at
 )
 
 // errOthers is that somebody answers, but not us.

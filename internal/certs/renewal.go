@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"hash/maphash"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -112,13 +113,13 @@ func replan(name string, planned time.Time, notAfter time.Time, w Window, now ti
 	return latest(drawn, now), false
 }
 
-// askAt is when the authority is asked for the window of a certificate. After a start nobody knows, so those questions
-// are spread by name.
-func (k *Keeper) askAt(name string, i info) time.Time {
+// asks says that it is time to ask for the window of a certificate. After a start nobody knows when that was done last, so
+// those questions are spread by name.
+func (k *Keeper) asks(name []byte, i info, now time.Time) bool {
 	if i.poll != 0 {
-		return time.Unix(i.poll, 0)
+		return i.poll <= now.Unix()
 	}
-	return k.started.Add(time.Duration(draw(name, time.Unix(i.notAfter, 0)).Int64N(int64(askEvery))))
+	return k.started.Add(time.Duration(maphash.Bytes(k.memory.seed, name) % uint64(askEvery))).Before(now)
 }
 
 // plan enters when the certificate of a name that is in memory is renewed. The schedule's lock is held.
@@ -175,10 +176,8 @@ func (k *Keeper) walk(now time.Time) {
 		}
 		if i.renew <= until.Unix() {
 			due = append(due, string(name))
-		} else if i.poll <= now.Unix() {
-			if n := string(name); !k.askAt(n, i).After(now) {
-				ask = append(ask, n)
-			}
+		} else if k.asks(name, i, now) {
+			ask = append(ask, string(name))
 		}
 		return true
 	})
@@ -189,7 +188,12 @@ func (k *Keeper) walk(now time.Time) {
 	}
 	// No more than can be asked until the next walk: the others' turns come then.
 	rand.Shuffle(len(ask), func(a, b int) { ask[a], ask[b] = ask[b], ask[a] })
-	s.polls = ask
+	if s.polls = ask; len(ask) > 0 {
+		select {
+		case s.asks <- struct{}{}:
+		default:
+		}
+	}
 	if now.Sub(s.swept) >= 24*time.Hour {
 		s.swept = now
 		s.plans.sweep(now)
@@ -243,6 +247,7 @@ func (k *Keeper) ask(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-k.schedule.asks:
 		case <-timer.C:
 		}
 		name, wait := k.nextQuestion(time.Now())
@@ -269,7 +274,7 @@ func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
 			s.polls = s.polls[:n-1]
 			continue
 		}
-		if at, _ := l.budget.closed(now); at.After(now) {
+		if at, _ := l.budget.closed(now); at.After(now) || l.renewals.outage.until.After(now) {
 			s.polls = s.polls[:n-1] // the next walk finds it again
 			continue
 		}
@@ -280,7 +285,7 @@ func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
 		l.budget.questions.add(now)
 		return name, 0
 	}
-	return "", lookAgain
+	return "", walkEvery // which wakes us
 }
 
 // issuerOf is the line of the authority that a name's certificate came from; nil: it is none of ours.
@@ -321,14 +326,16 @@ func (k *Keeper) window(ctx context.Context, name string) {
 		l.renewals.known, l.renewals.none = false, now
 		return
 	case err != nil:
-		v := judge(err, name, "")
-		if v.outage {
-			l.budget.outage.note(begun, now, v.wait, err.Error())
+		if v := judge(err, name, ""); v.outage { // orders may go on: RFC 9773 is an offer
+			l.renewals.outage.note(begun, now, v.wait, err.Error())
 		}
 		ask = now.Add(askAgain)
-	case !l.renewals.known:
-		l.renewals.known = true
-		s.arrange(now)
+	default:
+		l.renewals.outage.over()
+		if !l.renewals.known {
+			l.renewals.known = true
+			s.arrange(now)
+		}
 	}
 	k.memory.mark(name, func(i *info) { i.poll = ask.Unix() })
 	if err != nil {

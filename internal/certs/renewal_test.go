@@ -149,3 +149,39 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkWalk is what the scheduler does every hour, and BenchmarkWant what a change of one name costs, with a million.
+func BenchmarkWalk(b *testing.B) {
+	k := million(b)
+	for b.Loop() {
+		k.walk(time.Now())
+	}
+}
+
+func BenchmarkWant(b *testing.B) {
+	k := million(b)
+	n := 0
+	for b.Loop() {
+		name := fmt.Sprintf("mta-sts.new%d.test", n)
+		k.Want(name, false)
+		k.Unwant(name)
+		n++
+	}
+}
+
+func million(b *testing.B) *Keeper {
+	b.Helper()
+	k := New(Config{Authorities: []Authority{new(ACME)}})
+	now := time.Now().Unix()
+	for n := range 1_000_000 {
+		name := fmt.Sprintf("mta-sts.customer%d.test", n)
+		p := fake(k.memory, uint64(n), 600)
+		p.notBefore, p.notAfter = now, now+90*24*3600
+		k.memory.set(name, p)
+		k.Want(name, false)
+	}
+	if len(k.schedule.items) > 0 {
+		b.Fatalf("%d names have an object", len(k.schedule.items))
+	}
+	return k
+}

@@ -2,17 +2,30 @@ package certs
 
 import "time"
 
-// Retry ends the pause after a failed order of a name, if there is one: what was in the way is said to be gone.
+// Retry ends the pause after a failed order of a name, if there is one: what was in the way is said to be gone. An order
+// that runs may have met it still, so the name is not paused after that one either.
 func (k *Keeper) Retry(name string) {
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.items[canonical(name)]
-	if i == nil || i.failures == 0 || i.cancel != nil {
+	if i == nil {
+		return
+	}
+	i.again = true
+	if i.cancel != nil {
 		return
 	}
 	now := time.Now()
-	i.next, i.due, i.refused = now, now, 0
+	i.resume(now)
 	s.put(i, now)
 	s.notify()
+}
+
+// resume ends the pause of a name, if that is wanted. The schedule's lock is held.
+func (i *item) resume(now time.Time) {
+	if i.again && i.failures > 0 {
+		i.next, i.due, i.refused = now, now, 0
+	}
+	i.again = false
 }

@@ -126,18 +126,20 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) {
 		}
 		k.end(ctx, r.entry)
 	}
-	failed := k.settle(i, t, r, stopping)
+	failed := k.settle(i, t, r, dropped, stopping)
 	k.tell(ctx, i.name, r.err, failed, dropped || stopping)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i.cancel = nil
 	close(i.done)
+	i.resume(time.Now())
 	s.put(i, time.Now())
 	k.retire(i)
 }
 
-// settle notes how an order went, and returns what is to be kept of it if it failed.
-func (k *Keeper) settle(i *item, t turn, r result, stopping bool) *store.Order {
+// settle notes how an order went, and returns what is to be kept of it if it failed. What came for a name that had been
+// dropped was not saved.
+func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *store.Order {
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +156,7 @@ func (k *Keeper) settle(i *item, t turn, r result, stopping bool) *store.Order {
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
 	switch {
-	case i.dropped:
+	case dropped, i.dropped:
 	case r.err == nil:
 		k.unplan(i.name)
 		k.memory.set(i.name, r.packed)
@@ -194,7 +196,8 @@ func (k *Keeper) heard(t turn, r result, now time.Time) {
 		l.budget.stop(now.Add(r.wait), r.err.Error())
 		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", l.budget.stopped, "err", r.err)
 	case r.lost():
-		if o.note(t.begun, now, r.wait, r.err.Error()); o.count == 1 {
+		known := o.count > 0
+		if o.note(t.begun, now, r.wait, r.err.Error()); !known {
 			k.log.Warn("authority is out of reach", "authority", l.authority.Name(), "err", r.err)
 		}
 	case o.count > 0:

@@ -25,7 +25,7 @@ const (
 	// longestRetryAfter bounds what we believe of a Retry-After.
 	longestRetryAfter = 7 * 24 * time.Hour
 	// lookAgain is how often the scheduler looks at the clock when nothing happens, since clocks jump.
-	lookAgain = time.Minute
+	lookAgain = 5 * time.Minute
 )
 
 // urgency says which of two names is ordered first.
@@ -71,6 +71,7 @@ type item struct {
 
 	cancel context.CancelFunc // ends the running order; nil: none runs
 	done   chan struct{}      // closed when the running order has ended
+	again  bool               // should it fail, what was in its way may be gone since
 }
 
 func newItem(name string) *item {
@@ -158,6 +159,7 @@ func (s *schedule) provisional(issuer string) bool {
 type renewals struct {
 	known bool      // it has some, so that an order that says what it replaces is not counted
 	none  time.Time // it has none, as it said last; to be asked again a day later
+	outage
 }
 
 // claim is an item as the budget sees it.
@@ -248,27 +250,30 @@ func (l *line) turns() []*queue {
 // schedule decides which name is ordered next.
 type schedule struct {
 	wake chan struct{} // capacity 1: look again
+	asks chan struct{} // capacity 1: there are new polls
 	move time.Duration // see [Config.MoveAfter]
 
-	mu     sync.Mutex // guards what follows, every item and every line
-	items  map[string]*item
-	later  queue   // items that wait for a time
-	lines  []*line // by authority, in order of preference
-	plans  plans
-	walked time.Time // the last walk over the memory
-	swept  time.Time // when budgets and plans forgot what is past
-	polls  []string  // names to ask the windows of
-	ranked time.Time // when places are to be counted again
+	mu      sync.Mutex // guards what follows, every item and every line
+	items   map[string]*item
+	later   queue   // items that wait for a time
+	lines   []*line // by authority, in order of preference
+	plans   plans
+	walked  time.Time // the last walk over the memory
+	swept   time.Time // when budgets and plans forgot what is past
+	polls   []string  // names to ask the windows of
+	ranked  time.Time // when places are to be counted again
+	rankNot time.Time // not before, even for who came since
 }
 
 func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
-	s.wake = make(chan struct{}, 1)
+	s.wake, s.asks = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.move = move
 	s.items = make(map[string]*item)
 	s.later.less = func(a, b *item) bool { return a.due.Before(b.due) }
 	s.plans.init()
 	for n, a := range authorities {
 		l := &line{number: n, authority: a, budget: newBudget(budgets[n], first)}
+		l.renewals.first = first / outageShare
 		for _, q := range []*queue{&l.free, &l.counted, &l.failing} {
 			q.less = (*item).before
 		}
@@ -297,7 +302,7 @@ func (s *schedule) item(name string) *item {
 // put places an item where it belongs: to wait for its time, for its turn, or nowhere. The caller holds mu.
 func (s *schedule) put(i *item, now time.Time) {
 	s.unqueue(i)
-	if !i.wanted || i.dropped || i.cancel != nil {
+	if !i.wanted || i.dropped || i.cancel != nil || len(s.lines) == 0 {
 		return
 	}
 	if i.due = latest(i.due, i.next); i.due.After(now) {

@@ -19,25 +19,25 @@ const (
 	StateExpired  State = "expired"  // there is one, and it is not valid now
 )
 
-// Status is what an operator is told of one name.
+// Status is what an operator is told of one name. Zero times are not known, or do not apply.
 type Status struct {
 	State     State     `json:"state"`
-	NotAfter  time.Time `json:"not_after,omitzero"` // end of the certificate; zero: there is none
-	Authority string    `json:"authority,omitempty"`
-	Staging   bool      `json:"staging,omitempty"` // no sender trusts its authority
-	Problem   string    `json:"problem,omitempty"` // why the last order failed, in the authority's words; empty: it did not. Also of a valid one.
-	Advice    string    `json:"advice,omitempty"`  // what to do about it
-	NextTry   time.Time `json:"next_try,omitzero"` // when it is ordered or renewed next, maybe in the past while it is queued; zero: not at all
-	Late      bool      `json:"late,omitempty"`    // it is valid, and should have been renewed long ago
-	Place     int       `json:"place,omitempty"`   // in the queue, from 1 on; 0: it waits for no turn
-	Expected  time.Time `json:"expected,omitzero"` // when it will be its turn, if all goes well
-	Waiting   string    `json:"waiting,omitempty"` // what its order waits for, beside its turn
-	Since     time.Time `json:"failing_since,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`     // end of the certificate
+	Authority string    `json:"authority,omitempty"`    // that it came from
+	Staging   bool      `json:"staging,omitempty"`      // no sender trusts that one
+	Problem   string    `json:"problem,omitempty"`      // why the last order failed, as it was worded; empty: it did not. Also of a valid one.
+	Advice    string    `json:"advice,omitempty"`       // what to do about it; empty: we do not know
+	Since     time.Time `json:"failing_since,omitzero"` // first failure in a row
+	Late      bool      `json:"late,omitempty"`         // it is valid, and should have been renewed long ago
+	NextTry   time.Time `json:"next_try,omitzero"`      // when it is ordered or renewed next, maybe in the past while it is queued; zero: not at all
+	Place     int       `json:"place,omitempty"`        // in the queue of its authority, from 1 on; 0: it waits for no turn
+	Expected  time.Time `json:"expected,omitzero"`      // when that turn comes, if all goes well and nothing more urgent comes
+	Waiting   string    `json:"waiting,omitempty"`      // what its order waits for beside its turn
 }
 
 const (
-	// rankAgain is for how long the places in the queues are believed, and rankShare as a multiple of the time that it took
-	// to count them.
+	// rankAgain is for how long the places in the queues are believed. They are not counted again within rankShare times
+	// the time that it took.
 	rankAgain = 10 * time.Second
 	rankShare = 100
 )
@@ -77,10 +77,10 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 			st.State = StateFailing
 		}
 	}
-	if !i.wanted {
+	if !i.wanted || len(s.lines) == 0 {
 		return
 	}
-	if now.After(s.ranked) {
+	if now.After(s.ranked) || i.line != nil && i.place == 0 && now.After(s.rankNot) {
 		s.rank(now)
 	}
 	st.NextTry, st.Place, st.Expected = latest(latest(i.due, i.next), i.since), i.place, i.expected
@@ -104,7 +104,8 @@ func (s *schedule) rank(now time.Time) {
 	for _, l := range s.lines {
 		l.rank(now)
 	}
-	s.ranked = now.Add(max(rankAgain, rankShare*time.Since(now)))
+	s.rankNot = now.Add(rankShare * time.Since(now))
+	s.ranked = latest(s.rankNot, now.Add(rankAgain))
 }
 
 // rank counts the places of those that wait for their turn, and when it will come if all that is ordered before goes well.
@@ -150,7 +151,7 @@ func (l *line) rank(now time.Time) {
 
 // Overview is how it stands with all certificates.
 type Overview struct {
-	Names    int `json:"names"`    // wanted
+	Names    int `json:"names"`    // that are wanted
 	Valid    int `json:"valid"`    // of them
 	Renewing int `json:"renewing"` // of the valid ones: to be renewed now
 	Waiting  int `json:"waiting"`  // for their first certificate

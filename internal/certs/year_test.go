@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,7 +87,11 @@ func (m *modelCA) even(t *testing.T, from, to int) {
 	t.Helper()
 	mean, most, on := spread(m.renewals, from, to)
 	t.Logf("days %d to %d: %.0f renewals a day, at most %d, on day %d", from, to, mean, most, on)
-	if float64(most) > 2*mean {
+	limit := 2 * mean
+	if mean < 90 {
+		limit += 3 * math.Sqrt(mean) // so few are never even
+	}
+	if float64(most) > limit {
 		t.Errorf("days %d to %d: %d renewals on day %d, more than twice the mean of %.0f", from, to, most, on, mean)
 	}
 }
@@ -147,7 +152,7 @@ func TestYearWithAnOutage(t *testing.T) {
 		if len(m.expired) > 0 {
 			t.Errorf("%d expired: %q", len(m.expired), m.expired[:min(5, len(m.expired))])
 		}
-		if most := 7*24*4 + 100; m.lost == 0 || m.lost > most {
+		if most := 7*24*5 + 100; m.lost == 0 || m.lost > most {
 			t.Errorf("%d requests while the authority was down, want some and at most %d", m.lost, most)
 		}
 		if n := m.renewals[240] + m.renewals[246]; n > 0 {

@@ -3,13 +3,72 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
+
+// slow is an authority that never comes to an end.
+type slow struct{}
+
+func (slow) Name() string  { return "slow" }
+func (slow) Staging() bool { return false }
+
+func (slow) Obtain(ctx context.Context, _ certs.Request) (store.Certificate, error) {
+	<-ctx.Done()
+	return store.Certificate{}, ctx.Err()
+}
+
+func (slow) Window(context.Context, []byte) (certs.Window, error) {
+	return certs.Window{}, certs.ErrNoRenewalInfo
+}
+
+// A domain that waits for its certificate says whose turn it waits for, and until when.
+func TestPlaceInTheQueueIsSaid(t *testing.T) {
+	t.Parallel()
+	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	budget := config.DefaultBudget()
+	budget.InFlight = 1
+	keeper := certs.New(certs.Config{
+		Store: st, Authorities: []certs.Authority{slow{}}, Budgets: []config.Budget{budget}, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- keeper.Run(ctx) }()
+	v := certView{keeper, "sts.provider.test"}
+	for _, name := range []string{"a", "b", "c"} {
+		v.Want("mta-sts."+name+".test", false)
+		until(t, "queue", func() error {
+			if s := keeper.Status("mta-sts.a.test"); s.Waiting == "" {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+	}
+	for name, want := range map[string]string{
+		"a": "waiting for the certificate of mta-sts.a.test; its order is running",
+		"c": "waiting for the certificate of mta-sts.c.test; its order is number 2 in the queue, expected to be sent at 20",
+	} {
+		if c := v.Cert("mta-sts." + name + ".test"); c.Valid || c.Fault || !strings.HasPrefix(c.Reason, want) {
+			t.Errorf("certificate of %s: %+v, want %q", name, c, want)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
 
 // What a staging CA issues is served and not announced; once the same table names a real one, it is replaced at once.
 func TestStagingIsNotAnnounced(t *testing.T) {

@@ -153,7 +153,7 @@ func (p *Public) Run(ctx context.Context, secure, plain net.Listener) error {
 	p.ticket.begin(ctx)
 	g.Go(func() error {
 		// ServeTLS would take a copy of the configuration, whose ticket keys could not be changed.
-		return p.secure.run(ctx, secure, func(ln net.Listener) error { return p.secure.http.Serve(tls.NewListener(ln, p.config)) })
+		return p.secure.run(ctx, secure, func(ln net.Listener) error { return p.secure.http.Serve(tls.NewListener(farewell{ln}, p.config)) })
 	})
 	g.Go(func() error { p.ticket.run(ctx); return nil })
 	if plain != nil {

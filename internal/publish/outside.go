@@ -30,7 +30,8 @@ type Outside struct {
 	mu      sync.Mutex // guards the fields below
 	own     place
 	looked  time.Time // when own was
-	believe time.Time // and until when it is believed
+	believe time.Time // and until when it, or lost, is believed
+	lost    error     // why own is not known
 }
 
 // Values is the part of the store that Outside needs; [store.Store] has it.

@@ -38,6 +38,9 @@ func (p place) old(now time.Time) time.Time {
 	return old
 }
 
+// believeLost is for how long nobody else waits for name servers that did not say where we are.
+const believeLost = time.Second
+
 // keyPlace is where the last place is kept, as JSON.
 const keyPlace = "publish/place"
 
@@ -61,12 +64,18 @@ func (o *Outside) ourPlace(ctx context.Context) (place, time.Time, error) {
 	defer o.mu.Unlock()
 	now := time.Now().UTC()
 	if now.Before(o.believe) {
+		if o.lost != nil {
+			return place{}, time.Time{}, o.lost
+		}
 		return o.own, o.own.old(o.looked), nil
 	}
 	a, err := o.Client.Resolver.Addrs(ctx, o.Hostname)
 	if err != nil || len(a.Addrs)+len(o.Addresses) == 0 {
 		if err == nil {
 			err = errors.New("no A or AAAA record; give it one")
+		}
+		if ctx.Err() == nil { // else it need not be the name servers' fault
+			o.lost, o.believe = err, time.Now().Add(believeLost)
 		}
 		return place{}, time.Time{}, err
 	}
@@ -87,7 +96,7 @@ func (o *Outside) ourPlace(ctx context.Context) (place, time.Time, error) {
 	if err != nil {
 		return place{}, time.Time{}, fmt.Errorf("keep our addresses: %w", err)
 	}
-	o.own, o.looked, o.believe = next, now, now.Add(time.Minute)
+	o.own, o.lost, o.looked, o.believe = next, nil, now, now.Add(time.Minute)
 	return next, next.old(now), nil
 }
 

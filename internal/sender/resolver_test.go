@@ -245,7 +245,7 @@ func TestEach(t *testing.T) {
 	fails := startDNS(t, &dnsServer{special: special}, alphaZone)
 	mute := startDNS(t, &dnsServer{special: map[string]func(dns.ResponseWriter, *dns.Msg){"v4.alpha.test.": silence}}, alphaZone)
 	servers := []string{good.addr, lies.addr, fails.addr, mute.addr}
-	const timeout = 200 * time.Millisecond
+	const timeout = time.Second
 	for name, r := range map[string]*sender.Resolver{
 		"servers":        {Servers: servers, Timeout: timeout},
 		"stub":           {Servers: []string{"127.0.0.1:1"}, Stub: map[string][]string{"Alpha.TEST.": servers, "test": {"127.0.0.1:1"}}, Timeout: timeout},
