@@ -3,6 +3,7 @@ package publish_test
 import (
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -116,15 +117,12 @@ func TestReloadLogsThePlan(t *testing.T) {
 		j.take()
 		w.reconfigure(setMX(policygen.Enforce, "mx1.provider.test", "mx2.provider.test"))
 		got := j.take()
-		if len(got) == 0 {
-			t.Fatal("a reload logs nothing")
-		}
 		for _, want := range []string{
 			"level=INFO msg=reloaded added=0 changed=1", "MX set eu: mx +mx2.provider.test", "new ids: 1 domain", "account main: 1 DNS write",
 			"added MX: mx2.provider.test of eu may be put into DNS from",
 		} {
-			if !strings.Contains(got[0], want) {
-				t.Errorf("the reload logs %q, want %q in it", got[0], want)
+			if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, want) }) {
+				t.Errorf("the reload logs %q, want %q in it", got, want)
 			}
 		}
 	})

@@ -104,7 +104,7 @@ func (s *DNSServer) Set(t testing.TB, name, typ string, values ...string) {
 		}
 		m.Insert([]dns.RR{rr})
 	}
-	r, err := s.exchange(m, "tcp")
+	r, err := s.exchange(m, "tcp", 15*time.Second)
 	if err != nil || r.Rcode != dns.RcodeSuccess {
 		t.Fatalf("%s: set %s %s: %v %v\n%s", s.Program, name, typ, err, r, s.Log())
 	}
@@ -134,10 +134,10 @@ func (s *DNSServer) Query(name string, qtype uint16) (*dns.Msg, error) {
 	return r, err
 }
 
-// exchange sends a signed message.
-func (s *DNSServer) exchange(m *dns.Msg, network string) (*dns.Msg, error) {
+// exchange sends a signed message. On a crowded machine an answer may take its time.
+func (s *DNSServer) exchange(m *dns.Msg, network string, timeout time.Duration) (*dns.Msg, error) {
 	key := dns.Fqdn(s.KeyName)
-	c := &dns.Client{Net: network, Timeout: 2 * time.Second, TsigSecret: map[string]string{key: s.Secret}}
+	c := &dns.Client{Net: network, Timeout: timeout, TsigSecret: map[string]string{key: s.Secret}}
 	m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
 	r, _, err := c.Exchange(m, s.Addr)
 	return r, err
@@ -147,7 +147,7 @@ func (s *DNSServer) exchange(m *dns.Msg, network string) (*dns.Msg, error) {
 func (s *DNSServer) ping() error {
 	for _, network := range []string{"udp", "tcp"} {
 		for _, zone := range s.zones {
-			r, err := s.exchange(new(dns.Msg).SetQuestion(dns.Fqdn(zone), dns.TypeSOA), network)
+			r, err := s.exchange(new(dns.Msg).SetQuestion(dns.Fqdn(zone), dns.TypeSOA), network, 2*time.Second)
 			if err != nil {
 				return err
 			}
