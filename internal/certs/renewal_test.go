@@ -135,6 +135,7 @@ func TestJudge(t *testing.T) {
 		},
 		{Problem{Status: 429, RetryAfter: time.Hour, Detail: `too many certificates (50) already issued for "shop.example" in the last 168h0m0s`}, verdict{refuses: true, wait: time.Hour}},
 		{Problem{Status: 429, RetryAfter: time.Hour, Detail: `too many certificates (5) already issued for this exact set of identifiers`}, verdict{refuses: true, wait: time.Hour}},
+		{Problem{Status: 429, Detail: "answered 429 Too Many Requests"}, verdict{outage: true}},
 		{Problem{Status: 503, RetryAfter: time.Minute}, verdict{outage: true, wait: time.Minute}},
 		{Problem{Status: 500, Type: urn + "serverInternal"}, verdict{outage: true}},
 		{Problem{Status: 400, Type: urn + "rejectedIdentifier"}, verdict{refuses: true}},

@@ -44,7 +44,7 @@ func judge(err error, name, domain string) verdict {
 	case limited && about(p.Detail, name, domain):
 		v.refuses = true
 	case limited:
-		v.outage, v.stop = true, true
+		v.outage, v.stop = true, v.wait > 0 // else the pauses grow, and names move as from one that is away
 	case p.Status >= 500:
 		v.outage = true
 	default:
