@@ -18,6 +18,8 @@ const (
 	askEvery = 6 * time.Hour
 	// askAgain is when it is asked again after an error.
 	askAgain = time.Hour
+	// askFor is how long an answer is waited for, the turn for the session with the authority included.
+	askFor = time.Minute
 	// askers ask at the same time.
 	askers = 4
 	// shortLived are certificates that are renewed at half of their lives.
@@ -309,7 +311,9 @@ func (k *Keeper) window(ctx context.Context, name string) {
 		return
 	}
 	begun := time.Now()
-	w, err := l.authority.Window(ctx, leaf)
+	actx, cancel := context.WithTimeout(ctx, askFor)
+	w, err := l.authority.Window(actx, leaf)
+	cancel()
 	if ctx.Err() != nil {
 		return
 	}
