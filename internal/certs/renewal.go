@@ -24,6 +24,8 @@ const (
 	askers = 4
 	// shortLived are certificates that are renewed at half of their lives.
 	shortLived = 10 * 24 * time.Hour
+	// overdueFor is what renewals that are overdue are spread over, from the end of renewBounds on.
+	overdueFor = 6 * time.Hour
 	// draws is how many times are drawn for a renewal, of which the one with the fewest others near it is taken.
 	draws = 12
 )
@@ -82,17 +84,15 @@ func within(r *rand.Rand, from, to time.Time) time.Time {
 	return from
 }
 
-// plan is when a certificate is renewed: some time up to the end of renewBounds, where few others are. What is late
-// already is spread over a part of the time that is left. The caller enters it.
+// plan is when a certificate is renewed: some time up to the end of renewBounds, where few others are. The time of what is
+// late already is the same whenever it is asked for, so that no restart puts it off. The caller enters it.
 func (p *plans) plan(name string, notBefore, notAfter, now time.Time) time.Time {
 	from, to := renewBounds(notBefore, notAfter)
-	if now.After(from) {
-		from = now
-	}
-	if !from.Before(to) {
-		to = from.Add(max(0, notAfter.Sub(from)/4))
-	}
 	r := draw(name, notAfter)
+	if !now.Before(to) {
+		return latest(within(r, to, to.Add(min(overdueFor, notAfter.Sub(to)/4))), now)
+	}
+	from = latest(from, now)
 	best := within(r, from, to)
 	for range draws - 1 {
 		if t := within(r, from, to); p.hours[t.Unix()/3600] < p.hours[best.Unix()/3600] {

@@ -65,25 +65,31 @@ func TestRenewalsAreSpread(t *testing.T) {
 	}
 }
 
-// TestNoStampedeAfterDowntime: what was due meanwhile is spread over a part of the time that is left.
-func TestNoStampedeAfterDowntime(t *testing.T) {
+// TestOverdueIsRenewedAtOnce: what was due meanwhile is spread over hours, and another start does not put it off.
+func TestOverdueIsRenewedAtOnce(t *testing.T) {
 	t.Parallel()
 	var p plans
 	p.init()
-	now := noon.Add(70 * testDay) // 20 days are left
+	end, to := noon.Add(90*testDay), noon.Add(60*testDay)
 	for n := range 1200 {
-		at := p.plan(fmt.Sprint(n), noon, noon.Add(90*testDay), now)
-		if at.Before(now) || at.After(now.Add(5*testDay)) {
-			t.Fatalf("renewed %v from now", at.Sub(now))
+		name := fmt.Sprint(n)
+		at := p.plan(name, noon, end, to)
+		if at.Before(to) || at.After(to.Add(overdueFor)) {
+			t.Fatalf("renewed %v after the end of its bounds", at.Sub(to))
 		}
 		p.add(at.Unix(), 1)
+		for now := to; now.Before(end); now = now.Add(testDay / 9) {
+			if again := p.plan(name, noon, end, now); !again.Equal(latest(at, now)) {
+				t.Fatalf("%v after the end of its bounds it is renewed at %v, not %v", now.Sub(to), again, at)
+			}
+		}
 	}
 	for hour, n := range p.hours {
-		if n > 20 {
+		if n > 260 {
 			t.Errorf("%d renewals in hour %d", n, hour)
 		}
 	}
-	if at := p.plan("expired", noon, noon.Add(90*testDay), noon.Add(91*testDay)); !at.Equal(noon.Add(91 * testDay)) {
+	if at := p.plan("expired", noon, end, noon.Add(91*testDay)); !at.Equal(noon.Add(91 * testDay)) {
 		t.Errorf("what has expired is renewed at %v", at)
 	}
 }

@@ -49,3 +49,30 @@ func TestRestartKeepsARenewalThatFails(t *testing.T) {
 		}
 	})
 }
+
+// TestDailyRestartsPutNoRenewalOff: a machine that starts every morning renews in time too.
+func TestDailyRestartsPutNoRenewalOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, b := &model{}, newBooks()
+		m.answer = m.good
+		k, stop := run(t, b, m)
+		begun := time.Now()
+		for time.Since(begun) < 65*day {
+			for n := range 10 {
+				k.Want(host(n), true)
+			}
+			time.Sleep(day)
+			stop()
+			b.last = 0 // else it takes a journal of which all is pruned for stale
+			k, stop = run(t, b, m)
+		}
+		stop()
+		for n := range 10 {
+			times := m.of(host(n))
+			if used := times[len(times)-1].Sub(begun); len(times) != 2 || used < 45*day || used > 61*day {
+				t.Errorf("%s: %d orders, the last one after %v", host(n), len(times), used)
+			}
+		}
+	})
+}
