@@ -103,16 +103,18 @@ func (p *plans) plan(name string, notBefore, notAfter, now time.Time) time.Time 
 }
 
 // replan moves a planned renewal into the window that the authority gives: not later than a time drawn in it. A window
-// that is over announces that the certificate is about to be revoked.
-func replan(name string, planned time.Time, notAfter time.Time, w Window, now time.Time) (at time.Time, revoked bool) {
+// that is over announces that the certificate is about to be revoked. One whose windows always are must not make us order
+// in a circle, so a certificate is kept for a day.
+func replan(name string, planned, notBefore, notAfter time.Time, w Window, now time.Time) (at time.Time, revoked bool) {
+	soonest := latest(now, notBefore.Add(min(24*time.Hour, notAfter.Sub(notBefore)/4)))
 	if !w.End.After(now) {
-		return now, true
+		return soonest, true
 	}
 	drawn := within(draw(name, notAfter), w.Start, w.End)
 	if planned.Before(drawn) {
 		return planned, false
 	}
-	return latest(drawn, now), false
+	return latest(drawn, soonest), false
 }
 
 // asks says that it is time to ask for the window of a certificate. After a start nobody knows when that was done last, so
@@ -346,7 +348,7 @@ func (k *Keeper) window(ctx context.Context, name string) {
 		return
 	}
 	planned := time.Unix(i.renew, 0)
-	at, revoked := replan(name, planned, time.Unix(i.notAfter, 0), w, now)
+	at, revoked := replan(name, planned, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), w, now)
 	if revoked {
 		k.log.Warn("the authority wants a certificate replaced at once", "domain", name, "authority", l.authority.Name(), "see", w.Explanation)
 	}

@@ -103,11 +103,11 @@ func TestReplanInTheWindow(t *testing.T) {
 	for n := range 100 {
 		name := fmt.Sprint(n)
 		w := window(10*testDay, 12*testDay)
-		at, revoked := replan(name, noon.Add(50*testDay), end, w, now)
+		at, revoked := replan(name, noon.Add(50*testDay), noon, end, w, now)
 		if revoked || at.Before(w.Start) || at.After(w.End) {
 			t.Errorf("a window before the plan: %v, revoked %v", at.Sub(noon), revoked)
 		}
-		if again, _ := replan(name, noon.Add(50*testDay), end, w, now); !again.Equal(at) {
+		if again, _ := replan(name, noon.Add(50*testDay), noon, end, w, now); !again.Equal(at) {
 			t.Errorf("%v, and then %v", at, again)
 		}
 		seen[at] = true
@@ -115,13 +115,13 @@ func TestReplanInTheWindow(t *testing.T) {
 	if len(seen) < 100 {
 		t.Errorf("100 names draw %d times", len(seen))
 	}
-	if at, _ := replan("a", noon.Add(50*testDay), end, window(60*testDay, 62*testDay), now); !at.Equal(noon.Add(50 * testDay)) {
+	if at, _ := replan("a", noon.Add(50*testDay), noon, end, window(60*testDay, 62*testDay), now); !at.Equal(noon.Add(50 * testDay)) {
 		t.Errorf("a window after the plan: %v", at)
 	}
-	if at, revoked := replan("a", noon.Add(50*testDay), end, window(-2*testDay, -testDay), now); !at.Equal(now) || !revoked {
+	if at, revoked := replan("a", noon.Add(50*testDay), noon, end, window(-2*testDay, -testDay), now); !at.Equal(now) || !revoked {
 		t.Errorf("a window that is over: %v, revoked %v", at, revoked)
 	}
-	if at, revoked := replan("a", noon.Add(50*testDay), end, window(0, 2*testDay), now); at.Before(now) || revoked {
+	if at, revoked := replan("a", noon.Add(50*testDay), noon, end, window(0, 2*testDay), now); at.Before(now) || revoked {
 		t.Errorf("a window that has begun: %v, revoked %v", at, revoked)
 	}
 }
