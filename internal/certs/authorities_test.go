@@ -438,3 +438,26 @@ func TestRenewalInformationThatIsAwayStopsNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestWindowsThatAreAlwaysOverMakeNoCircle: an authority whose clock is wrong has each certificate replaced once a day.
+func TestWindowsThatAreAlwaysOverMakeNoCircle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, mint := &model{}, newMint(t)
+		m.window = func([]byte) (certs.Window, error) {
+			return certs.Window{Start: time.Now().Add(-2 * time.Hour), End: time.Now().Add(-time.Hour), Retry: 6 * time.Hour}, nil
+		}
+		m.answer = func(_ context.Context, name string) (store.Certificate, error) {
+			return mint.issueBy(m.Name(), name, time.Now(), time.Now().Add(90*day)), nil
+		}
+		k, stop := run(t, newBooks(), m)
+		defer stop()
+		for n := range 20 {
+			k.Want(host(n), true)
+		}
+		time.Sleep(7 * day)
+		if got := m.count(); got < 20*2 || got > 20*8 {
+			t.Errorf("%d orders of 20 names in 7 days", got)
+		}
+	})
+}

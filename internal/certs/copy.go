@@ -145,7 +145,7 @@ func (k *Keeper) writeCopy(ctx context.Context, change int64) error {
 	if err := k.store.MarkCertificates(ctx, mark, change); err != nil {
 		return fmt.Errorf("copy certificates: %w", err)
 	}
-	// A crash leaves a file of that name behind, which the next copy overwrites.
+	// A crash leaves a file of that name behind, which the next start removes.
 	part := k.copyPath + ".new"
 	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -266,6 +266,10 @@ func (k *Keeper) copyDue(now time.Time) bool {
 // load fills a new memory from the copy and what changed since in the store, or from the store alone.
 func (k *Keeper) load(ctx context.Context) (*memory, error) {
 	if k.copyPath != "" {
+		// There are keys in it too, if writing it was interrupted.
+		if err := os.Remove(k.copyPath + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			k.log.Warn("left a part of a copy of the certificates", "file", k.copyPath+".new", "err", err)
+		}
 		m := newMemory()
 		err := k.loadCopy(ctx, m)
 		if err == nil {

@@ -3,7 +3,9 @@ package certs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"os"
@@ -363,5 +365,18 @@ func TestGlance(t *testing.T) {
 		if p, ok := m.glance(c); ok {
 			t.Errorf("%s: glance = %+v", what, p)
 		}
+	}
+}
+
+// TestCrashLeavesNoKeysBeside: what a copy that was not finished left is gone after the next start.
+func TestCrashLeavesNoKeysBeside(t *testing.T) {
+	t.Parallel()
+	h := newShelf(t, ring(t, 1), nil)
+	if err := os.WriteFile(h.path+".new", []byte("keys"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.keeper(t)
+	if _, err := os.Stat(h.path + ".new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
 	}
 }

@@ -70,7 +70,7 @@ func (k *Keeper) Want(name string, live bool) {
 	}
 	if !i.wanted {
 		i.wanted, i.since = true, now
-		if found {
+		if found && i.failures == 0 { // else it is its turn at next, whatever was planned
 			i.due = time.Unix(known.renew, 0)
 		}
 	}

@@ -18,10 +18,14 @@ const (
 	askEvery = 6 * time.Hour
 	// askAgain is when it is asked again after an error.
 	askAgain = time.Hour
+	// askFor is how long an answer is waited for, the turn for the session with the authority included.
+	askFor = time.Minute
 	// askers ask at the same time.
 	askers = 4
 	// shortLived are certificates that are renewed at half of their lives.
 	shortLived = 10 * 24 * time.Hour
+	// overdueFor is what renewals that are overdue are spread over, from the end of renewBounds on.
+	overdueFor = 6 * time.Hour
 	// draws is how many times are drawn for a renewal, of which the one with the fewest others near it is taken.
 	draws = 12
 )
@@ -80,17 +84,15 @@ func within(r *rand.Rand, from, to time.Time) time.Time {
 	return from
 }
 
-// plan is when a certificate is renewed: some time up to the end of renewBounds, where few others are. What is late
-// already is spread over a part of the time that is left. The caller enters it.
+// plan is when a certificate is renewed: some time up to the end of renewBounds, where few others are. The time of what is
+// late already is the same whenever it is asked for, so that no restart puts it off. The caller enters it.
 func (p *plans) plan(name string, notBefore, notAfter, now time.Time) time.Time {
 	from, to := renewBounds(notBefore, notAfter)
-	if now.After(from) {
-		from = now
-	}
-	if !from.Before(to) {
-		to = from.Add(max(0, notAfter.Sub(from)/4))
-	}
 	r := draw(name, notAfter)
+	if !now.Before(to) {
+		return latest(within(r, to, to.Add(min(overdueFor, notAfter.Sub(to)/4))), now)
+	}
+	from = latest(from, now)
 	best := within(r, from, to)
 	for range draws - 1 {
 		if t := within(r, from, to); p.hours[t.Unix()/3600] < p.hours[best.Unix()/3600] {
@@ -101,16 +103,18 @@ func (p *plans) plan(name string, notBefore, notAfter, now time.Time) time.Time 
 }
 
 // replan moves a planned renewal into the window that the authority gives: not later than a time drawn in it. A window
-// that is over announces that the certificate is about to be revoked.
-func replan(name string, planned time.Time, notAfter time.Time, w Window, now time.Time) (at time.Time, revoked bool) {
+// that is over announces that the certificate is about to be revoked. One whose windows always are must not make us order
+// in a circle, so a certificate is kept for a day.
+func replan(name string, planned, notBefore, notAfter time.Time, w Window, now time.Time) (at time.Time, revoked bool) {
+	soonest := latest(now, notBefore.Add(min(24*time.Hour, notAfter.Sub(notBefore)/4)))
 	if !w.End.After(now) {
-		return now, true
+		return soonest, true
 	}
 	drawn := within(draw(name, notAfter), w.Start, w.End)
 	if planned.Before(drawn) {
 		return planned, false
 	}
-	return latest(drawn, now), false
+	return latest(drawn, soonest), false
 }
 
 // asks says that it is time to ask for the window of a certificate. After a start nobody knows when that was done last, so
@@ -309,7 +313,9 @@ func (k *Keeper) window(ctx context.Context, name string) {
 		return
 	}
 	begun := time.Now()
-	w, err := l.authority.Window(ctx, leaf)
+	actx, cancel := context.WithTimeout(ctx, askFor)
+	w, err := l.authority.Window(actx, leaf)
+	cancel()
 	if ctx.Err() != nil {
 		return
 	}
@@ -342,7 +348,7 @@ func (k *Keeper) window(ctx context.Context, name string) {
 		return
 	}
 	planned := time.Unix(i.renew, 0)
-	at, revoked := replan(name, planned, time.Unix(i.notAfter, 0), w, now)
+	at, revoked := replan(name, planned, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), w, now)
 	if revoked {
 		k.log.Warn("the authority wants a certificate replaced at once", "domain", name, "authority", l.authority.Name(), "see", w.Explanation)
 	}

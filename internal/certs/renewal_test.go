@@ -65,25 +65,31 @@ func TestRenewalsAreSpread(t *testing.T) {
 	}
 }
 
-// TestNoStampedeAfterDowntime: what was due meanwhile is spread over a part of the time that is left.
-func TestNoStampedeAfterDowntime(t *testing.T) {
+// TestOverdueIsRenewedAtOnce: what was due meanwhile is spread over hours, and another start does not put it off.
+func TestOverdueIsRenewedAtOnce(t *testing.T) {
 	t.Parallel()
 	var p plans
 	p.init()
-	now := noon.Add(70 * testDay) // 20 days are left
+	end, to := noon.Add(90*testDay), noon.Add(60*testDay)
 	for n := range 1200 {
-		at := p.plan(fmt.Sprint(n), noon, noon.Add(90*testDay), now)
-		if at.Before(now) || at.After(now.Add(5*testDay)) {
-			t.Fatalf("renewed %v from now", at.Sub(now))
+		name := fmt.Sprint(n)
+		at := p.plan(name, noon, end, to)
+		if at.Before(to) || at.After(to.Add(overdueFor)) {
+			t.Fatalf("renewed %v after the end of its bounds", at.Sub(to))
 		}
 		p.add(at.Unix(), 1)
+		for now := to; now.Before(end); now = now.Add(testDay / 9) {
+			if again := p.plan(name, noon, end, now); !again.Equal(latest(at, now)) {
+				t.Fatalf("%v after the end of its bounds it is renewed at %v, not %v", now.Sub(to), again, at)
+			}
+		}
 	}
 	for hour, n := range p.hours {
-		if n > 20 {
+		if n > 260 {
 			t.Errorf("%d renewals in hour %d", n, hour)
 		}
 	}
-	if at := p.plan("expired", noon, noon.Add(90*testDay), noon.Add(91*testDay)); !at.Equal(noon.Add(91 * testDay)) {
+	if at := p.plan("expired", noon, end, noon.Add(91*testDay)); !at.Equal(noon.Add(91 * testDay)) {
 		t.Errorf("what has expired is renewed at %v", at)
 	}
 }
@@ -97,11 +103,11 @@ func TestReplanInTheWindow(t *testing.T) {
 	for n := range 100 {
 		name := fmt.Sprint(n)
 		w := window(10*testDay, 12*testDay)
-		at, revoked := replan(name, noon.Add(50*testDay), end, w, now)
+		at, revoked := replan(name, noon.Add(50*testDay), noon, end, w, now)
 		if revoked || at.Before(w.Start) || at.After(w.End) {
 			t.Errorf("a window before the plan: %v, revoked %v", at.Sub(noon), revoked)
 		}
-		if again, _ := replan(name, noon.Add(50*testDay), end, w, now); !again.Equal(at) {
+		if again, _ := replan(name, noon.Add(50*testDay), noon, end, w, now); !again.Equal(at) {
 			t.Errorf("%v, and then %v", at, again)
 		}
 		seen[at] = true
@@ -109,13 +115,13 @@ func TestReplanInTheWindow(t *testing.T) {
 	if len(seen) < 100 {
 		t.Errorf("100 names draw %d times", len(seen))
 	}
-	if at, _ := replan("a", noon.Add(50*testDay), end, window(60*testDay, 62*testDay), now); !at.Equal(noon.Add(50 * testDay)) {
+	if at, _ := replan("a", noon.Add(50*testDay), noon, end, window(60*testDay, 62*testDay), now); !at.Equal(noon.Add(50 * testDay)) {
 		t.Errorf("a window after the plan: %v", at)
 	}
-	if at, revoked := replan("a", noon.Add(50*testDay), end, window(-2*testDay, -testDay), now); !at.Equal(now) || !revoked {
+	if at, revoked := replan("a", noon.Add(50*testDay), noon, end, window(-2*testDay, -testDay), now); !at.Equal(now) || !revoked {
 		t.Errorf("a window that is over: %v, revoked %v", at, revoked)
 	}
-	if at, revoked := replan("a", noon.Add(50*testDay), end, window(0, 2*testDay), now); at.Before(now) || revoked {
+	if at, revoked := replan("a", noon.Add(50*testDay), noon, end, window(0, 2*testDay), now); at.Before(now) || revoked {
 		t.Errorf("a window that has begun: %v, revoked %v", at, revoked)
 	}
 }
@@ -135,6 +141,7 @@ func TestJudge(t *testing.T) {
 		},
 		{Problem{Status: 429, RetryAfter: time.Hour, Detail: `too many certificates (50) already issued for "shop.example" in the last 168h0m0s`}, verdict{refuses: true, wait: time.Hour}},
 		{Problem{Status: 429, RetryAfter: time.Hour, Detail: `too many certificates (5) already issued for this exact set of identifiers`}, verdict{refuses: true, wait: time.Hour}},
+		{Problem{Status: 429, Detail: "answered 429 Too Many Requests"}, verdict{outage: true}},
 		{Problem{Status: 503, RetryAfter: time.Minute}, verdict{outage: true, wait: time.Minute}},
 		{Problem{Status: 500, Type: urn + "serverInternal"}, verdict{outage: true}},
 		{Problem{Status: 400, Type: urn + "rejectedIdentifier"}, verdict{refuses: true}},

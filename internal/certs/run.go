@@ -271,7 +271,7 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 		}
 		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {
 			r.cert, r.err = t.line.authority.Obtain(ctx, Request{Name: i.name, Replaces: t.replaces})
-			if r.err != nil {
+			if r.err = overdue(ctx, r.err); r.err != nil {
 				r.verdict = judge(r.err, t.claim.name, t.claim.domain)
 				return r
 			}

@@ -121,6 +121,7 @@ type line struct {
 	renewals  renewals
 
 	free, counted, failing queue // those that the authority does not count, those that it does, those that failed
+	saving                 queue // those whose certificates are there, and only to be saved
 
 	running      int // orders
 	quick        int // those that run for less than slowAfter
@@ -181,6 +182,8 @@ func (l *line) exempts(i *item) bool { return l.renewals.known && l.replaces(i) 
 // queueOf is the queue that a name waits in.
 func (l *line) queueOf(i *item) *queue {
 	switch {
+	case i.unsaved != nil:
+		return &l.saving
 	case i.troubled():
 		return &l.failing
 	case l.exempts(i):
@@ -200,8 +203,11 @@ func (l *line) busy() bool {
 }
 
 // take returns the next name to order, or nil and when to look again, if that is known. Names whose own limits are used
-// up go to wait for those.
+// up go to wait for those. What is only to be saved costs the authority nothing, and waits for none.
 func (l *line) take(now time.Time, later func(*item, time.Time)) (*item, time.Time) {
+	if i := l.saving.first(); i != nil && l.running < l.budget.limits.InFlight*slowFactor {
+		return i, now
+	}
 	turns := l.turns()
 	if len(turns) == 0 || l.busy() {
 		return nil, time.Time{} // who comes, and the end of an order, wakes the scheduler
@@ -274,7 +280,7 @@ func (s *schedule) init(authorities []Authority, budgets []config.Budget, first,
 	for n, a := range authorities {
 		l := &line{number: n, authority: a, budget: newBudget(budgets[n], first)}
 		l.renewals.first = first / outageShare
-		for _, q := range []*queue{&l.free, &l.counted, &l.failing} {
+		for _, q := range []*queue{&l.free, &l.counted, &l.failing, &l.saving} {
 			q.less = (*item).before
 		}
 		s.lines = append(s.lines, l)

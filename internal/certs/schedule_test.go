@@ -277,6 +277,37 @@ func TestStoreDownCostsNoSecondOrder(t *testing.T) {
 	})
 }
 
+// TestWhatIsOnlyToBeSavedWaitsForNoBudget: the last order of a domain's week, and an authority that stopped us since.
+func TestWhatIsOnlyToBeSavedWaitsForNoBudget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, b := &model{}, newBooks()
+		m.answer = func(ctx context.Context, name string) (store.Certificate, error) {
+			if name == "mta-sts.stop.test" {
+				return store.Certificate{}, &certs.Problem{Status: 429, RetryAfter: 5 * day, Detail: "too many new orders"}
+			}
+			return m.good(ctx, name)
+		}
+		k, stop := run(t, b, m)
+		defer stop()
+		name := func(n int) string { return fmt.Sprintf("mta-sts.c%d.shop.test", n) }
+		for n := range 44 {
+			k.Want(name(n), true)
+		}
+		time.Sleep(10 * time.Minute)
+		b.setBroken(errors.New("disk full"))
+		k.Want(name(44), true)
+		time.Sleep(10 * time.Second)
+		k.Want("mta-sts.stop.test", true)
+		synctest.Wait()
+		b.setBroken(nil)
+		time.Sleep(time.Hour)
+		if s := k.Status(name(44)); s.State != certs.StateValid || len(m.of(name(44))) != 1 {
+			t.Errorf("an hour after the store is back: %+v after %d orders", s, len(m.of(name(44))))
+		}
+	})
+}
+
 func TestWrongCertificatesAreNotTaken(t *testing.T) {
 	t.Parallel()
 	for reason, answer := range map[string]func(name string) (store.Certificate, error){

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -18,12 +19,24 @@ type verdict struct {
 	advice  string
 }
 
+// errOutOfTime is in the error of an order whose own time is over. A way to the authority that is too slow has errors that
+// are [context.DeadlineExceeded] as well, and says nothing of the name.
+var errOutOfTime = errors.New("the order took too long")
+
+// overdue adds errOutOfTime to the error of an order if its context says so.
+func overdue(ctx context.Context, err error) error {
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", errOutOfTime, err)
+	}
+	return err
+}
+
 // judge says what the error of an order for a name means. Errors without a [*Problem] are about the way to the authority,
 // but for an order that ran out of time: that is the name's own.
 func judge(err error, name, domain string) verdict {
 	var p *Problem
 	if !errors.As(err, &p) {
-		return verdict{outage: !errors.Is(err, context.DeadlineExceeded)}
+		return verdict{outage: !errors.Is(err, errOutOfTime)}
 	}
 	v := verdict{failed: p.Challenge != "", wait: min(p.RetryAfter, longestRetryAfter), advice: p.Advice()}
 	limited := p.Status == http.StatusTooManyRequests || strings.HasSuffix(p.Type, ":rateLimited")
@@ -31,7 +44,7 @@ func judge(err error, name, domain string) verdict {
 	case limited && about(p.Detail, name, domain):
 		v.refuses = true
 	case limited:
-		v.outage, v.stop = true, true
+		v.outage, v.stop = true, v.wait > 0 // else the pauses grow, and names move as from one that is away
 	case p.Status >= 500:
 		v.outage = true
 	default:

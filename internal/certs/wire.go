@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
@@ -16,11 +17,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxAnswer bounds what is read of an authority's answer, in bytes.
-const maxAnswer = 1 << 20
+const (
+	// maxAnswer bounds what is read of an authority's answer, in bytes.
+	maxAnswer = 1 << 20
+	// answerTimeout bounds one answer, its body included: all orders may wait for it.
+	answerTimeout = time.Minute
+)
 
-// wire is the way to an authority. It keeps to a pace, bounds answers and the pauses that they ask for, and names the
-// authority in errors.
+// wire is the way to an authority. It keeps to a pace, bounds answers in size and time, and the pauses that they ask for,
+// and names the authority in errors.
 type wire struct {
 	limit *rate.Limiter
 	next  http.RoundTripper
@@ -40,8 +45,10 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, fmt.Errorf("wait for the pace of requests to %s: %w", req.URL.Host, err)
 	}
-	res, err := w.next.RoundTrip(req)
+	ctx, cancel := context.WithTimeout(req.Context(), answerTimeout)
+	res, err := w.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
+		cancel()
 		return nil, fmt.Errorf("ask the authority at %s: %w", req.URL.Host, err)
 	}
 	if said := res.Header.Get("Retry-After"); said != "" {
@@ -49,7 +56,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		seconds := max(1, int(retryAfter(said).Round(time.Second)/time.Second))
 		res.Header.Set("Retry-After", strconv.Itoa(seconds))
 	}
-	res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
+	res.Body = &limited{io.LimitReader(res.Body, maxAnswer), res.Body, cancel}
 	return res, nil
 }
 
@@ -60,10 +67,17 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// limited is a body that ends early.
+// limited is a body that ends early, and that frees the time it was given when it is closed.
 type limited struct {
 	io.Reader
-	io.Closer
+	body   io.Closer
+	cancel context.CancelFunc
+}
+
+// Close is for io.Closer.
+func (l *limited) Close() error {
+	defer l.cancel()
+	return l.body.Close()
 }
 
 // passage is the transport of one order. It knows the directory, so that no client has to ask for it, and says what
