@@ -461,3 +461,37 @@ func TestWindowsThatAreAlwaysOverMakeNoCircle(t *testing.T) {
 		}
 	})
 }
+
+// TestGateFindsAnAuthorityAway: where the gate is the first to ask one that does not answer, that is an outage like others.
+func TestGateFindsAnAuthorityAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second := &model{called: "first"}, &model{called: "second"}
+		first.answer, second.answer = first.good, second.good
+		asked := 0
+		gate := func(_ context.Context, name string, by certs.Authority) error {
+			if by != first {
+				return nil
+			}
+			asked++ // one at a time from the second on
+			return fmt.Errorf("hold the order for %q: %w", name, &certs.Unanswered{Err: errors.New("no route")})
+		}
+		k, stop := run(t, newBooks(), first, several(first, second), func(c *certs.Config) {
+			c.Gate = gate
+			c.Budgets = []config.Budget{config.DefaultBudget(), config.DefaultBudget()}
+			c.Budgets[0].InFlight = 1
+		})
+		defer stop()
+		for n := range 50 {
+			k.Want(host(n), false)
+		}
+		time.Sleep(time.Minute)
+		if s := k.Overview().Accounts[0].Closed; !strings.Contains(s, "no route") {
+			t.Errorf("after a minute it is closed by %q", s)
+		}
+		time.Sleep(8 * time.Hour)
+		if second.count() != 50 || first.count() != 0 || asked > 40 {
+			t.Errorf("the first was asked %d times, %d names have moved, want 50", asked, second.count())
+		}
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
@@ -233,13 +234,19 @@ func TestBarred(t *testing.T) {
 		{"excluded", []error{refusal(CheckCAA, true)}, verdict{refuses: true}},
 		{"reserved", []error{refusal(CheckSpecialUse, true)}, verdict{refuses: true}},
 		{"our own", []error{errors.New("the store is read only")}, verdict{outage: true}},
+		{"the authority is away", []error{&Unanswered{context.DeadlineExceeded}}, verdict{outage: true}},
+		{"the authority is away, and led elsewhere", []error{&Unanswered{errors.New("no route")}, refusal(CheckDNS, true)}, verdict{}},
+		{
+			"the authority is busy", []error{&Unanswered{&Problem{Status: 503, RetryAfter: time.Hour}}},
+			verdict{outage: true, wait: time.Hour, advice: (&Problem{Status: 503}).Advice()},
+		},
 		{"our own, and excluded", []error{errors.New("we are lost"), refusal(CheckCAA, true)}, verdict{refuses: true}},
 	} {
-		if got := barred(hold("mta-sts.a.test", c.reasons...)); got != c.want {
+		if got := barred(hold("mta-sts.a.test", c.reasons...), "mta-sts.a.test", "a.test"); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
-	if got := barred(context.Canceled); got != (verdict{outage: true}) {
+	if got := barred(context.Canceled, "mta-sts.a.test", "a.test"); got != (verdict{outage: true}) {
 		t.Errorf("canceled: %+v, want an outage", got)
 	}
 	if err := hold("mta-sts.a.test", nil, nil); err != nil {
@@ -274,5 +281,18 @@ func TestWaysPrefer(t *testing.T) {
 	order(http01, tlsALPN01)
 	if got := newWays(false).order("a.test"); !slices.Equal(got, []string{tlsALPN01}) {
 		t.Errorf("order without HTTP = %q", got)
+	}
+}
+
+// away is an authority that cannot be asked.
+type away struct{ Certifier }
+
+func (away) Identities(context.Context) ([]string, error) { return nil, errors.New("no route") }
+
+func TestUnansweredAuthorityIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	_, err := new(Gate).judgeCAA(t.Context(), "mta-sts.a.test", caaSet{records: []*dns.CAA{nil}}, nil, away{})
+	if u, ok := errors.AsType[*Unanswered](err); !ok || u.Error() != "no route" {
+		t.Errorf("%v", err)
 	}
 }

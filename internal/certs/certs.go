@@ -26,6 +26,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -79,12 +81,17 @@ type Config struct {
 	MoveAfter time.Duration
 }
 
+// strangersPerSecond is how many challenges of any names are looked up: anybody may send them, and each reads the store.
+// Another node may want a name, and have it validated, some time before this one knows.
+const strangersPerSecond = 20
+
 // Keeper keeps certificates. Its methods may be called at the same time.
 type Keeper struct {
 	store     Store
 	log       *slog.Logger
 	gate      func(context.Context, string, Authority) error
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	strangers *rate.Limiter // challenges of names that need not be wanted here
 	onChange  func(string)
 	first     time.Duration
 	started   time.Time
@@ -123,6 +130,7 @@ func New(c Config) *Keeper {
 		log:       c.Log,
 		gate:      c.Gate,
 		challenge: c.Challenge,
+		strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond),
 		onChange:  c.OnChange,
 		first:     c.FirstPause,
 		started:   time.Now(),

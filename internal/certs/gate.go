@@ -41,6 +41,15 @@ type Refusal struct {
 // Error says the reason, and what to do.
 func (r *Refusal) Error() string { return string(r.Check) + ": " + r.Reason + "; " + r.Advice }
 
+// Unanswered is the error of a question to the authority that the gate could not do without.
+type Unanswered struct{ Err error }
+
+// Error is that of the question.
+func (u *Unanswered) Error() string { return u.Err.Error() }
+
+// Unwrap returns it.
+func (u *Unanswered) Unwrap() error { return u.Err }
+
 // held are all reasons not to send an order.
 type held []error
 
@@ -100,8 +109,8 @@ type Gate struct {
 }
 
 // Check returns nil if an order to an authority for a name may be sent. The error holds a [*Refusal] for every check
-// that the name did not pass. Without one the name is not to blame: our own name was not found, the store or the
-// authority did not answer. It takes at most half a minute, mostly a second.
+// that the name did not pass, and an [*Unanswered] if the authority was asked in vain. Without a Refusal the name is not
+// to blame: our own name was not found, the store or the authority did not answer. It takes at most half a minute, mostly a second.
 func (g *Gate) Check(ctx context.Context, name string, by Certifier) error {
 	ctx, cancel := context.WithTimeout(ctx, gateTimeout)
 	defer cancel()
@@ -161,12 +170,12 @@ func (g *Gate) judgeCAA(ctx context.Context, name string, set caaSet, err error,
 	}
 	identities, err := by.Identities(ctx)
 	if err != nil {
-		return nil, err
+		return nil, &Unanswered{err}
 	}
 	account := ""
 	if set.bindsAccount() {
 		if account, err = by.Account(ctx); err != nil {
-			return nil, err
+			return nil, &Unanswered{err}
 		}
 	}
 	ways, err := set.allow(issuer{identities, account}, by.Ways(name))

@@ -175,10 +175,13 @@ func (v *view) certificate() (*tls.Certificate, error) {
 // (nil, nil), which makes crypto/tls send the alert unrecognized_name at once, for a hello without a name, and for a
 // name without a certificate that is valid now. It never orders.
 //
-// A hello that offers acme-tls/1 alone is a TLS-ALPN-01 challenge and goes to [Config.Challenge]; for those the
-// server's NextProtos must list [acme.ALPNProto].
+// A hello that offers acme-tls/1 alone is a TLS-ALPN-01 challenge and goes to [Config.Challenge], if the name is wanted or
+// there are few such; for those the server's NextProtos must list [acme.ALPNProto].
 func (k *Keeper) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.ALPNProto {
+		if !k.strangers.Allow() && !k.wants(hello.ServerName) {
+			return nil, nil
+		}
 		return k.challenge(hello)
 	}
 	v, found := k.memory.lookup(hello.ServerName)
@@ -186,6 +189,19 @@ func (k *Keeper) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 		return nil, nil
 	}
 	return v.certificate()
+}
+
+// wants says whether a certificate of a name, in any case, is wanted.
+func (k *Keeper) wants(name string) bool {
+	name = canonical(name)
+	if known, found := k.memory.find(name); found && known.wanted {
+		return true
+	}
+	s := &k.schedule
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.items[name]
+	return i != nil && i.wanted
 }
 
 // Serves says whether there is a certificate for a name, in any case, that is valid now. It allocates nothing.

@@ -151,7 +151,12 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	if r.failed {
 		b.fail(i.name, now)
 	}
-	if r.entry.Seq != 0 && !stopping {
+	unanswered, isUnanswered := errors.AsType[*Unanswered](r.err)
+	switch {
+	case stopping:
+	case isUnanswered: // whatever else holds the name
+		k.heard(t, result{err: unanswered, verdict: judge(unanswered, t.claim.name, t.claim.domain)}, now)
+	case r.entry.Seq != 0:
 		k.heard(t, r, now)
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
@@ -266,7 +271,7 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 		r.cert = *t.unsaved
 	} else {
 		if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
-			r.verdict = barred(r.err)
+			r.verdict = barred(r.err, t.claim.name, t.claim.domain)
 			return r
 		}
 		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {

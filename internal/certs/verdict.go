@@ -54,8 +54,11 @@ func judge(err error, name, domain string) verdict {
 }
 
 // barred says what it means that the gate holds an order. What was not seen to be in the way need not be the name's fault.
-func barred(err error) verdict {
+func barred(err error, name, domain string) verdict {
 	v := verdict{outage: true}
+	if u, ok := errors.AsType[*Unanswered](err); ok {
+		v = judge(u.Err, name, domain)
+	}
 	var h held
 	if !errors.As(err, &h) {
 		return v

@@ -88,7 +88,7 @@ type Budget struct {
 	OrdersPeriod time.Duration // default 3h
 	DomainOrders int           // those of them of one registered domain in any DomainPeriod; default 45
 	DomainPeriod time.Duration // default 1w
-	Failures     int           // failed orders of one name in any hour; default 4
+	Failures     int           // failed validations of one name in any hour; default 4
 	InFlight     int           // orders at the same time; default 8
 	PerSecond    int           // requests to the authority a second; default 10
 }
