@@ -237,7 +237,8 @@ func TestBarred(t *testing.T) {
 		{"the authority is away", []error{&Unanswered{context.DeadlineExceeded}}, verdict{outage: true}},
 		{"the authority is away, and led elsewhere", []error{&Unanswered{errors.New("no route")}, refusal(CheckDNS, true)}, verdict{}},
 		{
-			"the authority is busy", []error{&Unanswered{&Problem{Status: 503, RetryAfter: time.Hour}}},
+			"the authority is busy",
+			[]error{&Unanswered{&Problem{Status: 503, RetryAfter: time.Hour}}},
 			verdict{outage: true, wait: time.Hour, advice: (&Problem{Status: 503}).Advice()},
 		},
 		{"our own, and excluded", []error{errors.New("we are lost"), refusal(CheckCAA, true)}, verdict{refuses: true}},
