@@ -225,3 +225,24 @@ func TestManualTTL(t *testing.T) {
 		}
 	})
 }
+
+// TestForgottenOnlyWhenProven removes a domain of a shared record before its customer was told to set his CNAME. He may have
+// set it all the same, and senders may hold the policy then.
+func TestForgottenOnlyWhenProven(t *testing.T) {
+	next := func(d publish.Delegation) publish.Decision {
+		l := right()
+		l.w.Shared = &publish.Shared{Text: l.s.Served, Next: l.s.Served, ID: "shared", Clean: true, Home: true}
+		l.w.Drain, l.w.Announced = true, false
+		l.s.ID, l.s.Zone, l.seen.Delegation = "", "", &d
+		return publish.Next(l.w, l.s, l.seen, now())
+	}
+	if d := next(publish.Delegation{Failed: true, Reason: "SERVFAIL"}); !d.Wait || d.State.Step != publish.StepDrain || d.State.Reason != "SERVFAIL" {
+		t.Errorf("his DNS does not answer: %+v, want a wait", d)
+	}
+	if d := next(publish.Delegation{Ours: true}); d.State.Detached.IsZero() || d.State.Zone != "one.test" {
+		t.Errorf("he set it: %+v, want a record of its own for the drain", d)
+	}
+	if d := next(publish.Delegation{}); d.Do != publish.DoForget {
+		t.Errorf("he did not: %+v, want it forgotten", d)
+	}
+}

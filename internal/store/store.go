@@ -102,7 +102,8 @@ type State struct {
 	Deleted time.Time
 	// Away is since when the customer's DNS surely points elsewhere; zero: it does not.
 	Away time.Time
-	// Forced is the policy text that an operator forced although it strands mail.
+	// Forced is the policy text that an operator forced although it strands mail; of a shared record, the one that he wants
+	// for those whom it does not strand.
 	Forced string
 
 	// Detached says since when a domain of a shared record has a record of its own, an alias record: it is when that was
