@@ -1,11 +1,14 @@
 package certs_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -13,6 +16,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/store"
@@ -149,6 +154,68 @@ func BenchmarkGetCertificate(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestSignaturesAtOnce: many handshakes at once sign each with the key of its name, and say the same twice.
+func TestSignaturesAtOnce(t *testing.T) {
+	t.Parallel()
+	k, names := full(t, 20)
+	digest := sha256.Sum256([]byte("a transcript"))
+	sign := func(name string) ([]byte, error) {
+		c, err := k.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
+		if err != nil {
+			return nil, err
+		}
+		leaf, err := x509.ParseCertificate(c.Certificate[0])
+		if err != nil {
+			return nil, err
+		}
+		key := c.PrivateKey.(crypto.Signer)
+		if !leaf.PublicKey.(*ecdsa.PublicKey).Equal(key.Public()) {
+			return nil, fmt.Errorf("the public key of %s is not its certificate's", name)
+		}
+		signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+		if err == nil && !ecdsa.VerifyASN1(leaf.PublicKey.(*ecdsa.PublicKey), digest[:], signature) {
+			err = fmt.Errorf("the signature for %s is wrong", name)
+		}
+		return signature, err
+	}
+	var g errgroup.Group
+	for i := range 8 {
+		g.Go(func() error {
+			for n := range 100 {
+				name := names[(i+n)%len(names)]
+				first, err := sign(name)
+				if err != nil {
+					return err
+				}
+				if again, err := sign(name); err != nil || !bytes.Equal(first, again) {
+					return fmt.Errorf("two signatures for %s differ: %w", name, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkSign is what a handshake takes of a certificate: to find it, and one signature.
+func BenchmarkSign(b *testing.B) {
+	k, names := full(b, 10_000)
+	b.ReportAllocs()
+	hello, digest := new(tls.ClientHelloInfo), make([]byte, 32)
+	for i := 0; b.Loop(); i++ {
+		hello.ServerName = names[i*7919%len(names)]
+		c, err := k.GetCertificate(hello)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.PrivateKey.(crypto.Signer).Sign(rand.Reader, digest, crypto.SHA256); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ func (h *shelf) check(t *testing.T, k *Keeper) {
 			len(v.family.issuers) != len(c.Chain)-1 || len(v.family.issuers) > 0 && !bytes.Equal(v.family.issuers[0], c.Chain[1]) {
 			return fmt.Errorf("memory holds another certificate of %s, or none (%v)", c.Name, found)
 		}
-		served, err := v.certificate()
+		served, err := k.memory.certificate(&v)
 		if err != nil || len(served.Certificate) != len(c.Chain) {
 			return fmt.Errorf("the certificate of %s cannot be served: %w", c.Name, err)
 		}

@@ -26,6 +26,7 @@ type memory struct {
 	shards [shardCount]shard
 	tables
 	bodies
+	keys sync.Pool // see signer
 
 	changed atomic.Int64 // names that were set or removed, since somebody put it back
 	removed atomic.Int64 // Unix seconds of the first removal, likewise; 0: none
@@ -96,7 +97,7 @@ type view struct {
 func (v *view) der() ([]byte, error) { return v.family.unfold(v.folded, int(v.leaf)) }
 
 func newMemory() *memory {
-	m := &memory{seed: maphash.MakeSeed()}
+	m := &memory{seed: maphash.MakeSeed(), keys: sync.Pool{New: newKey}}
 	m.bodies.init()
 	m.tables.init()
 	return m

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/big"
 	"time"
 
 	"golang.org/x/crypto/acme"
@@ -152,20 +151,14 @@ func unixTime(text []byte) (int64, bool) {
 	return time.Date(2000+n[0], time.Month(n[1]), n[2], n[3], n[4], n[5], 0, time.UTC).Unix(), true
 }
 
-// certificate makes what crypto/tls serves. It allocates; to keep the key parsed would be ten objects a name for the
-// garbage collector to visit and double the memory, and saves a handshake 2 µs.
-func (v *view) certificate() (*tls.Certificate, error) {
+// certificate makes what crypto/tls serves of what [memory.lookup] found. It allocates; to keep the key parsed would be ten
+// objects a name for the garbage collector to visit and double the memory, and saves a handshake 2 µs.
+func (m *memory) certificate(v *view) (*tls.Certificate, error) {
 	der, err := v.der()
 	if err != nil {
 		return nil, err
 	}
-	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), der[v.point:int(v.point)+pointSize])
-	if err != nil {
-		return nil, fmt.Errorf("read public key: %w", err)
-	}
-	//lint:ignore SA1019 ecdsa.ParseRawPrivateKey would derive the public key again, at 18 µs a handshake; that it belongs
-	// to the scalar was checked by [memory.pack].
-	key := &ecdsa.PrivateKey{PublicKey: *public, D: new(big.Int).SetBytes(v.scalar)}
+	key := &signer{&m.keys, newPublic(der[v.point : int(v.point)+pointSize]), v.scalar}
 	chain := make([][]byte, 1, 1+len(v.family.issuers))
 	chain[0] = der
 	return &tls.Certificate{Certificate: append(chain, v.family.issuers...), PrivateKey: key}, nil
@@ -188,7 +181,7 @@ func (k *Keeper) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 	if !found || !v.valid(time.Now()) {
 		return nil, nil
 	}
-	return v.certificate()
+	return k.memory.certificate(&v)
 }
 
 // wants says whether a certificate of a name, in any case, is wanted.
