@@ -35,6 +35,7 @@ type Config struct {
 	Check    Check
 	MXSets   map[string]MXSet
 	Domains  []Domain // by name
+	Unread   bool     // Domains were left out; see [LoadUnlessKnown]
 
 	// Digest names the content of the file and of the domains files it reads; nodes compare it.
 	Digest string

@@ -153,6 +153,25 @@ func (d declared) anchor() int { return cmp.Or(d.in.anchor, d.line) }
 // maxPerList is how many problems of a list are told one by one. Whoever points at a wrong file reads the first few.
 const maxPerList = 20
 
+// readLists reads the domains files, and leaves what is in them for later.
+func (l *loader) readLists() {
+	l.lists = make(map[string][]byte)
+	for _, name := range slices.Sorted(maps.Keys(l.doc.MXSets)) {
+		t := l.doc.MXSets[name].DomainsFile
+		if !t.given() {
+			continue
+		}
+		path := l.path(t.v)
+		content, err := l.readFile(path)
+		if err != nil {
+			l.problem(t.line, tableKey("mxset", name)+".domains_file", "read %q: %s; write the path of a file with one domain a line", path, cause(err))
+			continue
+		}
+		l.keep(path, content)
+		l.lists[name] = content
+	}
+}
+
 // domains reads [[domain]] and the lists of the MX sets.
 func (l *loader) domains() {
 	ways := make(map[string]way, len(l.doc.MXSets))
@@ -268,7 +287,7 @@ func (l *loader) listed(name string, w way) []declared {
 		return all
 	}
 	file := &source{file: l.path(t.DomainsFile.v), anchor: t.DomainsFile.line, set: name, way: w}
-	for i, line := range l.domainsFile(table+".domains_file", t.DomainsFile) {
+	for i, line := range l.domainsFile(name, t.DomainsFile) {
 		if raw := uncomment(line); raw != "" {
 			all = append(all, declared{raw, i + 1, file})
 		}
@@ -282,16 +301,14 @@ func uncomment(line string) string {
 	return strings.TrimSpace(line)
 }
 
-// domainsFile returns the lines of a domains file. One that lost its domains or its end on the way here would take
-// domains out of service: it is refused.
-func (l *loader) domainsFile(key string, t text) []string {
-	path := l.path(t.v)
-	content, err := l.readFile(path)
-	if err != nil {
-		l.problem(t.line, key, "read %q: %s; write the path of a file with one domain a line", path, cause(err))
+// domainsFile returns the lines of the domains file of an MX set. One that lost its domains or its end on the way here would
+// take domains out of service: it is refused.
+func (l *loader) domainsFile(name string, t text) []string {
+	content, found := l.lists[name]
+	if !found {
 		return nil
 	}
-	l.keep(path, content)
+	path, key := l.path(t.v), tableKey("mxset", name)+".domains_file"
 	lines := strings.Split(strings.TrimPrefix(string(content), "\ufeff"), "\n")
 	last := len(lines) - 1
 	if lines[last] != "" {

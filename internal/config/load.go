@@ -27,6 +27,13 @@ func Load(path string, env func(string) string) (*Config, []Warning, error) {
 	return l.load(path)
 }
 
+// LoadUnlessKnown is [Load] for a start, which a million names to check would hold up. When all but they is read, and right,
+// known is asked, by Digest and Store, whether they are those that were taken last. If so they are Unread.
+func LoadUnlessKnown(path string, env func(string) string, known func(*Config) bool) (*Config, []Warning, error) {
+	l := &loader{env: env, readFile: readRegular, known: known}
+	return l.load(path)
+}
+
 // LoadFiles is [Load] with another source of the configuration file and the domains files: those of an earlier
 // [Config.Files], while the files themselves are broken or gone. What was served then is to be served again, so it is
 // lenient about what serving does without: secrets and CA certificates are read from disk all the same, and one that is
@@ -43,9 +50,11 @@ type loader struct {
 	dir      string // of the configuration file, absolute
 	env      func(string) string
 	readFile func(path string) ([]byte, error)
-	lenient  bool // see LoadFiles
+	lenient  bool               // see LoadFiles
+	known    func(*Config) bool // see LoadUnlessKnown; may be nil
 	doc      *document
 	digest   hash.Hash
+	lists    map[string][]byte // content of the domains files that could be read, by MX set
 	cfg      Config
 }
 
@@ -67,7 +76,7 @@ func (l *loader) load(path string) (*Config, []Warning, error) {
 	if l.doc != nil {
 		l.check()
 	}
-	l.cfg.Digest = hex.EncodeToString(l.digest.Sum(nil))
+	l.cfg.Digest = l.digested()
 	if err := l.err(); err != nil {
 		return nil, l.sortedWarnings(), err
 	}
@@ -84,8 +93,18 @@ func (l *loader) check() {
 	l.alias()
 	l.timing()
 	l.mxsets()
+	l.readLists()
+	if l.known != nil && len(l.problems) == 0 {
+		l.cfg.Digest = l.digested()
+		if l.cfg.Unread = l.known(&l.cfg); l.cfg.Unread {
+			return
+		}
+	}
 	l.domains()
 }
+
+// digested is the digest of what was kept.
+func (l *loader) digested() string { return hex.EncodeToString(l.digest.Sum(nil)) }
 
 // keep keeps a file's content, and adds it to the digest. Its length before it keeps two files from passing for two
 // others.

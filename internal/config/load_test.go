@@ -281,3 +281,50 @@ func TestSyntaxErrorsShowNoSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestLoadUnlessKnown: names that are known are not looked at, and nothing else is left out.
+func TestLoadUnlessKnown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "stspub.toml")
+	write := func(list string) {
+		t.Helper()
+		for name, text := range map[string]string{"stspub.toml": withList, "customers.txt": list} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("a.example\nb.example\n")
+	whole, _, err := Load(path, os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func(c *Config) bool { return c.Digest == whole.Digest && c.Store.Path == whole.Store.Path }
+	conf, _, err := LoadUnlessKnown(path, os.Getenv, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !conf.Unread || len(conf.Domains) > 0 || len(conf.Files) != 2 || conf.Digest != whole.Digest {
+		t.Errorf("known: unread %v, %d domains, %d files, digest %s", conf.Unread, len(conf.Domains), len(conf.Files), conf.Digest)
+	}
+	conf.Unread, conf.Domains = false, whole.Domains
+	if diff := cmp.Diff(whole, conf); diff != "" {
+		t.Errorf("known, but for the domains:\n%s", diff)
+	}
+	write("a.example\nb..example\n")
+	if _, _, err := LoadUnlessKnown(path, os.Getenv, known); err == nil || !strings.Contains(err.Error(), "customers.txt:2") {
+		t.Errorf("another list, with a mistake in line 2: %v", err)
+	}
+}
+
+const withList = `
+server.hostname = "mta-sts.example.com"
+acme.test = { directory = "https://acme.example/directory" }
+[mxset.main]
+mx = ["mx1.example.net"]
+mode = "testing"
+max_age = "1d"
+publish = "manual"
+domains_file = "customers.txt"
+`

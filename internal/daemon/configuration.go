@@ -23,13 +23,17 @@ const keyAccepted = "daemon/accepted"
 // a slip of the pen and a reboot must not end the service of all domains. Then it is the last accepted one, as a whole,
 // from the listeners to the domains, and fault says why. After an error the store is closed.
 func (d *daemon) open(ctx context.Context) (fault, err error) {
-	conf, warnings, broken := config.Load(d.o.ConfigPath, d.o.Env)
+	conf, warnings, broken := config.LoadUnlessKnown(d.o.ConfigPath, d.o.Env, func(conf *config.Config) bool {
+		return d.openDeclared(ctx, conf)
+	})
 	d.warn(warnings)
-	st, err := d.openStore(ctx, conf, broken)
-	if err != nil {
-		return nil, err
+	if d.store == nil {
+		st, err := d.openStore(ctx, conf, broken)
+		if err != nil {
+			return nil, err
+		}
+		d.store = st
 	}
-	d.store = st
 	if broken == nil {
 		broken = publish.Refused(ctx, d.store, conf)
 		if broken == nil {
@@ -46,6 +50,20 @@ func (d *daemon) open(ctx context.Context) (fault, err error) {
 	}
 	d.warn(warnings)
 	return broken, nil
+}
+
+// openDeclared opens the store of a configuration, and says whether that is the one whose domains it holds. What goes wrong
+// is told when it goes wrong again.
+func (d *daemon) openDeclared(ctx context.Context, conf *config.Config) bool {
+	if _, err := os.Stat(conf.Store.Path); err != nil {
+		return false // the first start, which makes no store if the domains are wrong
+	}
+	st, err := d.openSealed(ctx, conf.Store)
+	if err != nil {
+		return false
+	}
+	d.store = st
+	return publish.IsDeclared(ctx, st, conf)
 }
 
 // openStore opens the store of a configuration, or that which a broken one names as far as can be told.

@@ -63,13 +63,22 @@ func declaredAs(conf *config.Config) string { return "1 " + conf.Digest }
 // Most starts find it so, and a million domains need not be compared then.
 func isDeclared(ctx context.Context, st store.Store, conf *config.Config) (bool, error) {
 	value, err := st.Value(ctx, keyDeclared)
-	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return false, fmt.Errorf("read which configuration was declared: %w", err)
 	}
-	return conf.Digest != "" && string(value) == declaredAs(conf), nil
+	done := conf.Digest != "" && string(value) == declaredAs(conf)
+	if !done && conf.Unread { // it would be taken for one without domains
+		return false, errors.New("take the configuration: another one was taken since the start of this process; start it again")
+	}
+	return done, nil
+}
+
+// IsDeclared says whether the domains of a store are those of a configuration, so that they need not be read.
+func IsDeclared(ctx context.Context, st store.Store, conf *config.Config) bool {
+	read := *conf
+	read.Unread = false
+	done, err := isDeclared(ctx, st, &read)
+	return err == nil && done
 }
 
 // take replaces the configuration in force. r.reload is held.

@@ -116,6 +116,22 @@ func TestDeclaredOnce(t *testing.T) {
 		st.broken, st.declared = "", 0
 		rec = start(fmt.Sprintf("after a reload that failed (%s) and was taken back", broken), a, 1)
 	}
+	unread := func(conf *config.Config) *config.Config {
+		c := *conf
+		c.Domains, c.Unread = nil, true
+		return &c
+	}
+	if !publish.IsDeclared(t.Context(), st, unread(a)) || publish.IsDeclared(t.Context(), st, unread(b)) {
+		t.Error("it is not known which one is declared")
+	}
+	if _, err := begin().Start(t.Context(), unread(a)); err != nil {
+		t.Errorf("start without the domains: %v", err)
+	}
+	holds("start without the domains", a, 0)
+	if _, err := begin().Start(t.Context(), unread(b)); err == nil {
+		t.Error("a start without domains that are not known is taken")
+	}
+	holds("start without domains that are not known", a, 0)
 	unnamed := of("", "one.test", "two.test")
 	start("without a digest", unnamed, 1)
 	start("without a digest again", unnamed, 1)
