@@ -90,7 +90,7 @@ type subject struct {
 	process *process
 
 	unread   time.Duration // start to first good answer, before there is a copy of the certificates
-	first    time.Duration // start to first good answer
+	first    time.Duration // start to first good answer, median of three
 	idle     int64         // bytes
 	touched  int64
 	idleTime time.Duration
