@@ -47,10 +47,12 @@ type Config struct {
 type Server struct {
 	Hostname  string       // A-label without trailing dot: where customers point their CNAMEs; the target of tenant "default" is "default.<hostname>"
 	Addresses []netip.Addr // further addresses that are ours beside those that Hostname resolves to
-	HTTPS     string       // listen address, default ":443"
-	HTTP      string       // listen address, default ":80"; "" with http = "off"
-	Admin     string       // "unix:PATH" (default "unix:/run/stspub/admin.sock") or a loopback "ADDR:PORT"
-	Health    string       // listen address of a plain listener with /healthz and /readyz; default none
+	// Proxies are load balancers before HTTPS and HTTP that say by the PROXY protocol who connects. Default: none.
+	Proxies []netip.Prefix
+	HTTPS   string // listen address, default ":443"
+	HTTP    string // listen address, default ":80"; "" with http = "off"
+	Admin   string // "unix:PATH" (default "unix:/run/stspub/admin.sock") or a loopback "ADDR:PORT"
+	Health  string // listen address of a plain listener with /healthz and /readyz; default none
 }
 
 // Store is the [store] table.

@@ -35,14 +35,21 @@ func (l *loader) timing() {
 		SMTPPort:  l.port("check.smtp_port", c.SMTPPort, 25),
 		CAFile:    l.caFile("check.ca_file", c.CAFile),
 	}
-	for _, a := range c.AllowPrivate.items {
+	l.cfg.Check.AllowPrivate = l.networks("check.allow_private", c.AllowPrivate, `"10.0.0.0/8" or "fd00::25"`)
+}
+
+// networks reads a list of networks and addresses.
+func (l *loader) networks(key string, t list, like string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, a := range t.items {
 		p, ok := network(a.v)
 		if !ok {
-			l.problem(a.line, "check.allow_private", `%q is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"`, a.v)
+			l.problem(a.line, key, `%q is neither a network nor an address; write one like %s`, a.v, like)
 			continue
 		}
-		l.cfg.Check.AllowPrivate = append(l.cfg.Check.AllowPrivate, p)
+		all = append(all, p)
 	}
+	return all
 }
 
 // network reads a network, or an address as a network of one.

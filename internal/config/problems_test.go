@@ -269,6 +269,10 @@ func tableEdits() []edit {
 			`stspub.toml:18: check.smtp_port: 0 is no port; 1 to 65535`,
 		},
 		{
+			"no proxy", "[acme.le]", "proxies = ['lb.example.com']\n[acme.le]",
+			`stspub.toml:3: server.proxies: "lb.example.com" is neither a network nor an address; write one like "192.0.2.1" or "10.0.0.0/8"`,
+		},
+		{
 			"no network", "", "[check]\nallow_private = [\n'10.0.0.0/8',\n'10.0.0.0/33',\n'mx.example.com', 'fe80::1%eth0', '::ffff:10.0.0.0/104']\n",
 			`stspub.toml:20: check.allow_private: "10.0.0.0/33" is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"` + "\n" +
 				`stspub.toml:21: check.allow_private: "mx.example.com" is neither a network nor an address; write one like "10.0.0.0/8" or "fd00::25"` + "\n" +

@@ -40,6 +40,7 @@ func (l *loader) server() {
 		}
 		s.Addresses = append(s.Addresses, addr.Unmap())
 	}
+	s.Proxies = l.networks("server.proxies", t.Proxies, `"192.0.2.1" or "10.0.0.0/8"`)
 	s.HTTPS = l.listen("server.https", t.HTTPS, defaultHTTPS)
 	if t.HTTP.v != "off" {
 		s.HTTP = l.listen("server.http", t.HTTP, defaultHTTP)

@@ -21,6 +21,7 @@ type serverTable struct {
 
 	Hostname  text `toml:"hostname"`
 	Addresses list `toml:"addresses"`
+	Proxies   list `toml:"proxies"`
 	HTTPS     text `toml:"https"`
 	HTTP      text `toml:"http"`
 	Admin     text `toml:"admin"`

@@ -129,6 +129,10 @@ func (d *daemon) listen(ctx context.Context) error {
 		}
 		*l.to = ln
 	}
+	d.secure = httpd.BehindProxies(d.secure, d.conf.Server.Proxies)
+	if d.plain != nil {
+		d.plain = httpd.BehindProxies(d.plain, d.conf.Server.Proxies)
+	}
 	return nil
 }
 
