@@ -160,7 +160,7 @@ func TestWholeConfiguration(t *testing.T) {
 	}
 	want := &Config{
 		Server: Server{
-			Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("10.0.0.0/8")},
+			Proxies:  []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("10.0.0.0/8")},
 			Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
 			Addresses: []netip.Addr{
 				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
