@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/store"
+)
+
+func newBackup() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Copy the store into a file, while stspub runs",
+		Long: `backup writes a copy of the store (SQLite) as it stands now into a new file, which only its owner can read: private keys
+are in it, sealed if those of the store are. stspub may run or not. The key of [store] and the configuration are not in the
+copy; keep them elsewhere.`,
+		Example: "  stspub backup /var/backups/stspub.db",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := store.BackupSQLite(cmd.Context(), config.GlanceStore(path, os.Getenv).Path, args[0]); err != nil {
+				return err
+			}
+			info, err := os.Stat(args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "copied the store into %s: %d KB\n", args[0], info.Size()>>10)
+			return nil
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+func newRestore() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Put a copy of the store in its place",
+		Long: `restore checks a copy that backup made and puts it where the store is, while stspub does not run. What was there is kept
+beside it under the same name with ".before". The next start compares the ids of the copy with DNS: those that DNS has and
+the copy does not know are replaced by fresh ones, and nothing is deleted before somebody has looked, because what senders
+hold since the copy was made is not in it.`,
+		Example: "  stspub restore /var/backups/stspub.db",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			to := config.GlanceStore(path, os.Getenv).Path
+			if err := store.RestoreSQLite(cmd.Context(), to, args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "restored %s; what was there before is %s\n", to, filepath.Base(to)+".before")
+			return nil
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
