@@ -180,8 +180,12 @@ func (g *Gate) Target(ctx context.Context, host string, by Certifier) error {
 	return err
 }
 
-// authorized returns the ways to validate a name that CAA records allow to an authority.
+// authorized returns the ways to validate a name that CAA records allow to an authority. The authority is asked for its
+// names whether or not there are any: an order needs its directory too.
 func (g *Gate) authorized(ctx context.Context, name string, by Certifier) ([]string, error) {
+	if _, err := by.Identities(ctx); err != nil {
+		return nil, &Unanswered{err}
+	}
 	set, err := findCAA(ctx, g.Client.Resolver, name)
 	return g.judgeCAA(ctx, name, set, err, by)
 }
