@@ -160,7 +160,7 @@ func (k *Keeper) learn(name string, l *line, before info, begun time.Time, w Win
 	}
 	// An order that runs or failed has its own row, and its own time.
 	o := s.items[name]
-	return at, at.Before(now.Add(askEvery)) && i.wanted && (o == nil || o.cancel == nil && o.failures == 0 && !o.dropped)
+	return at, at.Before(now.Add(keepMoves)) && i.wanted && (o == nil || o.cancel == nil && o.failures == 0 && !o.dropped)
 }
 
 // keepMove writes down that a certificate is to be renewed soon, whatever was planned. That is before anything is ordered,

@@ -14,6 +14,9 @@ const (
 	walkEvery = time.Hour
 	// askEvery is how often an authority is asked for the window of a certificate if it does not say.
 	askEvery = 6 * time.Hour
+	// keepMoves is how soon a renewal has to be that is moved for it to be written down: the next answer may come too late
+	// after a restart, since a round of questions takes so long with a million names.
+	keepMoves = 3 * 24 * time.Hour
 	// askAgain is when it is asked again after an error.
 	askAgain = time.Hour
 	// askFor is how long an answer is waited for, the turn for the session with the authority included.
