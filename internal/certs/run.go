@@ -109,11 +109,14 @@ type result struct {
 // lost says that the authority did not answer.
 func (r *result) lost() bool { return r.packed == nil && r.outage && !r.stop }
 
-// uncounted says that the authority has surely not counted the order.
-func (r *result) uncounted() bool {
+// taken says that something went wrong after the authority took the order, or may have.
+func (r *result) taken() bool {
 	_, taken := errors.AsType[*Taken](r.err)
-	return r.lost() && !taken
+	return taken
 }
+
+// uncounted says that the authority has surely not counted the order.
+func (r *result) uncounted() bool { return r.lost() && !r.taken() }
 
 // order obtains one certificate, or takes one that was obtained before and not saved, and saves and serves it. It returns
 // whether there is a change to be told.
@@ -247,8 +250,8 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 	longest := longestPause
 	if r.outage {
 		longest = longestBlameless
-		if b := t.line.budget.limits; !r.uncounted() && r.entry.Seq != 0 && b.DomainOrders > 0 {
-			longest = max(longest, b.DomainPeriod/time.Duration(b.DomainOrders)) // or it uses its domain's limit up
+		if b := t.line.budget.limits; r.taken() {
+			longest = max(longest, b.DomainPeriod/time.Duration(max(1, b.DomainOrders))) // or it uses its domain's limit up
 		}
 	}
 	wait := pause(k.first, longest, i.failures)
