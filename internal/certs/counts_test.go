@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,12 +126,12 @@ func TestRefusedReplacementIsOrderedAgainAndCounts(t *testing.T) {
 			return nil
 		}
 		b := newBooks()
-		changes := 0
+		var changes atomic.Int32
 		k, stop := run(t, b, m, func(c *certs.Config) {
 			budget := config.DefaultBudget()
 			budget.Orders = 1
 			c.Budgets = []config.Budget{budget}
-			c.OnChange = func(context.Context, string) { changes++ }
+			c.OnChange = func(context.Context, string) { changes.Add(1) }
 		})
 		defer stop()
 		k.Want(host(1), true)
@@ -149,8 +150,8 @@ func TestRefusedReplacementIsOrderedAgainAndCounts(t *testing.T) {
 		if want := []bool{false, false, true, false}; !slices.Equal(m.replaced, want) || !slices.Equal(b.exempt()[len(b.exempt())-3:], want[1:]) {
 			t.Errorf("orders that replaced something: %v, entries that do not count: %v", m.replaced, b.exempt())
 		}
-		if o := k.Overview(); o.Accounts[0].Orders != 1 || changes != 3 {
-			t.Errorf("%d orders count in the last 3 hours, %d changes; want that without a replacement, and one for each certificate", o.Accounts[0].Orders, changes)
+		if o := k.Overview(); o.Accounts[0].Orders != 1 || changes.Load() != 3 {
+			t.Errorf("%d orders count in the last 3 hours, %d changes; want that without a replacement, and one for each certificate", o.Accounts[0].Orders, changes.Load())
 		}
 	})
 }
