@@ -171,7 +171,7 @@ func (a *ACME) register(ctx context.Context, s *session) (err error) {
 	if a.cfg.EABKey != "" {
 		wanted.ExternalAccountBinding = &acme.ExternalAccountBinding{KID: a.cfg.EABKeyID, Key: []byte(a.cfg.EABKey)}
 	}
-	client := a.client(*s, "")
+	client := a.client(&passage{session: *s})
 	account, err := client.Register(ctx, wanted, acme.AcceptTOS)
 	switch {
 	case errors.Is(err, acme.ErrAccountAlreadyExists):
@@ -186,17 +186,18 @@ func (a *ACME) register(ctx context.Context, s *session) (err error) {
 }
 
 // client makes a client for one order, which waits for nobody else's answers: those of package acme hold locks while they
-// ask. Replaces is what the order replaces, see certID; empty: nothing.
-func (a *ACME) client(s session, replaces string) *acme.Client {
+// ask.
+func (a *ACME) client(p *passage) *acme.Client {
+	p.url, p.next = a.cfg.Directory, a.http.Transport
 	c := &acme.Client{
-		Key:          s.key,
+		Key:          p.session.key,
 		DirectoryURL: a.cfg.Directory,
-		HTTPClient:   &http.Client{Transport: &passage{session: s, url: a.cfg.Directory, replaces: replaces, next: a.http.Transport}},
+		HTTPClient:   &http.Client{Transport: p},
 		UserAgent:    userAgent,
 		RetryBackoff: retryNonce,
 	}
-	if s.account != nil {
-		c.KID = acme.KeyID(s.account.URI)
+	if p.session.account != nil {
+		c.KID = acme.KeyID(p.session.account.URI)
 	}
 	return c
 }

@@ -462,6 +462,51 @@ func TestWindowsThatAreAlwaysOverMakeNoCircle(t *testing.T) {
 	})
 }
 
+// TestGateFindsAnAuthorityBack: what the gate alone found ends when the gate is answered, though no order passes. What an
+// order found does not.
+func TestGateFindsAnAuthorityBack(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		byOrder, answered, ends bool
+	}{
+		"answered":              {answered: true, ends: true},
+		"not asked":             {},
+		"noted by an order too": {byOrder: true, answered: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				m := &model{answer: func(context.Context, string) (store.Certificate, error) {
+					return store.Certificate{}, errors.New("connection reset")
+				}}
+				begun := time.Now()
+				gate := func(_ context.Context, name string, _ certs.Authority) error {
+					switch {
+					case time.Since(begun) > time.Minute:
+						return &certs.Refusal{Check: certs.CheckDNS, Host: name, Reason: "elsewhere", Proven: true, Answered: tt.answered}
+					case tt.byOrder && time.Since(begun) > 10*time.Second:
+						return nil
+					}
+					return &certs.Unanswered{Err: errors.New("no route")}
+				}
+				k, stop := run(t, newBooks(), m, func(c *certs.Config) { c.Gate = gate })
+				defer stop()
+				for n := range 10 {
+					k.Want(host(n), false)
+				}
+				synctest.Wait()
+				if a := k.Overview().Accounts[0]; !strings.Contains(a.Closed, "no route") {
+					t.Fatalf("with nobody there: %+v", a)
+				}
+				time.Sleep(3 * time.Hour)
+				if a := k.Overview().Accounts[0]; a.Since.IsZero() != tt.ends || (m.count() > 0) != tt.byOrder {
+					t.Errorf("after names were held for their own faults, and %d orders: %+v, want the outage to end: %v", m.count(), a, tt.ends)
+				}
+			})
+		})
+	}
+}
+
 // TestGateFindsAnAuthorityAway: where the gate is the first to ask one that does not answer, that is an outage like others.
 func TestGateFindsAnAuthorityAway(t *testing.T) {
 	t.Parallel()

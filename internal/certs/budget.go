@@ -36,18 +36,12 @@ func (w *window) fresh(now time.Time) {
 func (w *window) nth(now time.Time, n int) time.Time {
 	w.fresh(now)
 	limit := max(w.limit, 1)
-	begin := now
-	for {
-		switch freed := len(w.times) + n - limit; {
-		case freed < 0:
-			return begin
-		case freed < len(w.times):
-			return begin.Add(time.UnixMicro(w.times[freed]).Add(w.period).Sub(now))
-		default: // one of those that are still to come has to grow old first
-			n -= limit
-			begin = begin.Add(w.period)
-		}
+	begin := now.Add(time.Duration(n/limit) * w.period) // so many of those that are still to come have to grow old first
+	freed := len(w.times) + n%limit - limit
+	if freed < 0 {
+		return begin
 	}
+	return begin.Add(time.UnixMicro(w.times[freed]).Add(w.period).Sub(now))
 }
 
 // next is when one more can begin.
@@ -254,6 +248,7 @@ type outage struct {
 	since  time.Time
 	tried  time.Time // last one
 	until  time.Time // none before
+	gated  bool      // only the gate asked in vain, no order
 	reason string
 }
 

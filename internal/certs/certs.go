@@ -64,9 +64,9 @@ type Config struct {
 
 	// Challenge answers the hellos of TLS-ALPN-01 (RFC 8737); see [Responder.GetCertificate]. Nil refuses them.
 	Challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// OnChange is called when a certificate of that name arrived, or an order for it failed, or it was dropped. It must
-	// not block, and no lock is held. Nil: nobody is told.
-	OnChange func(name string)
+	// OnChange is called when a certificate of that name arrived, or an order for it failed, or it was dropped. It may
+	// write to the store until its context ends, which is soon; no lock is held. Nil: nobody is told.
+	OnChange func(ctx context.Context, name string)
 	// Copy is the path of a file in which a copy of all certificates is kept, so that the next start is quick; see
 	// [Keeper.RunCopies]. Empty: there is none.
 	Copy string
@@ -92,7 +92,7 @@ type Keeper struct {
 	gate      func(context.Context, string, Authority) error
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	strangers *rate.Limiter // challenges of names that need not be wanted here
-	onChange  func(string)
+	onChange  func(context.Context, string)
 	first     time.Duration
 	started   time.Time
 	copyPath  string
@@ -114,7 +114,7 @@ func New(c Config) *Keeper {
 		c.MoveAfter = 6 * time.Hour
 	}
 	if c.OnChange == nil {
-		c.OnChange = func(string) {}
+		c.OnChange = func(context.Context, string) {}
 	}
 	if c.Gate == nil {
 		c.Gate = func(context.Context, string, Authority) error { return nil }

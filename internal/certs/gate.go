@@ -36,6 +36,8 @@ type Refusal struct {
 	// Proven says that what is in the way was seen. It is false where something did not answer: that need not be the
 	// name's fault, and may be over soon.
 	Proven bool
+	// Answered says that the authority was asked something meanwhile, and answered.
+	Answered bool
 }
 
 // Error says the reason, and what to do.
@@ -126,8 +128,9 @@ func (g *Gate) Check(ctx context.Context, name string, by Certifier) error {
 	var ways []string
 	var misled, forbidden error
 	var wg sync.WaitGroup
+	asked := &asked{Certifier: by}
 	wg.Go(func() { addrs, misled = g.resolve(ctx, name) })
-	wg.Go(func() { ways, forbidden = g.authorized(ctx, name, by) })
+	wg.Go(func() { ways, forbidden = g.authorized(ctx, name, asked) })
 	wg.Wait()
 	var unreached error
 	if misled == nil { // else it would be somebody else's port that is knocked at
@@ -139,7 +142,32 @@ func (g *Gate) Check(ctx context.Context, name string, by Certifier) error {
 			by.Prefer(name, way)
 		}
 	}
+	for _, err := range []error{misled, forbidden, unreached} {
+		if r, ok := errors.AsType[*Refusal](err); ok {
+			r.Answered = asked.answered
+		}
+	}
 	return hold(name, misled, forbidden, unreached)
+}
+
+// asked is an authority of which it is noted whether it answers.
+type asked struct {
+	Certifier
+	answered bool // the last question
+}
+
+// Identities is for Certifier.
+func (a *asked) Identities(ctx context.Context) ([]string, error) {
+	names, err := a.Certifier.Identities(ctx)
+	a.answered = err == nil
+	return names, err
+}
+
+// Account is for Certifier.
+func (a *asked) Account(ctx context.Context) (string, error) {
+	uri, err := a.Certifier.Account(ctx)
+	a.answered = err == nil
+	return uri, err
 }
 
 // Target looks at the CAA records of the name that customers' CNAMEs lead to: they bind every customer (RFC 8659,
@@ -152,8 +180,12 @@ func (g *Gate) Target(ctx context.Context, host string, by Certifier) error {
 	return err
 }
 
-// authorized returns the ways to validate a name that CAA records allow to an authority.
+// authorized returns the ways to validate a name that CAA records allow to an authority. The authority is asked for its
+// names whether or not there are any: an order needs its directory too.
 func (g *Gate) authorized(ctx context.Context, name string, by Certifier) ([]string, error) {
+	if _, err := by.Identities(ctx); err != nil {
+		return nil, &Unanswered{err}
+	}
 	set, err := findCAA(ctx, g.Client.Resolver, name)
 	return g.judgeCAA(ctx, name, set, err, by)
 }

@@ -495,6 +495,41 @@ func TestGateTellsOutages(t *testing.T) {
 	outage("put the answer to a probe into the store: read only", w.Check(t.Context(), "mta-sts.a.gate.test", labCA("tls-alpn-01")))
 }
 
+// What is a name's own fault says whether the authority answered meanwhile.
+func TestGateTellsWhetherTheAuthorityAnswers(t *testing.T) {
+	t.Parallel()
+	w := newGateWorld(t)
+	w.set(t, "bad.gate.test", "A", others)
+	w.set(t, "bound.gate.test", "A", others)
+	w.set(t, "bound.gate.test", "CAA", `0 issue "lab.invalid; accounturi=https://lab.invalid/account/1"`)
+	away := labCA()
+	away.err = errors.New("directory is down")
+	public := labCA()
+	public.public = true
+	for _, tt := range []struct {
+		name string
+		by   certs.Certifier
+		want bool
+	}{
+		{"bad.gate.test", labCA(), true},
+		{"bound.gate.test", labCA(), true},
+		{"bound.gate.test", halfAway{labCA()}, false},
+		{"bad.gate.test", away, false},
+		{"bad.gate.test", public, false}, // is not asked
+	} {
+		err := w.Check(t.Context(), tt.name, tt.by)
+		found := refusals(err)
+		if len(found) != 1 || found[0].Answered != tt.want {
+			t.Errorf("Check(%s) = %v, %+v, want one refusal, and Answered: %v", tt.name, err, found, tt.want)
+		}
+	}
+}
+
+// halfAway is an authority that answers for its directory, and not for the account.
+type halfAway struct{ *certifier }
+
+func (halfAway) Account(context.Context) (string, error) { return "", errors.New("no account today") }
+
 type readOnlyValues struct{ certs.Values }
 
 func (readOnlyValues) SetValue(context.Context, string, []byte) error { return errors.New("read only") }

@@ -32,7 +32,7 @@ func (k *Keeper) Load(ctx context.Context) error {
 	for _, o := range orders {
 		i := s.item(o.Name)
 		i.failures, i.tried, i.next, i.failing = o.Failures, o.Tried, o.Next, o.Since
-		i.problem, i.advice, i.refuser = o.Problem, o.Advice, o.Authority
+		i.problem, i.advice, i.refuser, i.outage = o.Problem, o.Advice, o.Authority, o.Outage
 		if known, found := k.memory.find(o.Name); found {
 			k.recall(i, known)
 		}
@@ -70,7 +70,7 @@ func (k *Keeper) Want(name string, live bool) {
 	}
 	if !i.wanted {
 		i.wanted, i.since = true, now
-		if found && i.failures == 0 { // else it is its turn at next, whatever was planned
+		if found && i.next.IsZero() { // else it is its turn at next, whatever was planned
 			i.due = time.Unix(known.renew, 0)
 		}
 	}
@@ -138,7 +138,7 @@ func (k *Keeper) Drop(ctx context.Context, name string) error {
 		delete(s.items, name)
 	}
 	s.mu.Unlock()
-	k.onChange(name)
+	k.tellChange(ctx, name)
 	return nil
 }
 

@@ -226,7 +226,7 @@ func (w *world) startNode(t *testing.T, edit ...func(*certs.Config)) *node {
 		Authorities: one(n.issuer),
 		Log:         w.log,
 		Challenge:   func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return w.live.Load().GetCertificate(h) },
-		OnChange:    func(name string) { n.changes <- name },
+		OnChange:    func(_ context.Context, name string) { n.changes <- name },
 		FirstPause:  100 * time.Millisecond,
 	}
 	for _, f := range edit {

@@ -106,7 +106,7 @@ func newMemory() *memory {
 func (m *memory) shard(hash uint64) *shard { return &m.shards[hash>>shardShift] }
 
 // set adds the certificate of a name, or puts it in the place of the old one. What [memory.mark] noted of the old one is
-// forgotten but for wanted.
+// forgotten but for wanted; who counts plans has taken that of the old one out.
 func (m *memory) set(name string, c *packed) {
 	if name == "" || len(name) > maxName {
 		return // no certificate names it
@@ -116,6 +116,7 @@ func (m *memory) set(name string, c *packed) {
 	h := head{
 		hash: uint32(hash), notBefore: seconds(c.notBefore), notAfter: seconds(c.notAfter), leaf: uint16(len(c.leaf)), folded: uint16(len(folded)),
 		point: uint16(c.point), chain: c.chain, authority: c.authority, nameLen: uint8(len(name)),
+		renew: seconds(c.renew),
 	}
 	m.bodies.mu.Lock()
 	defer m.bodies.mu.Unlock()

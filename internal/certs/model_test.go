@@ -122,7 +122,7 @@ type books struct {
 
 	pruned  time.Time
 	version int64
-	last    int64 // newest Seq
+	last    int64 // newest Seq that is there
 	journal map[int64]store.JournalEntry
 	changes []int64 // Seq in the order of changes; those of entries that changed again are left out when read
 }
@@ -196,6 +196,10 @@ func (b *books) PruneJournal(_ context.Context, counted, exempt, now time.Time) 
 	maps.DeleteFunc(b.journal, func(_ int64, e store.JournalEntry) bool {
 		return (e.Begun.Before(counted) || e.Exempt && e.Begun.Before(exempt)) && e.Stopped.Before(now)
 	})
+	b.last = 0
+	for seq := range b.journal {
+		b.last = max(b.last, seq)
+	}
 	b.changes = slices.DeleteFunc(b.changes, func(seq int64) bool { _, found := b.journal[seq]; return !found })
 	return nil
 }
@@ -235,7 +239,9 @@ func (b *books) Orders(context.Context) ([]store.Order, error) {
 	defer b.mu.Unlock()
 	var orders []store.Order
 	for _, o := range b.orders {
-		orders = append(orders, o)
+		if o.Failures > 0 || !o.Next.IsZero() {
+			orders = append(orders, o)
+		}
 	}
 	return orders, nil
 }

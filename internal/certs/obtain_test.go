@@ -538,7 +538,7 @@ func identifier(t *testing.T, der []byte) string {
 	return base64.RawURLEncoding.EncodeToString(c.AuthorityKeyId) + "." + base64.RawURLEncoding.EncodeToString(serial)
 }
 
-func TestReplacementThatIsNotTakenIsAnOrderLikeOthers(t *testing.T) {
+func TestReplacementThatIsNotTakenIsSaid(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		status int
@@ -551,10 +551,13 @@ func TestReplacementThatIsNotTakenIsAnOrderLikeOthers(t *testing.T) {
 			x.set(func(r request, w http.ResponseWriter) bool {
 				return r.payload["replaces"] != nil && refuse(w, tt.status, tt.kind, "replaced by another order")
 			}, nil)
-			obtain(t, a, certs.Request{Name: good, Replaces: first.Chain[0]})
+			if _, err := a.Obtain(t.Context(), certs.Request{Name: good, Replaces: first.Chain[0]}); !errors.Is(err, certs.ErrNotReplaced) {
+				t.Errorf("Obtain: %v, want ErrNotReplaced", err)
+			}
 			if n := len(x.of(pathOrder, tt.status)); n != 1 {
 				t.Errorf("%d orders were refused, want 1", n)
 			}
+			obtain(t, a, certs.Request{Name: good})
 			if n := len(x.of(pathOrder, http.StatusCreated)); n != 2 {
 				t.Errorf("%d orders were taken, want 2", n)
 			}
@@ -562,8 +565,13 @@ func TestReplacementThatIsNotTakenIsAnOrderLikeOthers(t *testing.T) {
 	}
 	t.Run("unreadable", func(t *testing.T) {
 		t.Parallel()
-		_, _, a := watched(t, lab.CAOptions{})
-		obtain(t, a, certs.Request{Name: good, Replaces: []byte("no certificate")})
+		_, x, a := watched(t, lab.CAOptions{})
+		if _, err := a.Obtain(t.Context(), certs.Request{Name: good, Replaces: []byte("no certificate")}); !errors.Is(err, certs.ErrNotReplaced) {
+			t.Errorf("Obtain: %v, want ErrNotReplaced", err)
+		}
+		if n := len(x.of(pathOrder, http.StatusCreated)); n != 0 {
+			t.Errorf("%d orders were sent", n)
+		}
 	})
 	t.Run("rateLimited", func(t *testing.T) {
 		t.Parallel()

@@ -41,8 +41,17 @@ func (a *ACME) obtain(ctx context.Context, r Request) (store.Certificate, error)
 	if err != nil {
 		return store.Certificate{}, err
 	}
+	c, err := a.complete(ctx, client, o, r.Name)
+	if err != nil {
+		return store.Certificate{}, &Taken{err}
+	}
+	return c, nil
+}
+
+// complete proves that a name is ours, and gets the certificate of an order that was taken.
+func (a *ACME) complete(ctx context.Context, client *acme.Client, o *acme.Order, name string) (store.Certificate, error) {
 	for _, url := range o.AuthzURLs {
-		if err := a.authorize(ctx, client, r.Name, url); err != nil {
+		if err := a.authorize(ctx, client, name, url); err != nil {
 			return store.Certificate{}, err
 		}
 	}
@@ -50,7 +59,7 @@ func (a *ACME) obtain(ctx context.Context, r Request) (store.Certificate, error)
 	if err != nil {
 		return store.Certificate{}, fmt.Errorf("make key: %w", err)
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{r.Name}}, key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
 	if err != nil {
 		return store.Certificate{}, fmt.Errorf("make request: %w", err)
 	}
@@ -58,7 +67,7 @@ func (a *ACME) obtain(ctx context.Context, r Request) (store.Certificate, error)
 	if err != nil {
 		return store.Certificate{}, explain(ctx, err, "")
 	}
-	return a.keep(r.Name, key, chain)
+	return a.keep(name, key, chain)
 }
 
 // order begins an order. An account that the authority has lost is registered again, once.
@@ -72,7 +81,6 @@ func (a *ACME) order(ctx context.Context, r Request) (*acme.Client, *acme.Order,
 		if err == nil {
 			return client, o, nil
 		}
-		err = explain(ctx, err, "")
 		if p, ok := errors.AsType[*Problem](err); again || !ok || !p.is("accountDoesNotExist") {
 			return nil, nil, err
 		}
@@ -82,26 +90,33 @@ func (a *ACME) order(ctx context.Context, r Request) (*acme.Client, *acme.Order,
 	}
 }
 
-// newOrder sends an order, and sends it again without what it replaces if the authority does not take that.
+// newOrder sends an order.
 func (a *ACME) newOrder(ctx context.Context, s session, r Request) (*acme.Client, *acme.Order, error) {
 	var options []acme.OrderOption
 	if a.cfg.Profile != "" {
 		options = append(options, acme.WithOrderIssuanceProfile(acme.ProfileName(a.cfg.Profile)))
 	}
-	id := acme.DomainIDs(r.Name)
-	old, err := certID(r.Replaces)
-	if err == nil && s.directory.RenewalInfo != "" {
-		client := a.client(s, old)
-		o, err := client.AuthorizeOrder(ctx, id, options...)
-		why := explain(ctx, err, "")
-		if !refusesReplaces(why) {
-			return client, o, err
+	p := &passage{session: s}
+	if r.Replaces != nil && s.directory.RenewalInfo != "" {
+		var err error
+		if p.replaces, err = certID(r.Replaces); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrNotReplaced, err)
 		}
-		a.log.Info("the authority does not take the order as a replacement", "authority", a.cfg.Name, "domain", r.Name, "err", why)
 	}
-	client := a.client(s, "")
-	o, err := client.AuthorizeOrder(ctx, id, options...)
-	return client, o, err
+	client := a.client(p)
+	o, err := client.AuthorizeOrder(ctx, acme.DomainIDs(r.Name), options...)
+	if err == nil {
+		return client, o, nil
+	}
+	err = explain(ctx, err, "")
+	switch {
+	case p.replaces != "" && refusesReplaces(err):
+		a.log.Info("the authority does not take the order as a replacement", "authority", a.cfg.Name, "domain", r.Name, "err", err)
+		err = fmt.Errorf("%w: %w", ErrNotReplaced, err)
+	case p.taken:
+		err = &Taken{err}
+	}
+	return nil, nil, err
 }
 
 // refusesReplaces says whether an order may have been refused for what it replaces: another order may have done so already

@@ -23,6 +23,7 @@ type packed struct {
 	chain               uint16           // of issuers, in tables
 	authority           uint8            // in tables
 	notBefore, notAfter int64            // Unix seconds
+	renew               int64            // when it is planned to be renewed; 0 or less: not known
 }
 
 // pack checks a certificate and makes it ready to be served. It does not look at the time, which
@@ -97,6 +98,7 @@ func (k *Keeper) loader(m *memory) func(store.Certificate) error {
 				return nil
 			}
 		}
+		p.renew = c.Renew.Unix()
 		m.set(c.Name, p)
 		return nil
 	}

@@ -1,13 +1,11 @@
 package certs
 
 import (
-	"context"
-	"errors"
 	"hash/fnv"
-	"hash/maphash"
 	"math/rand/v2"
-	"sync"
 	"time"
+
+	"github.com/stspub/stspub/internal/store"
 )
 
 const (
@@ -16,6 +14,9 @@ const (
 	walkEvery = time.Hour
 	// askEvery is how often an authority is asked for the window of a certificate if it does not say.
 	askEvery = 6 * time.Hour
+	// keepMoves is how soon a renewal has to be that is moved for it to be written down: the next answer may come too late
+	// after a restart, since a round of questions takes so long with a million names.
+	keepMoves = 3 * 24 * time.Hour
 	// askAgain is when it is asked again after an error.
 	askAgain = time.Hour
 	// askFor is how long an answer is waited for, the turn for the session with the authority included.
@@ -84,22 +85,40 @@ func within(r *rand.Rand, from, to time.Time) time.Time {
 	return from
 }
 
-// plan is when a certificate is renewed: some time up to the end of renewBounds, where few others are. The time of what is
-// late already is the same whenever it is asked for, so that no restart puts it off. The caller enters it.
+// plan is when a certificate is renewed: some time up to the end of renewBounds, where few others are. The caller enters it,
+// and keeps it, since the others will have changed by the next time.
 func (p *plans) plan(name string, notBefore, notAfter, now time.Time) time.Time {
-	from, to := renewBounds(notBefore, notAfter)
-	r := draw(name, notAfter)
-	if !now.Before(to) {
-		return latest(within(r, to, to.Add(min(overdueFor, notAfter.Sub(to)/4))), now)
-	}
-	from = latest(from, now)
-	best := within(r, from, to)
-	for range draws - 1 {
-		if t := within(r, from, to); p.hours[t.Unix()/3600] < p.hours[best.Unix()/3600] {
+	best := replanned(name, notBefore, notAfter, now)
+	for _, t := range drawn(name, notBefore, notAfter) {
+		if t.After(now) && p.hours[t.Unix()/3600] < p.hours[best.Unix()/3600] {
 			best = t
 		}
 	}
 	return best
+}
+
+// drawn are the times from which one is taken. They are the certificate's own, and the same whenever they are asked for.
+func drawn(name string, notBefore, notAfter time.Time) [draws]time.Time {
+	from, to := renewBounds(notBefore, notAfter)
+	r := draw(name, notAfter)
+	var times [draws]time.Time
+	for n := range times {
+		times[n] = within(r, from, to)
+	}
+	return times
+}
+
+// replanned is when a certificate is renewed whose plan is not known, or past: at the first of its times that is not, which
+// spreads what was due meanwhile. It depends on nothing else, so that no restart puts it off. What is late already has
+// one time too.
+func replanned(name string, notBefore, notAfter, now time.Time) time.Time {
+	for _, t := range drawn(name, notBefore, notAfter) {
+		if t.After(now) {
+			return t
+		}
+	}
+	_, to := renewBounds(notBefore, notAfter)
+	return latest(within(draw(name, notAfter), to, to.Add(min(overdueFor, notAfter.Sub(to)/4))), now)
 }
 
 // replan moves a planned renewal into the window that the authority gives: not later than a time drawn in it. A window
@@ -117,27 +136,20 @@ func replan(name string, planned, notBefore, notAfter time.Time, w Window, now t
 	return latest(drawn, soonest), false
 }
 
-// asks says that it is time to ask for the window of a certificate. After a start nobody knows when that was done last, so
-// those questions are spread by name.
-func (k *Keeper) asks(name []byte, i info, now time.Time) bool {
-	if i.poll != 0 {
-		return i.poll <= now.Unix()
+// firstPlan draws when a certificate that came is renewed, unless another process has.
+func (k *Keeper) firstPlan(c store.Certificate, now time.Time) time.Time {
+	if c.Renew.After(now) {
+		return c.Renew
 	}
-	return k.started.Add(time.Duration(maphash.Bytes(k.memory.seed, name) % uint64(askEvery))).Before(now)
-}
-
-// plan enters when the certificate of a name that is in memory is renewed. The schedule's lock is held.
-func (k *Keeper) plan(name string, now time.Time) time.Time {
-	i, found := k.memory.find(name)
-	if !found {
-		return now
-	}
+	s := &k.schedule
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	at := now
-	if s := &k.schedule; !s.provisional(k.memory.authorityName(i.authority)) {
-		at = s.plans.plan(name, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), now)
+	if !s.provisional(c.Authority) {
+		at = s.plans.plan(c.Name, c.NotBefore, c.NotAfter, now)
 	}
-	k.replan(name, i, at)
-	return at
+	// An authority with a clock of its own must not make us order in a circle.
+	return latest(at, now.Add(max(0, c.NotAfter.Sub(now)/4))).Truncate(time.Second)
 }
 
 // replan enters another time. The schedule's lock is held.
@@ -153,12 +165,16 @@ func (k *Keeper) replan(name string, i info, at time.Time) {
 // keep enters the time for which a name was planned before the start, or a new one where that is past. The schedule's
 // lock is held.
 func (k *Keeper) keep(name string, i info, now time.Time) time.Time {
-	if i.renew <= now.Unix() || k.schedule.provisional(k.memory.authorityName(i.authority)) {
-		k.memory.mark(name, func(i *info) { i.renew = 0 }) // it is in no count
-		return k.plan(name, now)
+	at := time.Unix(i.renew, 0)
+	switch {
+	case k.schedule.provisional(k.memory.authorityName(i.authority)):
+		at = now
+	case !at.After(now):
+		at = replanned(name, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), now)
 	}
-	k.schedule.plans.add(i.renew, 1)
-	return time.Unix(i.renew, 0)
+	i.renew = 0 // it is in no count
+	k.replan(name, i, at)
+	return at
 }
 
 // unplan forgets when a name is renewed. The schedule's lock is held.
@@ -230,136 +246,4 @@ func (k *Keeper) revive(name string, now time.Time) *item {
 func (k *Keeper) recall(i *item, known info) {
 	i.notBefore, i.notAfter = time.Unix(known.notBefore, 0), time.Unix(known.notAfter, 0)
 	i.issuer = k.memory.authorityName(known.authority)
-}
-
-// ask asks authorities for windows until ctx ends.
-func (k *Keeper) ask(ctx context.Context) {
-	var g sync.WaitGroup
-	defer g.Wait()
-	names := make(chan string)
-	for range askers {
-		g.Go(func() {
-			for name := range names {
-				k.window(ctx, name)
-			}
-		})
-	}
-	defer close(names)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-k.schedule.asks:
-		case <-timer.C:
-		}
-		name, wait := k.nextQuestion(time.Now())
-		if name != "" {
-			select {
-			case names <- name:
-			case <-ctx.Done():
-				return
-			}
-		}
-		timer.Reset(wait)
-	}
-}
-
-// nextQuestion takes the next name to ask for, and says how long to wait after that.
-func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
-	s := &k.schedule
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for n := len(s.polls); n > 0; n = len(s.polls) {
-		name := s.polls[n-1]
-		l := k.issuerOf(name)
-		if l == nil || now.Before(l.renewals.none.Add(24*time.Hour)) {
-			s.polls = s.polls[:n-1]
-			continue
-		}
-		if at, _ := l.budget.closed(now); at.After(now) || l.renewals.outage.until.After(now) {
-			s.polls = s.polls[:n-1] // the next walk finds it again
-			continue
-		}
-		if at := l.budget.questions.next(now); at.After(now) {
-			return "", at.Sub(now)
-		}
-		s.polls = s.polls[:n-1]
-		l.budget.questions.add(now)
-		return name, 0
-	}
-	return "", walkEvery // which wakes us
-}
-
-// issuerOf is the line of the authority that a name's certificate came from; nil: it is none of ours.
-func (k *Keeper) issuerOf(name string) *line {
-	i, found := k.memory.find(name)
-	if !found {
-		return nil
-	}
-	return k.schedule.lineOf(k.memory.authorityName(i.authority))
-}
-
-// window asks for the window of one certificate.
-func (k *Keeper) window(ctx context.Context, name string) {
-	s := &k.schedule
-	s.mu.Lock()
-	l := k.issuerOf(name)
-	s.mu.Unlock()
-	before, _ := k.memory.find(name)
-	leaf := k.memory.leaf(name)
-	if l == nil || leaf == nil {
-		return
-	}
-	begun := time.Now()
-	actx, cancel := context.WithTimeout(ctx, askFor)
-	w, err := l.authority.Window(actx, leaf)
-	cancel()
-	if ctx.Err() != nil {
-		return
-	}
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i, found := k.memory.find(name)
-	if !found || i.notAfter != before.notAfter || i.notBefore != before.notBefore { // it was replaced meanwhile
-		return
-	}
-	ask := now.Add(w.Retry)
-	switch {
-	case errors.Is(err, ErrNoRenewalInfo):
-		l.renewals.known, l.renewals.none = false, now
-		return
-	case err != nil:
-		if v := judge(err, name, ""); v.outage { // orders may go on: RFC 9773 is an offer
-			l.renewals.outage.note(begun, now, v.wait, err.Error())
-		}
-		ask = now.Add(askAgain)
-	default:
-		l.renewals.outage.over()
-		if !l.renewals.known {
-			l.renewals.known = true
-			s.arrange(now)
-		}
-	}
-	k.memory.mark(name, func(i *info) { i.poll = ask.Unix() })
-	if err != nil {
-		return
-	}
-	planned := time.Unix(i.renew, 0)
-	at, revoked := replan(name, planned, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), w, now)
-	if revoked {
-		k.log.Warn("the authority wants a certificate replaced at once", "domain", name, "authority", l.authority.Name(), "see", w.Explanation)
-	}
-	if at.Before(planned) {
-		k.replan(name, i, at)
-	}
-	if at.Before(planned) && at.Before(s.walked.Add(walkEvery)) {
-		if i := k.revive(name, now); i != nil && i.due.After(at) && i.failures == 0 {
-			i.due = at
-			s.put(i, now)
-		}
-		s.notify()
-	}
 }

@@ -2,11 +2,13 @@ package certs_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/store"
 )
 
@@ -64,7 +66,6 @@ func TestDailyRestartsPutNoRenewalOff(t *testing.T) {
 			}
 			time.Sleep(day)
 			stop()
-			b.last = 0 // else it takes a journal of which all is pruned for stale
 			k, stop = run(t, b, m)
 		}
 		stop()
@@ -73,6 +74,164 @@ func TestDailyRestartsPutNoRenewalOff(t *testing.T) {
 			if used := times[len(times)-1].Sub(begun); len(times) != 2 || used < 45*day || used > 61*day {
 				t.Errorf("%s: %d orders, the last one after %v", host(n), len(times), used)
 			}
+		}
+	})
+}
+
+// TestBlamelessNamesStayBlamelessOverARestart: they do not share the few orders that names get which fail by themselves.
+func TestBlamelessNamesStayBlamelessOverARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const names = 20
+		away := true
+		m, b := &model{}, newBooks()
+		m.answer = func(ctx context.Context, name string) (store.Certificate, error) {
+			time.Sleep(time.Second)
+			if away {
+				return store.Certificate{}, errors.New("no route")
+			}
+			return m.good(ctx, name)
+		}
+		tight := func(c *certs.Config) {
+			budget := config.DefaultBudget()
+			budget.Orders, budget.OrdersPeriod, budget.InFlight, budget.PerSecond = 2*names, time.Hour, names, names
+			c.Budgets = []config.Budget{budget}
+		}
+		k, stop := run(t, b, m, tight)
+		for n := range names {
+			k.Want(host(n), false)
+		}
+		time.Sleep(2 * time.Second)
+		if o := k.Overview(); o.Failing != names {
+			t.Fatalf("%v, want all to fail", o)
+		}
+		stop()
+		away = false
+		k, stop = run(t, b, m, tight)
+		defer stop()
+		for n := range names {
+			k.Want(host(n), false)
+		}
+		time.Sleep(45 * time.Minute)
+		if o := k.Overview(); o.Valid != names {
+			t.Errorf("45 minutes after the restart: %v", o)
+		}
+	})
+}
+
+// plans are when names are renewed.
+func plans(k *certs.Keeper, names int) []time.Time {
+	var all []time.Time
+	for n := range names {
+		all = append(all, k.Status(host(n)).NextTry)
+	}
+	return all
+}
+
+// TestRestartsMoveNoRenewal: before and in the time in which certificates are renewed, and also where the store does not
+// know what was planned, as that of an older version. What is due during a pause is spread over the time that is left.
+func TestRestartsMoveNoRenewal(t *testing.T) {
+	t.Parallel()
+	for name, forget := range map[string]bool{"planned": false, "not planned": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const names = 2000
+				m, b, mint := &model{}, newBooks(), newMint(t)
+				m.answer = func(_ context.Context, name string) (store.Certificate, error) {
+					return mint.issue(name, time.Now(), time.Now().Add(90*day)), nil
+				}
+				begun := time.Now()
+				k, stop := run(t, b, m)
+				for n := range names {
+					k.Want(host(n), true)
+				}
+				time.Sleep(2 * day)
+				before := plans(k, names)
+				for restart := range 12 {
+					stop()
+					if forget && restart == 0 {
+						for name, c := range b.certs {
+							c.Renew = time.Time{}
+							b.certs[name] = c
+						}
+					}
+					time.Sleep(6 * time.Hour) // it was off
+					began := time.Now()
+					k, stop = run(t, b, m)
+					for n := range names {
+						k.Want(host(n), true)
+					}
+					after := plans(k, names)
+					moved, soon := 0, 0
+					for n, at := range after {
+						if before[n].After(began) && !at.Equal(before[n]) {
+							moved++
+						}
+						if at.Before(began.Add(time.Hour)) {
+							soon++
+						}
+					}
+					if moved > 0 && (restart > 0 || !forget) {
+						t.Errorf("after restart %d, on day %d: %d renewals were moved", restart, time.Since(begun)/day, moved)
+					}
+					if most := names / 20; soon > most {
+						t.Errorf("after restart %d: %d renewals within an hour, want at most %d", restart, soon, most)
+					}
+					time.Sleep(5*day - 6*time.Hour)
+					before = plans(k, names)
+				}
+				stop()
+				for n := range names {
+					times := m.of(host(n))
+					if used := times[1].Sub(times[0]); used < 45*day || used > 60*day+12*time.Hour {
+						t.Errorf("%s is renewed after %v", host(n), used)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestAnnouncedRevocationSurvivesARestart: the authority has said it once, and does not answer after the restart.
+func TestAnnouncedRevocationSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		announced := time.Now().Add(10 * day)
+		silent := false
+		m, b, mint := &model{}, newBooks(), newMint(t)
+		m.window = func(leaf []byte) (certs.Window, error) {
+			from, _, err := mint.times(leaf)
+			switch {
+			case silent:
+				return certs.Window{}, errors.New("no route")
+			case time.Now().After(announced) && from.Before(announced):
+				return certs.Window{Start: announced.Add(-2 * time.Hour), End: announced.Add(-time.Hour), Retry: 6 * time.Hour}, nil
+			}
+			return certs.Window{Start: from.Add(60 * day), End: from.Add(62 * day), Retry: 6 * time.Hour}, err
+		}
+		m.answer = func(ctx context.Context, name string) (store.Certificate, error) {
+			if !silent && time.Now().After(announced) { // it hangs, and the process is stopped meanwhile
+				<-ctx.Done()
+				return store.Certificate{}, ctx.Err()
+			}
+			return mint.issueBy(m.Name(), name, time.Now(), time.Now().Add(90*day)), nil
+		}
+		k, stop := run(t, b, m)
+		k.Want(host(1), true)
+		for time.Sleep(10 * day); m.count() < 2; {
+			time.Sleep(time.Minute)
+		}
+		stop()
+		silent = true
+		for restart := range 3 {
+			k, stop = run(t, b, m)
+			k.Want(host(1), true)
+			time.Sleep(10 * time.Minute)
+			if s := k.Status(host(1)); s.NotAfter.Before(announced.Add(90*day)) || m.count() != 3 {
+				t.Errorf("after restart %d and %d orders: %+v", restart, m.count(), s)
+			}
+			stop()
 		}
 	})
 }

@@ -88,8 +88,11 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 		free := s.occupy(l, t.claim.failing)
 		orders.Go(func() {
 			defer cancel()
-			k.order(octx, i, t)
+			changed := k.order(octx, i, t)
 			free()
+			if changed {
+				k.tellChange(ctx, i.name)
+			}
 		})
 	}
 }
@@ -106,28 +109,39 @@ type result struct {
 // lost says that the authority did not answer.
 func (r *result) lost() bool { return r.packed == nil && r.outage && !r.stop }
 
-// order obtains one certificate, or takes one that was obtained before and not saved, and saves and serves it.
-func (k *Keeper) order(ctx context.Context, i *item, t turn) {
+// taken says that something went wrong after the authority took the order, or may have.
+func (r *result) taken() bool {
+	_, taken := errors.AsType[*Taken](r.err)
+	return taken
+}
+
+// uncounted says that the authority has surely not counted the order.
+func (r *result) uncounted() bool { return r.lost() && !r.taken() }
+
+// order obtains one certificate, or takes one that was obtained before and not saved, and saves and serves it. It returns
+// whether there is a change to be told.
+func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
 	r := k.obtain(ctx, i, t)
 	s := &k.schedule
 	s.mu.Lock()
 	dropped := i.dropped
 	s.mu.Unlock()
 	if r.err == nil && !dropped {
+		r.cert.Renew = k.firstPlan(r.cert, time.Now())
+		r.packed.renew = r.cert.Renew.Unix()
 		r.err, r.verdict = k.save(ctx, r.cert), verdict{outage: true}
 	}
 	stopping := errors.Is(ctx.Err(), context.Canceled)
 	if r.entry.Seq != 0 {
 		r.entry.Ended, r.entry.Failed = time.Now(), r.failed
-		// What did not reach the authority was not counted by it; that the few it did not finish were is in the margin.
-		r.entry.Exempt = r.entry.Exempt || r.lost()
+		r.entry.Exempt = r.entry.Exempt || r.uncounted()
 		if r.stop && r.wait > 0 {
 			r.entry.Stopped, r.entry.Reason = r.entry.Ended.Add(r.wait), r.err.Error()
 		}
 		k.end(ctx, r.entry)
 	}
 	failed := k.settle(i, t, r, dropped, stopping)
-	k.tell(ctx, i.name, r.err, failed, dropped || stopping)
+	changed = k.tell(ctx, i.name, r.err, failed, dropped || stopping)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i.cancel = nil
@@ -135,6 +149,7 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) {
 	i.resume(time.Now())
 	s.put(i, time.Now())
 	k.retire(i)
+	return changed
 }
 
 // settle notes how an order went, and returns what is to be kept of it if it failed. What came for a name that had been
@@ -145,7 +160,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	defer s.mu.Unlock()
 	now := time.Now()
 	b := t.line.budget
-	if (r.entry.Seq == 0 || r.lost()) && t.unsaved == nil {
+	if (r.entry.Seq == 0 || r.uncounted()) && t.unsaved == nil {
 		b.takeBack(t.begun, t.claim)
 	}
 	if r.failed {
@@ -158,10 +173,14 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		k.heard(t, result{err: unanswered, verdict: judge(unanswered, t.claim.name, t.claim.domain)}, now)
 	case r.entry.Seq != 0:
 		k.heard(t, r, now)
+	case b.outage.gated && answeredGate(r.err):
+		k.back(t.line, now)
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
 	switch {
 	case dropped, i.dropped:
+	case errors.Is(r.err, ErrNotReplaced): // it is ordered again at once, as one that counts
+		i.bare, i.due = true, now
 	case r.err == nil:
 		k.unplan(i.name)
 		k.memory.set(i.name, r.packed)
@@ -169,12 +188,11 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		known, _ := k.memory.find(i.name)
 		k.recall(i, known)
 		i.failures, i.tried, i.next, i.failing = 0, now, time.Time{}, time.Time{}
-		i.problem, i.advice, i.refuser, i.refused, i.unsaved = "", "", "", 0, nil
+		i.problem, i.advice, i.refuser, i.refused, i.unsaved, i.bare = "", "", "", 0, nil, false
 		i.due = time.Time{}
 		if i.wanted {
-			// An authority with a clock of its own must not make us order in a circle.
-			i.due = latest(k.plan(i.name, now), now.Add(max(0, i.notAfter.Sub(now)/4)))
-			k.memory.mark(i.name, func(known *info) { known.renew = i.due.Unix() })
+			i.due = r.cert.Renew
+			s.plans.add(r.packed.renew, 1)
 		}
 	case isLater:
 		i.due = later.until
@@ -186,7 +204,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		k.fail(i, t, r, now)
 		return &store.Order{
 			Name: i.name, Failures: i.failures, Tried: i.tried, Next: i.next, Problem: i.problem, Advice: i.advice,
-			Authority: i.refuser, Since: i.failing,
+			Authority: i.refuser, Since: i.failing, Outage: i.outage,
 		}
 	}
 	return nil
@@ -202,17 +220,24 @@ func (k *Keeper) heard(t turn, r result, now time.Time) {
 		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", l.budget.stopped, "err", r.err)
 	case r.lost():
 		known := o.count > 0
+		o.gated = r.entry.Seq == 0 && (o.gated || !known)
 		if o.note(t.begun, now, r.wait, r.err.Error()); !known {
 			k.log.Warn("authority is out of reach", "authority", l.authority.Name(), "err", r.err)
 		}
 	case o.count > 0:
-		k.log.Info("authority is there again", "authority", l.authority.Name(), "since", o.since)
-		o.over()
-		s.arrange(now)
+		k.back(l, now)
 	}
 	if s.absent(l, now) {
 		s.arrange(now)
 	}
+}
+
+// back notes that an authority answers again. The schedule's lock is held.
+func (k *Keeper) back(l *line, now time.Time) {
+	o := &l.budget.outage
+	k.log.Info("authority is there again", "authority", l.authority.Name(), "since", o.since)
+	o.over()
+	k.schedule.arrange(now)
 }
 
 // fail notes a failed order. The schedule's lock is held.
@@ -225,6 +250,9 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 	longest := longestPause
 	if r.outage {
 		longest = longestBlameless
+		if b := t.line.budget.limits; r.taken() {
+			longest = max(longest, b.DomainPeriod/time.Duration(max(1, b.DomainOrders))) // or it uses its domain's limit up
+		}
 	}
 	wait := pause(k.first, longest, i.failures)
 	switch {
@@ -240,15 +268,15 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 	i.due = i.next
 }
 
-// tell counts how an order ended, keeps its failure in the store and says it.
-func (k *Keeper) tell(ctx context.Context, name string, err error, failed *store.Order, stopped bool) {
+// tell counts how an order ended, keeps its failure in the store, says it in the log, and returns whether it is a change.
+func (k *Keeper) tell(ctx context.Context, name string, err error, failed *store.Order, stopped bool) (changed bool) {
 	later, isLater := errors.AsType[*errLater](err)
 	switch {
-	case stopped:
-		return
+	case stopped, errors.Is(err, ErrNotReplaced):
+		return false
 	case isLater:
 		k.log.Debug("order waits", "domain", name, "reason", later.why)
-		return
+		return false
 	case failed != nil:
 		k.failed.Add(1)
 		k.log.Warn("no certificate", "domain", name, "err", err)
@@ -261,7 +289,15 @@ func (k *Keeper) tell(ctx context.Context, name string, err error, failed *store
 		k.issued.Add(1)
 		k.log.Info("obtained a certificate", "domain", name)
 	}
-	k.onChange(name)
+	return true
+}
+
+// tellChange tells of a change of a name's certificate, also while we are stopping. It may take as long as a write, so
+// nobody waits for it: no order's place is held.
+func (k *Keeper) tellChange(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	k.onChange(ctx, name)
 }
 
 // obtain returns a certificate that fits its name and key and is valid now.
@@ -276,6 +312,9 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 		}
 		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {
 			r.cert, r.err = t.line.authority.Obtain(ctx, Request{Name: i.name, Replaces: t.replaces})
+			if errors.Is(r.err, ErrNotReplaced) {
+				return r
+			}
 			if r.err = overdue(ctx, r.err); r.err != nil {
 				r.verdict = judge(r.err, t.claim.name, t.claim.domain)
 				return r

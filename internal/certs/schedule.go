@@ -60,14 +60,16 @@ type item struct {
 	refuser  string             // the authority that the last order failed at
 	refused  uint64             // authorities that refuse the name for too long, as a set of their numbers
 	unsaved  *store.Certificate // obtained, and the store did not take it
+	bare     bool               // its authority does not take an order as a replacement of the certificate
 
 	due      time.Time // when it is to be ordered
 	line     *line     // whose turn it waits for; nil: it waits for its time, or for nothing
 	heap     *queue    // nil: not queued
 	index    int       // in heap
 	urgent   urgency   // when it was queued
+	held     bool      // it waits for a limit of its own, until due at least
 	place    int       // when the queues were counted last, from 1 on; 0: it waits for no turn
-	expected time.Time // and when it will be its turn then
+	expected time.Time // and when it will be its turn then, also if it is held
 
 	cancel context.CancelFunc // ends the running order; nil: none runs
 	done   chan struct{}      // closed when the running order has ended
@@ -173,7 +175,7 @@ func (l *line) claim(i *item) claim {
 // replaces says that an order for a name tells the authority which of its certificates it replaces. It does not where the
 // last one went wrong on the authority's side, since that may be what it stumbles over.
 func (l *line) replaces(i *item) bool {
-	return !i.notAfter.IsZero() && i.issuer == issuedBy(l.authority) && (i.failures == 0 || !i.outage)
+	return !i.notAfter.IsZero() && !i.bare && i.issuer == issuedBy(l.authority) && (i.failures == 0 || !i.outage)
 }
 
 // exempts says that the authority does not count an order for a name (RFC 9773, Section 5).
@@ -324,7 +326,7 @@ func (s *schedule) unqueue(i *item) {
 	if i.heap != nil {
 		heap.Remove(i.heap, i.index)
 	}
-	i.line, i.place, i.expected = nil, 0, time.Time{}
+	i.line, i.held, i.place, i.expected = nil, false, 0, time.Time{}
 }
 
 // choose returns the authority to order a name from: the first that is there and does not refuse it, and else the first.
@@ -375,6 +377,7 @@ func (s *schedule) take(now time.Time) (*item, *line, time.Duration) {
 		i, again := l.take(now, func(i *item, until time.Time) {
 			i.due = until
 			s.put(i, now)
+			i.held = true
 		})
 		if i != nil {
 			s.unqueue(i)

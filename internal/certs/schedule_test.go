@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/store"
 )
 
@@ -423,6 +424,40 @@ func TestEverythingAtOnce(t *testing.T) {
 		stop()
 		if len(b.certs) != 5 {
 			t.Errorf("%d certificates in the store, want 5", len(b.certs))
+		}
+	})
+}
+
+// TestSlowListenersHoldNoOrder: who is told of a change may take as long as the context that it gets.
+func TestSlowListenersHoldNoOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &model{}
+		m.answer = m.good
+		told := make(chan string, 100)
+		k, stop := run(t, newBooks(), m, func(c *certs.Config) {
+			budget := config.DefaultBudget()
+			budget.InFlight = 1
+			c.Budgets = []config.Budget{budget}
+			c.OnChange = func(ctx context.Context, name string) {
+				if end, ends := ctx.Deadline(); !ends || time.Until(end) > time.Minute {
+					t.Errorf("the context of a change ends at %v, %v", end, ends)
+				}
+				<-ctx.Done()
+				told <- name
+			}
+		})
+		for n := range 20 {
+			k.Want(fmt.Sprintf("n%d.test", n), true)
+		}
+		time.Sleep(5 * time.Second)
+		if o := k.Overview(); o.Valid != 20 || o.Accounts[0].Running != 0 || len(told) != 0 {
+			t.Errorf("after 5 seconds %v, %+v, %d were told", o, o.Accounts[0], len(told))
+		}
+		begun := time.Now()
+		stop() // waits for them
+		if len(told) != 20 || time.Since(begun) > time.Minute {
+			t.Errorf("%d were told, and to stop took %v", len(told), time.Since(begun))
 		}
 	})
 }

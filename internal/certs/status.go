@@ -31,16 +31,9 @@ type Status struct {
 	Late      bool      `json:"late,omitempty"`         // it is valid, and should have been renewed long ago
 	NextTry   time.Time `json:"next_try,omitzero"`      // when it is ordered or renewed next, maybe in the past while it is queued; zero: not at all
 	Place     int       `json:"place,omitempty"`        // in the queue of its authority, from 1 on; 0: it waits for no turn
-	Expected  time.Time `json:"expected,omitzero"`      // when that turn comes, if all goes well and nothing more urgent comes
+	Expected  time.Time `json:"expected,omitzero"`      // when its turn comes, if all goes well and nothing more urgent comes
 	Waiting   string    `json:"waiting,omitempty"`      // what its order waits for beside its turn
 }
-
-const (
-	// rankAgain is for how long the places in the queues are believed. They are not counted again within rankShare times
-	// the time that it took.
-	rankAgain = 10 * time.Second
-	rankShare = 100
-)
 
 // Status says how it stands with a name.
 func (k *Keeper) Status(name string) Status {
@@ -80,7 +73,7 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 	if !i.wanted || len(s.lines) == 0 {
 		return
 	}
-	if now.After(s.ranked) || i.line != nil && i.place == 0 && now.After(s.rankNot) {
+	if now.After(s.ranked) || (i.line != nil || i.held) && i.expected.IsZero() && now.After(s.rankNot) {
 		s.rank(now)
 	}
 	st.NextTry, st.Place, st.Expected = latest(latest(i.due, i.next), i.since), i.place, i.expected
@@ -96,56 +89,6 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 		if at, why := l.budget.own(now, l.claim(i)); at.After(now) {
 			st.Waiting = l.authority.Name() + ": " + why
 		}
-	}
-}
-
-// rank counts places in the queues. The caller holds mu.
-func (s *schedule) rank(now time.Time) {
-	for _, l := range s.lines {
-		l.rank(now)
-	}
-	s.rankNot = now.Add(rankShare * time.Since(now))
-	s.ranked = latest(s.rankNot, now.Add(rankAgain))
-}
-
-// rank counts the places of those that wait for their turn, and when it will come if all that is ordered before goes well.
-func (l *line) rank(now time.Time) {
-	open, _ := l.budget.closed(now)
-	all := slices.Concat(l.free.items, l.counted.items, l.failing.items)
-	slices.SortFunc(all, func(a, b *item) int {
-		if a.before(b) {
-			return -1
-		}
-		return 1
-	})
-	b := l.budget
-	orders := window{limit: b.orders.limit, period: b.orders.period, times: slices.Clone(b.orders.times)}
-	failing, domains, turn := 0, make(map[string]int), open
-	second := time.Second / time.Duration(max(1, b.limits.PerSecond))
-	for n, i := range all {
-		i.place = n + 1
-		i.expected = open.Add(time.Duration(n) * second)
-		c := l.claim(i)
-		if c.exempt {
-			continue
-		}
-		if c.patient {
-			turn = orders.paced(turn)
-		} else {
-			turn = orders.next(turn)
-		}
-		orders.add(turn)
-		i.expected = latest(i.expected, turn)
-		if c.failing {
-			i.expected = latest(i.expected, b.failing.nth(now, failing))
-			failing++
-		}
-		w := b.domains[i.domain]
-		if w == nil {
-			w = &window{limit: b.limits.DomainOrders, period: b.limits.DomainPeriod}
-		}
-		i.expected = latest(i.expected, w.nth(now, domains[i.domain]))
-		domains[i.domain]++
 	}
 }
 
@@ -210,7 +153,7 @@ func (k *Keeper) Overview() Overview {
 		if i.failures > 0 {
 			o.Failing++
 		}
-		if i.line != nil {
+		if i.line != nil || i.held {
 			o.Done = latest(o.Done, i.expected)
 		}
 	}

@@ -72,6 +72,13 @@ func barred(err error, name, domain string) verdict {
 	return v
 }
 
+// answeredGate says that the gate held an order, and that the authority answered it.
+func answeredGate(err error) bool {
+	r, held := errors.AsType[*Refusal](err)
+	_, inVain := errors.AsType[*Unanswered](err)
+	return held && r.Answered && !inVain
+}
+
 // about says that a limit is that of one name, or of its registered domain, and not of the account. An authority has no
 // other way to say so than its words.
 func about(detail, name, domain string) bool {

@@ -8,10 +8,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -85,7 +88,8 @@ func (l *limited) Close() error {
 type passage struct {
 	session  session
 	url      string // of the directory
-	replaces string // see [ACME.client]
+	replaces string // what the order replaces, see certID; empty: nothing
+	taken    bool   // the order was taken, or may have been
 	next     http.RoundTripper
 }
 
@@ -95,14 +99,31 @@ func (p *passage) RoundTrip(req *http.Request) (*http.Response, error) {
 	case req.Method == http.MethodGet && url == p.url:
 		body := io.NopCloser(bytes.NewReader(p.session.directory.raw))
 		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: body, Request: req}, nil
-	case req.Method == http.MethodPost && url == p.session.directory.NewOrder && p.replaces != "":
+	case req.Method == http.MethodPost && url == p.session.directory.NewOrder:
+		return p.order(req)
+	}
+	return p.next.RoundTrip(req)
+}
+
+// order passes an order on. An answer that is lost leaves open whether it was taken, as one does that a proxy gives in
+// the authority's place. Where there is no connection it was not.
+func (p *passage) order(req *http.Request) (*http.Response, error) {
+	if p.replaces != "" {
 		signed, err := p.sign(req)
 		if err != nil {
 			return nil, fmt.Errorf("sign the order again: %w", err)
 		}
 		req = signed
 	}
-	return p.next.RoundTrip(req)
+	res, err := p.next.RoundTrip(req)
+	if err != nil {
+		op, ok := errors.AsType[*net.OpError](err)
+		p.taken = !ok || op.Op != "dial"
+		return nil, err
+	}
+	p.taken = res.StatusCode < http.StatusBadRequest || res.StatusCode >= http.StatusInternalServerError &&
+		!strings.HasPrefix(res.Header.Get("Content-Type"), "application/problem+json")
+	return res, nil
 }
 
 // sign adds to a new order which certificate it replaces (RFC 9773, Section 5), and signs it again with ES256 (RFC 7518,

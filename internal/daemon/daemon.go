@@ -306,13 +306,13 @@ func (d *daemon) reloads(ctx context.Context) {
 	}
 }
 
-// certChanged has the domain of a certificate looked at. It must not block.
-func (d *daemon) certChanged(host string) {
+// certChanged has the domain of a certificate looked at.
+func (d *daemon) certChanged(ctx context.Context, host string) {
 	name, err := policygen.ParseName(trimPolicyHost(host))
 	if err != nil || host != name.PolicyHost() {
 		return // the service's own certificate
 	}
-	if err := d.reconciler.Wake(context.Background(), name); err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err := d.reconciler.Wake(ctx, name); err != nil && !errors.Is(err, store.ErrNotFound) {
 		d.o.Log.Warn("domain not woken", "domain", name, "err", err)
 	}
 }

@@ -13,7 +13,7 @@ func (s *SQLite) EachCertificate(ctx context.Context, f func(Certificate) error)
 }
 
 // certificateColumns are what scanCertificate reads, in its order.
-const certificateColumns = `name, private_key, sealed, chain, not_before, not_after, authority`
+const certificateColumns = `name, private_key, sealed, chain, not_before, not_after, authority, renew`
 
 // Certificate implements [Store].
 func (s *SQLite) Certificate(ctx context.Context, name string) (Certificate, error) {
@@ -32,7 +32,7 @@ func (s *SQLite) scanCertificate(r row) (Certificate, error) {
 	var c Certificate
 	var chain []byte
 	var seal string
-	if err := r.Scan(&c.Name, &c.Key, &seal, &chain, stamp{&c.NotBefore}, stamp{&c.NotAfter}, &c.Authority); err != nil {
+	if err := r.Scan(&c.Name, &c.Key, &seal, &chain, stamp{&c.NotBefore}, stamp{&c.NotAfter}, &c.Authority, stamp{&c.Renew}); err != nil {
 		return Certificate{}, err
 	}
 	var err error
@@ -79,11 +79,12 @@ func (s *SQLite) SaveCertificate(ctx context.Context, c Certificate) error {
 		}
 		seal, key := s.ring.Seal(labelCertificate+c.Name, c.Key)
 		if _, err := tx.ExecContext(ctx, `INSERT INTO certificates
-			(name, private_key, sealed, chain, not_before, not_after, authority, change)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,
+			(name, private_key, sealed, chain, not_before, not_after, authority, renew, change)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,
 			sealed = excluded.sealed, chain = excluded.chain, not_before = excluded.not_before,
-			not_after = excluded.not_after, authority = excluded.authority, change = excluded.change`,
-			c.Name, blob(key), seal, joinChain(c.Chain), micros(c.NotBefore), micros(c.NotAfter), c.Authority, change); err != nil {
+			not_after = excluded.not_after, authority = excluded.authority, renew = excluded.renew, change = excluded.change`,
+			c.Name, blob(key), seal, joinChain(c.Chain), micros(c.NotBefore), micros(c.NotAfter), c.Authority,
+			micros(c.Renew), change); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM dropped_certificates WHERE name = ?`, c.Name); err != nil {
@@ -152,7 +153,7 @@ func (s *SQLite) CertificatesSince(ctx context.Context, mark string, f func(Cert
 		return fmt.Errorf("read the changes of certificates: %w", s.explain(ctx, err))
 	}
 	return stream(ctx, s, "read the changes of certificates", s.scanCertificate, f, `SELECT `+certificateColumns+`
-		FROM certificates WHERE change > ?1 UNION ALL SELECT name, x'', '', x'', 0, 0, '' FROM dropped_certificates
+		FROM certificates WHERE change > ?1 UNION ALL SELECT name, x'', '', x'', 0, 0, '', 0 FROM dropped_certificates
 		WHERE change > ?1`, change)
 }
 
@@ -160,19 +161,19 @@ func (s *SQLite) CertificatesSince(ctx context.Context, mark string, f func(Cert
 func (s *SQLite) Orders(ctx context.Context) ([]Order, error) {
 	scan := func(r row) (o Order, err error) {
 		err = r.Scan(&o.Name, &o.Failures, stamp{&o.Tried}, stamp{&o.Next}, &o.Problem, &o.Authority, stamp{&o.Since},
-			&o.Advice)
+			&o.Advice, &o.Outage)
 		return o, err
 	}
 	return collect(ctx, s, "read orders", scan,
-		`SELECT name, failures, tried, next, problem, authority, since, advice
-		FROM orders WHERE failures > 0 ORDER BY name`)
+		`SELECT name, failures, tried, next, problem, authority, since, advice, outage
+		FROM orders WHERE failures > 0 OR next <> 0 ORDER BY name`)
 }
 
 // SaveOrder implements [Store].
 func (s *SQLite) SaveOrder(ctx context.Context, o Order) error {
 	return s.exec(ctx, fmt.Sprintf("save order %q", o.Name), `INSERT INTO orders (name, failures, tried, next, problem,
-		authority, since, advice) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET failures = excluded.failures,
-		tried = excluded.tried, next = excluded.next, problem = excluded.problem, authority = excluded.authority,
-		since = excluded.since, advice = excluded.advice`,
-		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice)
+		authority, since, advice, outage) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET
+		failures = excluded.failures, tried = excluded.tried, next = excluded.next, problem = excluded.problem,
+		authority = excluded.authority, since = excluded.since, advice = excluded.advice, outage = excluded.outage`,
+		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice, o.Outage)
 }

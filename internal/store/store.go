@@ -199,13 +199,14 @@ type Certificate struct {
 	Key                 []byte   // PKCS #8, DER
 	Chain               [][]byte // DER, leaf first
 	NotBefore, NotAfter time.Time
-	Authority           string // name of the [acme.NAME] table it came from; empty: not known
+	Authority           string    // name of the [acme.NAME] table it came from; empty: not known
+	Renew               time.Time // when it is planned to be renewed; zero: not known
 }
 
-// Order is how the last attempt to obtain a certificate went.
+// Order is how the last attempt to obtain a certificate went, or, without failures, when the next one is to be made.
 type Order struct {
 	Name     string
-	Failures int       // in a row
+	Failures int       // in a row; 0: the certificate is to be renewed at Next, whatever was planned
 	Tried    time.Time // last attempt
 	Next     time.Time // not before
 	Problem  string    // the CA's words
@@ -213,6 +214,7 @@ type Order struct {
 	Advice    string    // what to do about it; empty: we do not know
 	Authority string    // which CA it was
 	Since     time.Time // first failure in a row
+	Outage    bool      // the last failure was not the name's fault
 }
 
 // JournalEntry is one order of a certificate, as it is counted against what its authority allows.
@@ -306,9 +308,9 @@ type Store interface {
 	// CertificatesSince calls f, as EachCertificate does, for every certificate that changed since the copy of a mark, or
 	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound.
 	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
-	// Orders returns the orders that failed last time.
+	// Orders returns the orders that failed last time, and those without failures that have a Next.
 	Orders(ctx context.Context) ([]Order, error)
-	// SaveOrder keeps how an order went.
+	// SaveOrder adds or replaces what is kept of the order of a name.
 	SaveOrder(ctx context.Context, o Order) error
 
 	// Journal returns what was appended or ended with Changed greater than after, by Changed.

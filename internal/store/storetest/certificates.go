@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/stspub/stspub/internal/store"
 )
@@ -18,6 +19,7 @@ func certificateTests() map[string]func(*env) {
 		"Certificates/WhatFGetsIsItsOwn":           certificatesOwn,
 		"Certificates/AreNotTiedToADomain":         certificatesFree,
 		"Orders/OnlyThoseThatFailed":               ordersFailed,
+		"Orders/PlannedWithoutAFailure":            ordersPlanned,
 		"Orders/SavedAgainIsReplaced":              ordersReplaced,
 		"Certificates/EveryShapeOfChain":           certificatesChains,
 		"Certificates/TimesAreMicrosecondsOrZeros": certificatesTimes,
@@ -33,6 +35,7 @@ func certificate(name string) store.Certificate {
 		NotBefore: at(0),
 		NotAfter:  at(90 * 24 * 60),
 		Authority: "authority of " + name,
+		Renew:     at(50 * 24 * 60),
 	}
 }
 
@@ -62,7 +65,7 @@ func certificatesSaved(e *env) {
 func certificatesReplaced(e *env) {
 	want := e.saveCertificates(certificate("a"), certificate("b"))
 	c := want["a"]
-	c.Key, c.Chain, c.NotBefore, c.NotAfter, c.Authority = []byte("new key"), c.Chain[:1], at(5), at(6), ""
+	c.Key, c.Chain, c.NotBefore, c.NotAfter, c.Authority, c.Renew = []byte("new key"), c.Chain[:1], at(5), at(6), "", time.Time{}
 	e.must(e.SaveCertificate(e.ctx(), c))
 	want["a"] = c
 	e.equal("certificates", e.certificates(), want)
@@ -149,6 +152,22 @@ func ordersFailed(e *env) {
 	e.must(e.SaveOrder(e.ctx(), failed))
 	e.must(e.SaveOrder(e.ctx(), store.Order{Name: "a", Tried: at(1)}))
 	e.equal("orders", e.orders(), []store.Order{failed})
+}
+
+// ordersPlanned has a renewal that is not to wait for its plan: it lasts until the certificate comes, or goes.
+func ordersPlanned(e *env) {
+	e.saveCertificates(certificate("a"), certificate("b"), certificate("c"))
+	var want []store.Order
+	for _, name := range []string{"a", "b", "c"} {
+		o := store.Order{Name: name, Next: at(7)}
+		e.must(e.SaveOrder(e.ctx(), o))
+		want = append(want, o)
+	}
+	e.reopen()
+	e.equal("orders", e.orders(), want)
+	e.saveCertificates(certificate("a"))
+	e.must(e.DeleteCertificate(e.ctx(), "c"))
+	e.equal("orders", e.orders(), want[1:2])
 }
 
 func ordersReplaced(e *env) {

@@ -16,6 +16,7 @@ func journalTests() map[string]func(*env) {
 		"Journal/OneOfManyAppends":             journalRace,
 		"Journal/PrunesWhatCountsForNothing":   journalPruned,
 		"Journal/RunningOrdersEndWithProcess":  journalAbandoned,
+		"Journal/BeginsAnewWhenAllIsPruned":    journalAnew,
 		"Certificates/OneByName":               certificateOne,
 		"Orders/WhoRefusedAndSinceWhenIsThere": orderSince,
 	}
@@ -133,6 +134,26 @@ func journalAbandoned(e *env) {
 	}
 }
 
+// journalAnew has a process begin with a journal of which everything was pruned: what it has read is nothing, and that is
+// all there is. Numbers go on growing, for others may have read the old ones.
+func journalAnew(e *env) {
+	a := e.append(0, entry("a.example", 1))
+	b := e.append(a.Seq, entry("b.example", 2))
+	b.Ended = at(3)
+	e.must(e.EndJournal(e.ctx(), b))
+	b = e.journal(a.Changed)[0]
+	e.must(e.PruneJournal(e.ctx(), at(100), at(100), at(100)))
+	e.reopen()
+	e.equal("left", len(e.journal(0)), 0)
+	c := e.append(0, entry("c.example", 101))
+	if c.Seq <= b.Seq || c.Changed <= b.Changed {
+		e.Errorf("Seq and Changed = %d, %d, want more than %d, %d", c.Seq, c.Changed, b.Seq, b.Changed)
+	}
+	late := entry("d.example", 102)
+	e.is(e.AppendJournal(e.ctx(), 0, &late), store.ErrStale)
+	e.append(c.Seq, late)
+}
+
 func certificateOne(e *env) {
 	want := e.saveCertificates(certificate("a"), certificate("b"))
 	got, err := e.Certificate(e.ctx(), "a")
@@ -144,6 +165,10 @@ func certificateOne(e *env) {
 
 func orderSince(e *env) {
 	want := store.Order{Name: "a", Failures: 1, Tried: at(4), Next: at(9), Problem: "no", Advice: "do", Authority: "lab", Since: at(2)}
-	e.must(e.SaveOrder(e.ctx(), want))
-	e.equal("orders", e.orders(), []store.Order{want})
+	for _, outage := range []bool{false, true, false} {
+		want.Outage = outage
+		e.must(e.SaveOrder(e.ctx(), want))
+		e.reopen()
+		e.equal("orders", e.orders(), []store.Order{want})
+	}
 }
