@@ -25,6 +25,9 @@ var (
 	ErrStale = errors.New("changed since it was read")
 	// ErrLocked says that another process has the store open.
 	ErrLocked = errors.New("in use by another process")
+	// ErrUnsure says that the way to the store was cut while it committed, so what was to be written is there or is not;
+	// read it again.
+	ErrUnsure = errors.New("not known whether it was written")
 	// ErrIDReused says that an id was to be intended twice. RFC 8461, Section 3.1: an id names one instance of a policy.
 	ErrIDReused = errors.New("id was used before")
 )
