@@ -215,17 +215,26 @@ func end(ctx context.Context, tx pgx.Tx) {
 	_ = tx.Rollback(ctx)
 }
 
-// commit says of what it cannot know whether it was written that it is ErrUnsure.
+// commit says of what it cannot know whether it was written that it is ErrUnsure. When the connection breaks, pgx says that
+// it was closed and nothing sent, even if the commit was sent; so only what is closed before is trusted to be.
 func commit(ctx context.Context, tx pgx.Tx) error {
+	if err := ctx.Err(); err != nil {
+		end(ctx, tx)
+		return err
+	}
+	if tx.Conn().IsClosed() {
+		end(ctx, tx)
+		return pgconn.ErrConnClosed
+	}
 	err := tx.Commit(ctx)
 	var e *pgconn.PgError
 	switch {
-	case err == nil, pgconn.SafeToRetry(err), errors.Is(err, pgx.ErrTxCommitRollback):
+	case err == nil, errors.Is(err, pgx.ErrTxCommitRollback):
 		return err
 	case errors.As(err, &e) && e.SeverityUnlocalized == "ERROR": // FATAL ends the connection, at any moment
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrUnsure, err)
+	return fmt.Errorf("%w, for the way to the database was cut in the commit (%w)", ErrUnsure, err)
 }
 
 // tries is how often something is done at most.
