@@ -49,7 +49,7 @@ const (
 	idleLimit      = 30 * time.Second // of a transaction between two statements: whoever began it is cut off, and has locks
 	walkLimit      = time.Hour        // the same while the caller of a walk looks at a page
 	longStatement  = 10 * time.Minute
-	longLimit      = 15 * time.Minute // a transaction that may change every domain
+	longLimit      = 30 * time.Minute // a transaction that may write everything
 	closeLimit     = 5 * time.Second
 )
 
@@ -289,6 +289,12 @@ func (v *versions) take() (int64, bool) {
 	}
 	v.next++
 	return v.next - 1, true
+}
+
+func (v *versions) drop() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.next, v.end = 0, 0
 }
 
 func (v *versions) fill(first int64) {

@@ -195,7 +195,7 @@ func postgresLimit(t *testing.T, server *labtest.PostgreSQL) {
 	fill(t, s, 1)
 	w.silent.Store(true)
 	for name, call := range methods(s) {
-		if name == "long" || name == "declare" { // theirs is a quarter of an hour
+		if name == "long" || name == "declare" { // theirs is half an hour
 			continue
 		}
 		begun := time.Now()
