@@ -49,12 +49,12 @@ func (d *daemon) open(ctx context.Context) (fault, err error) {
 }
 
 // openStore opens the store of a configuration, or that which a broken one names as far as can be told.
-func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken error) (*store.SQLite, error) {
+func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken error) (store.Store, error) {
 	if broken == nil {
 		return d.openSealed(ctx, conf.Store)
 	}
 	at := config.GlanceStore(d.o.ConfigPath, d.o.Env)
-	if _, err := os.Stat(at.Path); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(at.Path); at.Postgres == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, broken // the first start
 	}
 	st, err := d.openSealed(ctx, at)
@@ -65,7 +65,7 @@ func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken erro
 }
 
 // openSealed opens a store with its keys.
-func (d *daemon) openSealed(ctx context.Context, s config.Store) (*store.SQLite, error) {
+func (d *daemon) openSealed(ctx context.Context, s config.Store) (store.Store, error) {
 	var keys [][]byte
 	for _, key := range s.Keys {
 		keys = append(keys, []byte(key))
@@ -74,7 +74,31 @@ func (d *daemon) openSealed(ctx context.Context, s config.Store) (*store.SQLite,
 	if d.keys, err = store.NewKeyring(keys...); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	return store.OpenSealedSQLite(ctx, s.Path, d.keys)
+	return openEngine(ctx, s, d.keys)
+}
+
+// openEngine opens a store with whichever engine it has.
+func openEngine(ctx context.Context, s config.Store, keys *store.Keyring) (store.Store, error) {
+	if s.Postgres != "" {
+		st, err := store.OpenPostgres(ctx, string(s.Postgres), keys)
+		if err != nil {
+			return nil, err
+		}
+		return st, nil
+	}
+	st, err := store.OpenSealedSQLite(ctx, s.Path, keys)
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// copyPath is where the copy of the certificates lies: beside the database, if that is a file.
+func copyPath(s config.Store) string {
+	if s.Postgres != "" {
+		return ""
+	}
+	return s.Path + ".certificates"
 }
 
 // reread reads the file for a reload.
