@@ -66,31 +66,33 @@ func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken erro
 
 // openSealed opens a store with its keys.
 func (d *daemon) openSealed(ctx context.Context, s config.Store) (store.Store, error) {
+	st, keys, err := OpenStore(ctx, s)
+	d.keys = keys
+	return st, err
+}
+
+// OpenStore opens the store of a configuration with the engine and the keys that it names, which are nil where it has none.
+func OpenStore(ctx context.Context, s config.Store) (store.Store, *store.Keyring, error) {
 	var keys [][]byte
 	for _, key := range s.Keys {
 		keys = append(keys, []byte(key))
 	}
-	var err error
-	if d.keys, err = store.NewKeyring(keys...); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
-	return openEngine(ctx, s, d.keys)
-}
-
-// openEngine opens a store with whichever engine it has.
-func openEngine(ctx context.Context, s config.Store, keys *store.Keyring) (store.Store, error) {
-	if s.Postgres != "" {
-		st, err := store.OpenPostgres(ctx, string(s.Postgres), keys)
-		if err != nil {
-			return nil, err
-		}
-		return st, nil
-	}
-	st, err := store.OpenSealedSQLite(ctx, s.Path, keys)
+	ring, err := store.NewKeyring(keys...)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("store: %w", err)
 	}
-	return st, nil
+	if s.Postgres != "" {
+		st, err := store.OpenPostgres(ctx, string(s.Postgres), ring)
+		if err != nil {
+			return nil, nil, err
+		}
+		return st, ring, nil
+	}
+	st, err := store.OpenSealedSQLite(ctx, s.Path, ring)
+	if err != nil {
+		return nil, nil, err
+	}
+	return st, ring, nil
 }
 
 // copyPath is where the copy of the certificates lies: beside the database, if that is a file.
