@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,11 @@ copy; keep them elsewhere.`,
 		Example: "  stspub backup /var/backups/stspub.db",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := store.BackupSQLite(cmd.Context(), config.GlanceStore(path, os.Getenv).Path, args[0]); err != nil {
+			from, err := fileOf(path)
+			if err == nil {
+				err = store.BackupSQLite(cmd.Context(), from, args[0])
+			}
+			if err != nil {
 				return err
 			}
 			info, err := os.Stat(args[0])
@@ -49,8 +54,11 @@ hold since the copy was made is not in it.`,
 		Example: "  stspub restore /var/backups/stspub.db",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			to := config.GlanceStore(path, os.Getenv).Path
-			if err := store.RestoreSQLite(cmd.Context(), to, args[0]); err != nil {
+			to, err := fileOf(path)
+			if err == nil {
+				err = store.RestoreSQLite(cmd.Context(), to, args[0])
+			}
+			if err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "restored %s; what was there before is %s\n", to, filepath.Base(to)+".before")
@@ -59,4 +67,13 @@ hold since the copy was made is not in it.`,
 	}
 	configFlag(cmd, &path)
 	return cmd
+}
+
+// fileOf is where the store of the configuration at path is, which has to be SQLite.
+func fileOf(path string) (string, error) {
+	s := config.GlanceStore(path, os.Getenv)
+	if s.Postgres != "" {
+		return "", errors.New("the store is in PostgreSQL: use its own pg_dump and pg_restore, or what your database service has for it")
+	}
+	return s.Path, nil
 }

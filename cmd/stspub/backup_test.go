@@ -48,6 +48,12 @@ func TestBackupAndRestore(t *testing.T) {
 	if value, err := s.Value(t.Context(), "publish/test"); err != nil || string(value) != "copied" {
 		t.Errorf("after the restore the value is %q, %v", value, err)
 	}
+	write(t, conf, "[store]\nurl = \"postgres://stspub@db.example/stspub\"\n")
+	for _, c := range []string{"backup", "restore"} {
+		if _, stderr, code := stspub(t, c, copied+".2", "--config", conf); code != 1 || !strings.Contains(stderr, "pg_dump") {
+			t.Errorf("%s of PostgreSQL: exit code %d, %q", c, code, stderr)
+		}
+	}
 	if _, err := os.Stat(copied); err != nil {
 		t.Errorf("the copy is gone: %v", err)
 	}

@@ -5,10 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -20,12 +20,13 @@ import (
 // Writes queue for a single connection, so they never meet each other as SQLITE_BUSY; reads go beside them and see the
 // last commit. Every commit is synced to disk; small writes that come at the same time share one, see [group].
 type SQLite struct {
+	tables
 	path    string
 	writer  pool    // one connection
 	readers pool    // for reads that end within their method
-	streams *sql.DB // for EachDomain and EachCertificate, see [stream]
+	streams *sql.DB // for EachDomain and EachCertificate
 	group   *group  // for the writes that come in numbers
-	ring    *Keyring
+	changed notice  // of writes
 	close   func() error
 }
 
@@ -66,14 +67,15 @@ func openSQLite(ctx context.Context, path string, ring *Keyring) (*SQLite, error
 	if err := checkWritable(file); err != nil {
 		return nil, adviseFile(file, errors.Join(err, lock.Close()))
 	}
-	s := &SQLite{path: file, ring: ring}
+	s := &SQLite{path: file}
+	s.init(s, ring)
 	s.group = &group{store: s}
 	s.close = sync.OnceValue(func() error {
 		// The writer goes last: the last connection to a database tidies its log away, and a reader could not.
 		return errors.Join(closeAll(s.readers.DB, s.streams, s.writer.DB), lock.Close())
 	})
 	if err := s.connect(ctx); err != nil {
-		return nil, errors.Join(s.explain(ctx, err), s.close())
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
@@ -88,9 +90,6 @@ func closeAll(pools ...*sql.DB) error {
 	return errors.Join(errs...)
 }
 
-// queryRelease ends all claims. Whoever had them is gone, for the lock is ours.
-const queryRelease = `UPDATE domains SET due = claimed, claimed = 0, woken = 0 WHERE claimed <> 0`
-
 // connect opens the pools and brings the tables up to date.
 func (s *SQLite) connect(ctx context.Context) error {
 	var err error
@@ -100,19 +99,16 @@ func (s *SQLite) connect(ctx context.Context) error {
 		"&_pragma=foreign_keys(1)&_pragma=secure_delete(1)&_pragma=journal_size_limit(67108864)", 1); err != nil {
 		return err
 	}
-	if err := checkSeals(ctx, s.writer.DB, s.ring); err != nil {
+	steps, err := fs.Sub(migrations, "migrations/sqlite")
+	if err != nil {
 		return err
 	}
-	if err := migrate(ctx, s.writer.DB, migrations); err != nil {
+	if err := s.migrate(ctx, steps); err != nil {
 		return err
 	}
-	if err := noteSeal(ctx, s.writer.DB, s.ring); err != nil {
+	// Whoever had claims and orders is gone, for the lock is ours.
+	if err := s.release(ctx, everybody); err != nil {
 		return err
-	}
-	for _, query := range []string{queryRelease, queryAbandon} {
-		if _, err := s.writer.DB.ExecContext(ctx, query); err != nil {
-			return err
-		}
 	}
 	if s.readers.DB, err = openPool(s.path, "mode=ro&_pragma=cache_size(-512)", readConnections); err != nil {
 		return err
@@ -133,14 +129,6 @@ func openPool(path, params string, size int) (*sql.DB, error) {
 	return db, nil
 }
 
-// Ping writes to the store, since a full or failed disk shows only then. It waits for the writes under way.
-func (s *SQLite) Ping(ctx context.Context) error {
-	return s.write(ctx, "write to store", func(tx *transaction) error {
-		_, err := nextVersion(ctx, tx)
-		return err
-	})
-}
-
 // Close gives the store back. Calls under way should have ended; a second Close does nothing.
 func (s *SQLite) Close() error {
 	if err := s.close(); err != nil {
@@ -149,81 +137,45 @@ func (s *SQLite) Close() error {
 	return nil
 }
 
-// write runs f in a transaction. Doing says what for, as the begin of the error.
-func (s *SQLite) write(ctx context.Context, doing string, f func(*transaction) error) error {
+// write implements database.
+func (s *SQLite) write(ctx context.Context, doing string, f func(context.Context, transaction) error) error {
 	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+		return said(doing, s.explain(ctx, err))
 	}
-	t := &transaction{Tx: tx, pool: &s.writer, statements: make(map[string]*sql.Stmt)}
-	err = f(t)
+	t := &sqliteTransaction{Tx: tx, pool: &s.writer, statements: make(map[string]*sql.Stmt)}
+	err = f(ctx, t)
 	if err == nil {
-		err = keepVersions(ctx, t)
+		err = t.keepVersions(ctx)
 	}
 	if err == nil {
 		err = tx.Commit()
 	}
 	if err != nil {
 		_ = tx.Rollback() // says nothing new: the transaction is over or its connection is broken
-		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+		return said(doing, s.explain(ctx, err))
 	}
 	t.keep(ctx)
+	if t.version > 0 {
+		s.changed.tell()
+	}
 	return nil
 }
 
-// exec is write for a single small statement.
-func (s *SQLite) exec(ctx context.Context, doing, query string, args ...any) error {
-	return s.group.write(ctx, doing, func(ctx context.Context, tx *transaction) error {
-		_, err := tx.ExecContext(ctx, query, args...)
-		return err
-	})
+// writeSoon implements database.
+func (s *SQLite) writeSoon(ctx context.Context, doing string, f func(context.Context, transaction) error) error {
+	return s.group.write(ctx, doing, f)
 }
 
-// nextVersion numbers a change. The first number of a transaction is its first write; see keepVersions for the others.
-func nextVersion(ctx context.Context, tx *transaction) (int64, error) {
-	if tx.version > 0 {
-		tx.version++
-		return tx.version, nil
-	}
-	err := tx.QueryRowContext(ctx, `UPDATE versions SET last = last + 1 RETURNING last`).Scan(&tx.version)
-	tx.kept = tx.version
-	return tx.version, err
+// read implements database.
+func (s *SQLite) read(ctx context.Context, doing string, f func(row) error, query string, args ...any) error {
+	return s.each(ctx, &s.readers, doing, f, query, args...)
 }
 
-// keepVersions is for the end of a transaction.
-func keepVersions(ctx context.Context, tx *transaction) error {
-	if tx.version == tx.kept {
-		return nil
-	}
-	_, err := tx.ExecContext(ctx, `UPDATE versions SET last = ?`, tx.version)
-	return err
-}
-
-// row is what a query finds: *sql.Row and *sql.Rows.
-type row interface{ Scan(dest ...any) error }
-
-// collect returns all rows of a query.
-func collect[T any](ctx context.Context, s *SQLite, doing string, scan func(row) (T, error), query string,
-	args ...any,
-) ([]T, error) {
-	var all []T
-	keep := func(v T) error {
-		all = append(all, v)
-		return nil
-	}
-	if err := each(ctx, s, &s.readers, doing, scan, keep, query, args...); err != nil {
-		return nil, err
-	}
-	return all, nil
-}
-
-// stream calls f for each row of a query, as of the moment it was called. It holds a connection while f runs, and f may
-// call the store: so streams take connections from a pool of their own without a bound, or a few at the same time
-// would wait for each other for ever.
-func stream[T any](ctx context.Context, s *SQLite, doing string, scan func(row) (T, error), f func(T) error,
-	query string, args ...any,
-) error {
-	return each(ctx, s, s.streams, doing, scan, f, query, args...)
+// walk implements database. It holds a connection while f runs, and f may call the store: so walks take connections from a
+// pool of their own without a bound, or a few at the same time would wait for each other for ever.
+func (s *SQLite) walk(ctx context.Context, doing string, f func(row) error, query string, args ...any) error {
+	return s.each(ctx, s.streams, doing, f, query, args...)
 }
 
 // querier is *sql.DB and *pool.
@@ -231,26 +183,21 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// each calls f for each row of a query; an error of f is returned as it is.
-func each[T any](ctx context.Context, s *SQLite, pool querier, doing string, scan func(row) (T, error),
-	f func(T) error, query string, args ...any,
-) error {
+func (s *SQLite) each(ctx context.Context, pool querier, doing string, f func(row) error, query string, args ...any) error {
 	rows, err := pool.QueryContext(ctx, query, args...)
+	if err == nil {
+		err = drain(rows, f)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+		return said(doing, s.explain(ctx, err))
 	}
-	defer rows.Close()
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
-		}
-		if err := f(v); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("%s: %w", doing, s.explain(ctx, err))
+	return nil
+}
+
+// overwritten implements database: what was overwritten is still in the log.
+func (s *SQLite) overwritten(ctx context.Context) error {
+	if _, err := s.writer.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+		return said("empty the log", s.explain(ctx, err))
 	}
 	return nil
 }
@@ -285,33 +232,4 @@ func (s *SQLite) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%q or its directory does not take writes: look at its disk and permissions (%w)", s.path, err)
 	}
 	return err
-}
-
-// micros is a time as the tables have it.
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-// fromMicros is the time that micros was given, to the microsecond.
-func fromMicros(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(n).UTC()
-}
-
-// stamp scans a time.
-type stamp struct{ t *time.Time }
-
-// Scan implements [sql.Scanner].
-func (s stamp) Scan(v any) error {
-	n, ok := v.(int64)
-	if !ok {
-		return fmt.Errorf("time is a %T", v)
-	}
-	*s.t = fromMicros(n)
-	return nil
 }

@@ -24,14 +24,14 @@ type group struct {
 type groupWrite struct {
 	ctx   context.Context
 	doing string
-	f     func(context.Context, *transaction) error
+	f     func(context.Context, transaction) error
 	begun bool
 	done  chan struct{}
 	err   error // set before done is closed
 }
 
 // write is as [SQLite.write]. f is called again if something else in its group fails, and must not wait.
-func (g *group) write(ctx context.Context, doing string, f func(context.Context, *transaction) error) error {
+func (g *group) write(ctx context.Context, doing string, f func(context.Context, transaction) error) error {
 	w := &groupWrite{ctx: ctx, doing: doing, f: f, done: make(chan struct{})}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
@@ -87,7 +87,7 @@ func (g *group) run() {
 		if len(ws) == 1 || g.together(ws) != nil {
 			// What fails is not to take the others with it, and each error is to be told of its own write.
 			for _, w := range ws {
-				w.err = g.store.write(w.ctx, w.doing, func(tx *transaction) error { return w.f(w.ctx, tx) })
+				w.err = g.store.write(w.ctx, w.doing, w.f)
 			}
 		}
 		for _, w := range ws {
@@ -99,7 +99,7 @@ func (g *group) run() {
 // together makes all of the writes or none. It goes on when one of the callers gives up: SQLite would roll back them all.
 func (g *group) together(ws []*groupWrite) error {
 	ctx := context.Background()
-	return g.store.write(ctx, "write", func(tx *transaction) error {
+	return g.store.write(ctx, "write", func(ctx context.Context, tx transaction) error {
 		for _, w := range ws {
 			if err := w.f(ctx, tx); err != nil {
 				return err

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"sync"
+	"time"
 )
 
 // pool keeps its queries prepared, since preparing one takes longer than running it. There are only so many queries.
@@ -50,18 +52,9 @@ func (p *pool) QueryContext(ctx context.Context, query string, args ...any) (*sq
 	return s.QueryContext(ctx, args...)
 }
 
-// QueryRowContext is as that of [sql.DB].
-func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	s, err := p.prepared(ctx, query)
-	if err != nil {
-		return p.DB.QueryRowContext(ctx, query, args...) // for the error
-	}
-	return s.QueryRowContext(ctx, args...)
-}
-
-// transaction runs on the statements that its pool keeps. A query that is not among them is prepared for the transaction
-// alone, and is left in unknown.
-type transaction struct {
+// sqliteTransaction runs on the statements that its pool keeps. A query that is not among them is prepared for the
+// transaction alone, and is left in unknown.
+type sqliteTransaction struct {
 	*sql.Tx
 
 	pool       *pool
@@ -71,7 +64,7 @@ type transaction struct {
 	version, kept int64 // the last number given to a change, and the one in the table; 0: none yet
 }
 
-func (t *transaction) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
+func (t *sqliteTransaction) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 	if s := t.statements[query]; s != nil {
 		return s, nil
 	}
@@ -88,7 +81,7 @@ func (t *transaction) prepared(ctx context.Context, query string) (*sql.Stmt, er
 }
 
 // keep has the next transaction find what this one did not.
-func (t *transaction) keep(ctx context.Context) {
+func (t *sqliteTransaction) keep(ctx context.Context) {
 	for _, query := range t.unknown {
 		if _, err := t.pool.prepared(ctx, query); err != nil {
 			return // its next user is told
@@ -96,29 +89,109 @@ func (t *transaction) keep(ctx context.Context) {
 	}
 }
 
-// ExecContext is as that of [sql.Tx].
-func (t *transaction) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+func (t *sqliteTransaction) exec(ctx context.Context, query string, args ...any) (int64, error) {
 	s, err := t.prepared(ctx, query)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	return s.ExecContext(ctx, args...)
+	r, err := s.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
 }
 
-// QueryContext is as that of [sql.Tx].
-func (t *transaction) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := t.prepared(ctx, query)
-	if err != nil {
-		return nil, err
+func (t *sqliteTransaction) execMany(ctx context.Context, query string, n int, args func(i int) []any) error {
+	for i := range n {
+		if _, err := t.exec(ctx, query, args(i)...); err != nil {
+			return err
+		}
 	}
-	return s.QueryContext(ctx, args...)
+	return nil
 }
 
-// QueryRowContext is as that of [sql.Tx].
-func (t *transaction) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+func (t *sqliteTransaction) get(ctx context.Context, query string, args []any, dest ...any) error {
 	s, err := t.prepared(ctx, query)
 	if err != nil {
-		return t.Tx.QueryRowContext(ctx, query, args...) // for the error
+		return err
 	}
-	return s.QueryRowContext(ctx, args...)
+	err = s.QueryRowContext(ctx, args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	return err
 }
+
+func (t *sqliteTransaction) query(ctx context.Context, f func(row) error, query string, args ...any) error {
+	s, err := t.prepared(ctx, query)
+	if err != nil {
+		return err
+	}
+	rows, err := s.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	return drain(rows, f)
+}
+
+// drain calls f for each row.
+func drain(rows *sql.Rows, f func(row) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Nothing else writes while a transaction runs.
+func (*sqliteTransaction) locking(query, _ string) string                     { return query }
+func (*sqliteTransaction) lock(context.Context, lockable, string, bool) error { return nil }
+
+func (t *sqliteTransaction) tables(ctx context.Context) ([]string, error) {
+	var names []string
+	err := t.query(ctx, func(r row) error {
+		var name string
+		err := r.Scan(&name)
+		names = append(names, name)
+		return err
+	}, `SELECT name FROM sqlite_schema WHERE type = 'table'`)
+	return names, err
+}
+
+func (t *sqliteTransaction) script(ctx context.Context, statements string) error {
+	_, err := t.ExecContext(ctx, statements)
+	return err
+}
+
+// nextVersion numbers a change. The first number of a transaction is its first write; see keepVersions for the others.
+func (t *sqliteTransaction) nextVersion(ctx context.Context) (int64, error) {
+	if t.version > 0 {
+		t.version++
+		return t.version, nil
+	}
+	err := t.get(ctx, `UPDATE versions SET last = last + 1 RETURNING last`, nil, &t.version)
+	t.kept = t.version
+	return t.version, err
+}
+
+func (t *sqliteTransaction) nextChange(ctx context.Context) (int64, error) { return t.nextVersion(ctx) }
+
+// keepVersions is for the end of a transaction.
+func (t *sqliteTransaction) keepVersions(ctx context.Context) error {
+	if t.version == t.kept {
+		return nil
+	}
+	_, err := t.exec(ctx, `UPDATE versions SET last = $1`, t.version)
+	return err
+}
+
+// resume has the next version be greater than all.
+func (t *sqliteTransaction) resume(ctx context.Context) error {
+	_, err := t.exec(ctx, `UPDATE versions SET last = max(last, (SELECT coalesce(max(version), 0) FROM domains))`)
+	return err
+}
+
+// now is the clock of the process, which is the database.
+func (*sqliteTransaction) now(context.Context) (int64, error) { return time.Now().UnixMicro(), nil }

@@ -5,6 +5,9 @@
 // takes and enters policies and ids in the books, Delete ends it. The books outlive it: senders hold a policy for its
 // max_age, and an id stands for one policy for ever (RFC 8461, Section 3.1).
 //
+// There are two engines, [SQLite] for one process and [Postgres] for several. What they decide stands once, in SQL that both
+// understand.
+//
 // It decides nothing: what to write next is decided by package publish. What it promises is order and durability: when
 // a method returns nil, what it wrote survives a crash of the process and of the machine.
 package store
@@ -25,6 +28,9 @@ var (
 	ErrStale = errors.New("changed since it was read")
 	// ErrLocked says that another process has the store open.
 	ErrLocked = errors.New("in use by another process")
+	// ErrUnsure says that the way to the store was cut while it committed, so what was to be written is there or is not;
+	// read it again.
+	ErrUnsure = errors.New("not known whether it was written")
 	// ErrIDReused says that an id was to be intended twice. RFC 8461, Section 3.1: an id names one instance of a policy.
 	ErrIDReused = errors.New("id was used before")
 )
@@ -233,6 +239,19 @@ type JournalEntry struct {
 	Reason  string    // why, in the CA's words
 }
 
+// Node is one process of several on one store.
+type Node struct {
+	ID           string // of its own, and the same after a restart
+	Address      string // where the others reach its public listener, "ADDR:PORT"
+	Acknowledged int64  // it serves all changes up to this number of LastChange
+
+	// The store's, by its clock.
+	Started      time.Time
+	Heartbeat    time.Time
+	Silent       time.Duration // since Heartbeat
+	Deregistered time.Time     // zero: it is not
+}
+
 // Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
 // kept to the microsecond, in UTC; what is finer is cut off. When ctx ends before a method does, its error wraps that of
 // ctx. Package storetest is the contract as tests.
@@ -299,8 +318,16 @@ type Store interface {
 	SaveCertificate(ctx context.Context, c Certificate) error
 	// DeleteCertificate forgets the certificate, its key and its order. One that is not there is no error.
 	DeleteCertificate(ctx context.Context, name string) error
-	// LastChange returns a number that every write of a certificate raises, and others may.
+	// LastChange returns a number that every write of a certificate raises, and of what a domain is served, and others may:
+	// who reads after it sees all changes up to it.
 	LastChange(ctx context.Context) (int64, error)
+	// ServedSince calls f, as EachDomain does but in any order, for every domain whose text changed after a number of
+	// LastChange, maybe earlier, with what it is served now; the text is empty when it is served none, or was deleted.
+	// Shared records are left out. It returns the number to ask with next, at least up to which f was told. A number that
+	// this store never had is ErrNotFound: it is another store, or was restored; read EachServed anew.
+	ServedSince(ctx context.Context, after int64, f func(name policygen.Name, text string) error) (int64, error)
+	// Wait returns nil when LastChange is greater than after, soon after that came to be, in whatever process.
+	Wait(ctx context.Context, after int64) error
 	// MarkCertificates keeps that somebody has a copy of all certificates with all changes up to a number of LastChange,
 	// under a mark, a text that nobody used before and nobody can guess: a store that knows it is the one that was
 	// copied, not an older or another one. The last 16 marks are kept.
@@ -339,6 +366,15 @@ type Store interface {
 	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
 	// calls, and returns how many rows that were. Without a Keyring it does nothing.
 	Reseal(ctx context.Context) (int, error)
+
+	// Beat keeps that a node lives; ID, Address and Acknowledged of n are written, and it is deregistered no more. With the
+	// first one that a process makes, what an earlier process of that node had claimed is free, and its orders are over; from
+	// then on that one gets ErrLocked, and so do two processes with one id.
+	Beat(ctx context.Context, n Node) error
+	// Nodes returns all nodes that ever were, by ID.
+	Nodes(ctx context.Context) ([]Node, error)
+	// Deregister keeps that a node is gone, and frees what it had claimed. One that never was is ErrNotFound.
+	Deregister(ctx context.Context, id string) error
 
 	// Ping says whether the store can be written, by writing. It waits for writes under way, so give it a deadline.
 	Ping(ctx context.Context) error

@@ -1,8 +1,8 @@
-// Package labtest gives tests the DNS servers that operators run, and the provider that most of them have.
+// Package labtest gives tests the servers that operators run, and the provider that most of them have.
 //
 // [StartBIND], [StartKnot] and [StartPowerDNS] start the real programs on loopback, unprivileged, each with zones of the
 // test's own that take signed dynamic updates; a program that is missing or does not start fails the test, never skips
-// it. [StartCloudflare] is a fake of Cloudflare's API that behaves as documented, with faults to order; it serves its
+// it. So does [StartPostgreSQL]. [StartCloudflare] is a fake of Cloudflare's API that behaves as documented, with faults to order; it serves its
 // zones by DNS as well. All of them end with the test.
 package labtest
 

@@ -39,8 +39,8 @@ func (s *DNSServer) run(t testing.TB, program, debian string, configure func(por
 		port := freePort(t)
 		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		args := configure(port)
-		s.handOver(t)
-		p := s.start(t, path, args)
+		handOver(t, s.dir)
+		p := start(t, s.dir, path, args)
 		err := s.await(p)
 		if err == nil {
 			t.Cleanup(p.stop)
@@ -89,19 +89,17 @@ type process struct {
 	err  error
 }
 
-func (s *DNSServer) start(t testing.TB, path string, args []string) *process {
+// start starts a program in a directory, unprivileged. What it says goes to the file "log" there.
+func start(t testing.TB, dir, path string, args []string) *process {
 	t.Helper()
-	log, err := os.Create(filepath.Join(s.dir, "log"))
+	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = s.dir, log, log
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
 	// The program must not outlive a test process that is killed.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if uid, gid, ok := unprivileged(t); ok {
-		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: gid}
-	}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: credential(t)}
 	started := make(chan error)
 	go func() { // ends with the program
 		// The signal comes when the thread that started the program ends, so it is kept.
@@ -122,7 +120,10 @@ func (s *DNSServer) start(t testing.TB, path string, args []string) *process {
 }
 
 // await returns when the server answers, or why it will not.
-func (s *DNSServer) await(p *process) error {
+func (s *DNSServer) await(p *process) error { return p.await(s.ping, s.Log) }
+
+// await returns when ping does not fail any more, or why the program will not answer.
+func (p *process) await(ping func() error, log func() string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -135,10 +136,10 @@ func (s *DNSServer) await(p *process) error {
 		case <-ctx.Done():
 			return fmt.Errorf("no answer within %v: %w", startTimeout, err)
 		case <-tick.C:
-			if err = s.ping(); err == nil {
+			if err = ping(); err == nil {
 				return nil
 			}
-			if portTaken.MatchString(s.Log()) {
+			if portTaken.MatchString(log()) {
 				return err // BIND runs on without the port
 			}
 		}
@@ -146,8 +147,11 @@ func (s *DNSServer) await(p *process) error {
 }
 
 // stop ends the program, by force if need be.
-func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+func (p *process) stop() { p.end(syscall.SIGTERM) }
+
+// end is stop by another signal.
+func (p *process) end(signal os.Signal) {
+	_ = p.cmd.Process.Signal(signal)
 	select {
 	case <-p.done:
 	case <-time.After(stopTimeout):
@@ -176,14 +180,24 @@ func unprivileged(t testing.TB) (uid, gid uint32, ok bool) {
 	return id(u.Uid), id(u.Gid), true
 }
 
-// handOver gives the directory to the user that the program will run as.
-func (s *DNSServer) handOver(t testing.TB) {
+// credential is that of the user that programs run as; nil: who runs the test.
+func credential(t testing.TB) *syscall.Credential {
+	t.Helper()
+	uid, gid, ok := unprivileged(t)
+	if !ok {
+		return nil
+	}
+	return &syscall.Credential{Uid: uid, Gid: gid}
+}
+
+// handOver gives a directory to the user that programs run as.
+func handOver(t testing.TB, dir string) {
 	t.Helper()
 	uid, gid, ok := unprivileged(t)
 	if !ok {
 		return
 	}
-	err := filepath.WalkDir(s.dir, func(path string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

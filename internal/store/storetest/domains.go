@@ -210,7 +210,15 @@ func contextEnded(e *env) {
 		"LastChange":        func() error { _, err := e.LastChange(ctx); return err },
 		"MarkCertificates":  func() error { return e.MarkCertificates(ctx, "mark", 0) },
 		"CertificatesSince": func() error { return e.CertificatesSince(ctx, "mark", func(store.Certificate) error { return nil }) },
-		"Reseal":            func() error { _, err := e.Reseal(ctx); return err },
+		"ServedSince": func() error {
+			_, err := e.ServedSince(ctx, 0, func(policygen.Name, string) error { return nil })
+			return err
+		},
+		"Wait":       func() error { return e.Wait(ctx, e.lastChange()) },
+		"Beat":       func() error { return e.Beat(ctx, store.Node{ID: "a"}) },
+		"Nodes":      func() error { _, err := e.Nodes(ctx); return err },
+		"Deregister": func() error { return e.Deregister(ctx, "a") },
+		"Reseal":     func() error { _, err := e.Reseal(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			e.Errorf("%s: error is %v, want context.Canceled", name, err)

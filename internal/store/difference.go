@@ -20,22 +20,16 @@ type difference struct {
 }
 
 // walk compares the declared domains, by name, with the stored ones.
-func (c *difference) walk(ctx context.Context, tx *transaction, want []*Domain) error {
+func (c *difference) walk(ctx context.Context, tx transaction, want []*Domain) error {
 	for _, d := range want {
 		if set := c.sets[setKey{d.Tenant, d.MXSet}]; set == nil || set.owner == "" {
 			return fmt.Errorf("domain %q: mx set %q is not declared: declare it, or name another", d.Name, d.MXSet)
 		}
 	}
 	// The order is that of bytes, here as in cmp.Compare.
-	rows, err := tx.QueryContext(ctx, `SELECT name, tenant, mxset, publish, account, owner, declared_adopt, tlsrpt, removed
-		FROM domains ORDER BY name`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err := tx.query(ctx, func(r row) error {
 		var have Domain
-		if err := rows.Scan(&have.Name, &have.Tenant, &have.MXSet, &have.Publish, &have.Account, &have.Owner,
+		if err := r.Scan(&have.Name, &have.Tenant, &have.MXSet, &have.Publish, &have.Account, &have.Owner,
 			&have.Adopt, &have.TLSRPT, stamp{&have.Removed}); err != nil {
 			return err
 		}
@@ -47,12 +41,10 @@ func (c *difference) walk(ctx context.Context, tx *transaction, want []*Domain) 
 		if len(want) > 0 && cmp.Compare(want[0].Name, have.Name) == 0 {
 			declared, want = want[0], want[1:]
 		}
-		if err := c.compare(have, declared); err != nil {
-			return err
-		}
-	}
+		return c.compare(have, declared)
+	}, `SELECT name, tenant, mxset, publish, account, owner, declared_adopt, tlsrpt, removed FROM domains ORDER BY name`)
 	c.add = append(c.add, want...)
-	return rows.Err()
+	return err
 }
 
 // compare decides about one stored domain; declared is nil when it is not declared.
@@ -101,55 +93,42 @@ func (c *difference) count() Change {
 }
 
 // apply writes the difference; none, nothing.
-func (c *difference) apply(ctx context.Context, tx *transaction, now time.Time) error {
+func (c *difference) apply(ctx context.Context, tx transaction, now time.Time) error {
 	if len(c.add)+len(c.change)+len(c.touch)+len(c.remove)+len(c.restore) == 0 {
 		return nil
 	}
-	version, err := nextVersion(ctx, tx)
+	version, err := tx.nextVersion(ctx)
 	if err != nil {
 		return err
 	}
 	at := micros(now)
 	if err := execAll(ctx, tx, `INSERT INTO domains
 		(name, tenant, mxset, publish, account, owner, adopt, declared_adopt, tlsrpt, added, due, version)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, c.add, func(d *Domain) []any {
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, c.add, func(d *Domain) []any {
 		return []any{d.Name, d.Tenant, d.MXSet, d.Publish, d.Account, c.owner, d.Adopt, d.Adopt, d.TLSRPT, at, at, version}
 	}); err != nil {
 		return err
 	}
 	// What an operator said by Save about adoption lasts until the declaration says something new.
 	for _, declared := range [][]*Domain{c.change, c.restore} {
-		if err := execAll(ctx, tx, `UPDATE domains SET tenant = ?1, mxset = ?2, publish = ?3, account = ?4,
-			adopt = iif(declared_adopt <> ?5 OR removed <> 0, ?5, adopt), declared_adopt = ?5, removed = 0,
-			due = ?6, claimed = 0, woken = 0, version = ?7, tlsrpt = ?9 WHERE name = ?8`, declared, func(d *Domain) []any {
+		if err := execAll(ctx, tx, `UPDATE domains SET tenant = $1, mxset = $2, publish = $3, account = $4,
+			adopt = CASE WHEN declared_adopt <> $5 OR removed <> 0 THEN $5 ELSE adopt END, declared_adopt = $5, removed = 0,
+			due = $6, claimed = 0, woken = FALSE, version = $7, tlsrpt = $9 WHERE name = $8`, declared, func(d *Domain) []any {
 			return []any{d.Tenant, d.MXSet, d.Publish, d.Account, d.Adopt, at, version, d.Name, d.TLSRPT}
 		}); err != nil {
 			return err
 		}
 	}
 	byName := func(name policygen.Name) []any { return []any{at, version, name} }
-	if err := execAll(ctx, tx, `UPDATE domains SET removed = ?1, due = ?1, claimed = 0, woken = 0, version = ?2
-		WHERE name = ?3`, c.remove, byName); err != nil {
+	if err := execAll(ctx, tx, `UPDATE domains SET removed = $1, due = $1, claimed = 0, woken = FALSE, version = $2
+		WHERE name = $3`, c.remove, byName); err != nil {
 		return err
 	}
-	return execAll(ctx, tx, `UPDATE domains SET due = ?1, claimed = 0, woken = 0, version = ?2 WHERE name = ?3`,
+	return execAll(ctx, tx, `UPDATE domains SET due = $1, claimed = 0, woken = FALSE, version = $2 WHERE name = $3`,
 		c.touch, byName)
 }
 
 // execAll runs one statement for each item.
-func execAll[T any](ctx context.Context, tx *transaction, query string, items []T, args func(T) []any) error {
-	if len(items) == 0 {
-		return nil
-	}
-	stmt, err := tx.PrepareContext(ctx, query)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	for _, item := range items {
-		if _, err := stmt.ExecContext(ctx, args(item)...); err != nil {
-			return err
-		}
-	}
-	return nil
+func execAll[T any](ctx context.Context, tx transaction, query string, items []T, args func(T) []any) error {
+	return tx.execMany(ctx, query, len(items), func(i int) []any { return args(items[i]) })
 }

@@ -14,9 +14,12 @@ import (
 
 // Declare implements [Store]. It walks the declared and the stored domains side by side in order of their names, so it
 // holds in memory only what differs.
-func (s *SQLite) Declare(ctx context.Context, d Declaration, now time.Time) (Change, error) {
+func (t *tables) Declare(ctx context.Context, d Declaration, now time.Time) (Change, error) {
 	var done Change
-	err := s.write(ctx, fmt.Sprintf("declare for owner %q", d.Owner), func(tx *transaction) error {
+	err := t.db.write(ctx, fmt.Sprintf("declare for owner %q", d.Owner), func(ctx context.Context, tx transaction) error {
+		if err := tx.lock(ctx, lockDeclaration, "", false); err != nil {
+			return err
+		}
 		want, err := sortDeclared(d)
 		if err != nil {
 			return err
@@ -33,7 +36,7 @@ func (s *SQLite) Declare(ctx context.Context, d Declaration, now time.Time) (Cha
 			return err
 		}
 		done = diff.count()
-		_, err = tx.ExecContext(ctx, `DELETE FROM mxsets WHERE owner = '' AND NOT EXISTS (
+		_, err = tx.exec(ctx, `DELETE FROM mxsets WHERE owner = '' AND NOT EXISTS (
 			SELECT 1 FROM domains WHERE domains.tenant = mxsets.tenant AND domains.mxset = mxsets.name)`)
 		return err
 	})
@@ -75,7 +78,7 @@ type storedSet struct {
 }
 
 // declareMXSets writes the MX sets that are new or differ, and disowns those that are missing. It returns all.
-func declareMXSets(ctx context.Context, tx *transaction, d Declaration) (map[setKey]*storedSet, error) {
+func declareMXSets(ctx context.Context, tx transaction, d Declaration) (map[setKey]*storedSet, error) {
 	sets, err := storedSets(ctx, tx)
 	if err != nil {
 		return nil, err
@@ -96,7 +99,7 @@ func declareMXSets(ctx context.Context, tx *transaction, d Declaration) (map[set
 			continue
 		}
 		set.owner = ""
-		if _, err := tx.ExecContext(ctx, `UPDATE mxsets SET owner = '' WHERE tenant = ? AND name = ?`,
+		if _, err := tx.exec(ctx, `UPDATE mxsets SET owner = '' WHERE tenant = $1 AND name = $2`,
 			key.tenant, key.name); err != nil {
 			return nil, err
 		}
@@ -104,26 +107,20 @@ func declareMXSets(ctx context.Context, tx *transaction, d Declaration) (map[set
 	return sets, nil
 }
 
-func storedSets(ctx context.Context, tx *transaction) (map[setKey]*storedSet, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT tenant, name, owner, mode, max_age, mx FROM mxsets`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
+func storedSets(ctx context.Context, tx transaction) (map[setKey]*storedSet, error) {
 	sets := make(map[setKey]*storedSet)
-	for rows.Next() {
+	err := tx.query(ctx, func(r row) error {
 		var key setKey
 		var set storedSet
-		if err := rows.Scan(&key.tenant, &key.name, &set.owner, &set.mode, &set.maxAge, &set.mx); err != nil {
-			return nil, err
-		}
+		err := r.Scan(&key.tenant, &key.name, &set.owner, &set.mode, &set.maxAge, &set.mx)
 		sets[key] = &set
-	}
-	return sets, rows.Err()
+		return err
+	}, `SELECT tenant, name, owner, mode, max_age, mx FROM mxsets`)
+	return sets, err
 }
 
 // declareMXSet brings sets and the table to policy p, writing only what differs.
-func declareMXSet(ctx context.Context, tx *transaction, sets map[setKey]*storedSet, key setKey, owner string,
+func declareMXSet(ctx context.Context, tx transaction, sets map[setKey]*storedSet, key setKey, owner string,
 	p policygen.Policy,
 ) error {
 	mx, err := json.Marshal(p.MX)
@@ -141,7 +138,7 @@ func declareMXSet(ctx context.Context, tx *transaction, sets map[setKey]*storedS
 		set.changed = old.mode != set.mode || old.maxAge != set.maxAge || old.mx != set.mx
 	}
 	sets[key] = &set
-	_, err = tx.ExecContext(ctx, `INSERT INTO mxsets (tenant, name, owner, mode, max_age, mx) VALUES (?, ?, ?, ?, ?, ?)
+	_, err = tx.exec(ctx, `INSERT INTO mxsets (tenant, name, owner, mode, max_age, mx) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (tenant, name) DO UPDATE SET owner = excluded.owner, mode = excluded.mode,
 		max_age = excluded.max_age, mx = excluded.mx`,
 		key.tenant, key.name, set.owner, set.mode, set.maxAge, set.mx)
@@ -149,7 +146,7 @@ func declareMXSet(ctx context.Context, tx *transaction, sets map[setKey]*storedS
 }
 
 // MXSets implements [Store].
-func (s *SQLite) MXSets(ctx context.Context) ([]MXSet, error) {
+func (t *tables) MXSets(ctx context.Context) ([]MXSet, error) {
 	scan := func(r row) (m MXSet, err error) {
 		var mx string
 		if err := r.Scan(&m.Tenant, &m.Name, &m.Policy.Mode, &m.Policy.MaxAge, &mx); err != nil {
@@ -160,6 +157,6 @@ func (s *SQLite) MXSets(ctx context.Context) ([]MXSet, error) {
 		}
 		return m, nil
 	}
-	return collect(ctx, s, "read mx sets", scan,
+	return collect(ctx, t, "read mx sets", scan,
 		`SELECT tenant, name, mode, max_age, mx FROM mxsets ORDER BY tenant, name`)
 }

@@ -1,0 +1,171 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// EachCertificate implements [Store].
+func (t *tables) EachCertificate(ctx context.Context, f func(Certificate) error) error {
+	return stream(ctx, t, "read certificates", t.scanCertificate, f, `SELECT `+certificateColumns+` FROM certificates`)
+}
+
+// certificateColumns are what scanCertificate reads, in its order.
+const certificateColumns = `name, private_key, sealed, chain, not_before, not_after, authority, renew`
+
+// Certificate implements [Store].
+func (t *tables) Certificate(ctx context.Context, name string) (Certificate, error) {
+	return one(ctx, t, fmt.Sprintf("read certificate %q", name), t.scanCertificate,
+		`SELECT `+certificateColumns+` FROM certificates WHERE name = $1`, name)
+}
+
+func (t *tables) scanCertificate(r row) (Certificate, error) {
+	var c Certificate
+	var chain []byte
+	var seal string
+	if err := r.Scan(&c.Name, &c.Key, &seal, &chain, stamp{&c.NotBefore}, stamp{&c.NotAfter}, &c.Authority, stamp{&c.Renew}); err != nil {
+		return Certificate{}, err
+	}
+	var err error
+	if c.Key, err = t.ring.Open(seal, labelCertificate+c.Name, c.Key); err != nil {
+		return Certificate{}, fmt.Errorf("key of certificate %q: %w: delete the certificate, and it is ordered again", c.Name, err)
+	}
+	if c.Chain, err = splitChain(chain); err != nil {
+		return Certificate{}, fmt.Errorf("certificate %q: %w", c.Name, err)
+	}
+	return c, nil
+}
+
+// joinChain writes a chain as one value: before each certificate its length.
+func joinChain(chain [][]byte) []byte {
+	joined := []byte{}
+	for _, der := range chain {
+		joined = binary.AppendUvarint(joined, uint64(len(der)))
+		joined = append(joined, der...)
+	}
+	return joined
+}
+
+// splitChain takes apart what joinChain made. The parts share the memory of joined.
+func splitChain(joined []byte) ([][]byte, error) {
+	var chain [][]byte
+	for len(joined) > 0 {
+		n, used := binary.Uvarint(joined)
+		if used <= 0 || n > uint64(len(joined)-used) {
+			return nil, errors.New("chain is cut off: delete the certificate, and it is ordered again")
+		}
+		end := used + int(n)
+		chain = append(chain, joined[used:end:end])
+		joined = joined[end:]
+	}
+	return chain, nil
+}
+
+// SaveCertificate implements [Store].
+func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("save certificate %q", c.Name), func(ctx context.Context, tx transaction) error {
+		change, err := tx.nextChange(ctx)
+		if err != nil {
+			return err
+		}
+		seal, key := t.ring.Seal(labelCertificate+c.Name, c.Key)
+		if _, err := tx.exec(ctx, `INSERT INTO certificates
+			(name, private_key, sealed, chain, not_before, not_after, authority, renew, change)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,
+			sealed = excluded.sealed, chain = excluded.chain, not_before = excluded.not_before,
+			not_after = excluded.not_after, authority = excluded.authority, renew = excluded.renew, change = excluded.change`,
+			c.Name, blob(key), seal, joinChain(c.Chain), micros(c.NotBefore), micros(c.NotAfter), c.Authority,
+			micros(c.Renew), change); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `DELETE FROM dropped_certificates WHERE name = $1`, c.Name); err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `DELETE FROM orders WHERE name = $1`, c.Name)
+		return err
+	})
+}
+
+// DeleteCertificate implements [Store].
+func (t *tables) DeleteCertificate(ctx context.Context, name string) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("delete certificate %q", name), func(ctx context.Context, tx transaction) error {
+		change, err := tx.nextChange(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `INSERT INTO dropped_certificates (name, change)
+			SELECT name, CAST($1 AS BIGINT) FROM certificates WHERE name = $2`, change, name); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `DELETE FROM certificates WHERE name = $1`, name); err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `DELETE FROM orders WHERE name = $1`, name)
+		return err
+	})
+}
+
+func scanNumber(r row) (n int64, err error) {
+	err = r.Scan(&n)
+	return n, err
+}
+
+// marksKept is how many copies are remembered: a node's last one, and the one before, which it may have come back to.
+const marksKept = 16
+
+// MarkCertificates implements [Store].
+func (t *tables) MarkCertificates(ctx context.Context, mark string, change int64) error {
+	return t.db.write(ctx, "mark a copy of the certificates", func(ctx context.Context, tx transaction) error {
+		for _, q := range []struct {
+			text string
+			args []any
+		}{
+			{`INSERT INTO certificate_marks (mark, change) VALUES ($1, $2)`, []any{mark, change}},
+			{`DELETE FROM certificate_marks WHERE seq <= (SELECT max(seq) FROM certificate_marks) - $1`, []any{marksKept}},
+			{`DELETE FROM dropped_certificates WHERE change <= (SELECT min(change) FROM certificate_marks)`, nil},
+		} {
+			if _, err := tx.exec(ctx, q.text, q.args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// CertificatesSince implements [Store].
+func (t *tables) CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error {
+	const doing = "read the changes of certificates"
+	change, err := one(ctx, t, doing, scanNumber, `SELECT change FROM certificate_marks WHERE mark = $1`, mark)
+	if err != nil {
+		return err
+	}
+	// Empty keys and chains of those that are gone are a blob in both engines as the NULLs of an outer join.
+	return stream(ctx, t, doing, t.scanCertificate, f, `SELECT changed.name, private_key, coalesce(sealed, ''), chain,
+		coalesce(not_before, 0), coalesce(not_after, 0), coalesce(authority, ''), coalesce(renew, 0)
+		FROM (SELECT name FROM certificates WHERE change > $1 UNION ALL
+			SELECT name FROM dropped_certificates WHERE change > $1) AS changed
+		LEFT JOIN certificates ON certificates.name = changed.name`, change)
+}
+
+// Orders implements [Store].
+func (t *tables) Orders(ctx context.Context) ([]Order, error) {
+	scan := func(r row) (o Order, err error) {
+		err = r.Scan(&o.Name, &o.Failures, stamp{&o.Tried}, stamp{&o.Next}, &o.Problem, &o.Authority, stamp{&o.Since},
+			&o.Advice, &o.Outage)
+		return o, err
+	}
+	return collect(ctx, t, "read orders", scan,
+		`SELECT name, failures, tried, next, problem, authority, since, advice, outage
+		FROM orders WHERE failures > 0 OR next <> 0 ORDER BY name`)
+}
+
+// SaveOrder implements [Store].
+func (t *tables) SaveOrder(ctx context.Context, o Order) error {
+	return t.exec(ctx, fmt.Sprintf("save order %q", o.Name), `INSERT INTO orders (name, failures, tried, next, problem,
+		authority, since, advice, outage) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET
+		failures = excluded.failures, tried = excluded.tried, next = excluded.next, problem = excluded.problem,
+		authority = excluded.authority, since = excluded.since, advice = excluded.advice, outage = excluded.outage`,
+		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice, o.Outage)
+}

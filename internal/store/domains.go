@@ -1,0 +1,299 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// domainColumns are what scanDomain reads, in its order.
+const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, tlsrpt, added, removed, due, version,
+	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, old_ttl, horizon, deleted, away,
+	forced, detached, staged, promoted, pinned, expelled, findings, step, reason, since, fault, failures, checked,
+	report_record, report_zone, report_text, report_wrote, report_verified, report_problem, report_failures`
+
+func scanDomain(r row) (Domain, error) {
+	var d Domain
+	var handover, oldTTL int64
+	var findings string
+	st, rp := &d.State, &d.State.Report
+	err := r.Scan(&d.Name, &d.Tenant, &d.MXSet, &d.Publish, &d.Account, &d.Owner, &d.Adopt, &d.TLSRPT,
+		stamp{&d.Added}, stamp{&d.Removed}, stamp{&d.Due}, &d.Version,
+		&st.Served, &st.Dirty, &st.Record, &st.Zone, &st.ID, &st.Intended, stamp{&st.Wrote}, &st.Fresh,
+		stamp{&st.Settle}, &handover, &oldTTL, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
+		stamp{&st.Detached}, stamp{&st.Staged}, stamp{&st.Promoted}, &st.Pinned, &st.Expelled, &findings,
+		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked},
+		&rp.Record, &rp.Zone, &rp.Text, stamp{&rp.Wrote}, stamp{&rp.Verified}, &rp.Problem, &rp.Failures)
+	st.Handover = time.Duration(handover) * time.Microsecond
+	st.OldTTL = time.Duration(oldTTL) * time.Microsecond
+	if err == nil && findings != "" {
+		err = json.Unmarshal([]byte(findings), &st.Findings)
+	}
+	return d, err
+}
+
+// queryDomain finds one domain, which may be a shared record.
+const queryDomain = `SELECT ` + domainColumns + ` FROM domains WHERE name = $1`
+
+// Domain implements [Store].
+func (t *tables) Domain(ctx context.Context, name policygen.Name) (Domain, error) {
+	return one(ctx, t, fmt.Sprintf("read domain %q", name), scanDomain, queryDomain, name)
+}
+
+// EachDomain implements [Store].
+func (t *tables) EachDomain(ctx context.Context, f func(Domain) error) error {
+	return stream(ctx, t, "read domains", scanDomain, f, `SELECT `+domainColumns+` FROM domains ORDER BY name`)
+}
+
+// EachServed implements [Store].
+func (t *tables) EachServed(ctx context.Context, f func(name, text []byte) error) error {
+	type served struct{ name, text sql.RawBytes }
+	scan := func(r row) (d served, err error) {
+		err = r.Scan(&d.name, &d.text)
+		return d, err
+	}
+	return stream(ctx, t, "read what domains are served", scan, func(d served) error { return f(d.name, d.text) },
+		`SELECT name, served FROM domains WHERE served <> '' AND publish <> '`+PublishWildcard+`'`)
+}
+
+// queryEachShared finds the domains of one MX set.
+const queryEachShared = `SELECT ` + domainColumns + ` FROM domains
+	WHERE tenant = $1 AND mxset = $2 AND publish = 'shared' ORDER BY name`
+
+// EachShared implements [Store].
+func (t *tables) EachShared(ctx context.Context, tenant, mxset string, f func(Domain) error) error {
+	return stream(ctx, t, "read the domains of a shared record", scanDomain, f, queryEachShared, tenant, mxset)
+}
+
+// queryClaim finds the most overdue domains in the order of the index domains_due, without sorting. SQLite looks at a bare
+// LIMIT ? when it plans, and so would prepare the query again at each use.
+const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= $1 ORDER BY due, name LIMIT $2 + 0`
+
+// queryClaimShared finds the shared records among them. There are few.
+const queryClaimShared = `SELECT ` + domainColumns + ` FROM domains WHERE publish = 'wildcard' AND due <= $1 ORDER BY due, name LIMIT $2 + 0`
+
+// Claim implements [Store].
+func (t *tables) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	var claimed []Domain
+	err := t.db.writeSoon(ctx, "claim domains", func(ctx context.Context, tx transaction) error {
+		claimed = nil
+		for _, query := range []string{queryClaimShared, queryClaim} {
+			found, err := overdue(ctx, tx, query, now, n-len(claimed))
+			if err == nil && len(found) > 0 {
+				err = t.lend(ctx, tx, found, now, now.Add(lease))
+			}
+			if err != nil {
+				return err
+			}
+			claimed = append(claimed, found...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claimed, nil
+}
+
+func overdue(ctx context.Context, tx transaction, query string, now time.Time, n int) ([]Domain, error) {
+	var found []Domain
+	err := tx.query(ctx, func(r row) error {
+		d, err := scanDomain(r)
+		found = append(found, d)
+		return err
+	}, tx.locking(query, "FOR UPDATE SKIP LOCKED"), micros(now), n)
+	return found, err
+}
+
+// lend marks domains as claimed until end. The new version shuts out an earlier claimer whose lease ran out.
+func (t *tables) lend(ctx context.Context, tx transaction, domains []Domain, now, end time.Time) error {
+	version, err := tx.nextVersion(ctx)
+	if err != nil {
+		return err
+	}
+	return tx.execMany(ctx, `UPDATE domains SET due = $1, claimed = $2, holder = $3, woken = FALSE, version = $4 WHERE name = $5`,
+		len(domains), func(i int) []any {
+			d := &domains[i]
+			d.Due, d.Version = fromMicros(micros(end)), version
+			return []any{micros(end), micros(now), t.holder, version, d.Name}
+		})
+}
+
+const queryNextDue = `SELECT due FROM domains ORDER BY due LIMIT 1`
+
+// NextDue implements [Store].
+func (t *tables) NextDue(ctx context.Context) (time.Time, error) {
+	scan := func(r row) (due time.Time, err error) {
+		err = r.Scan(stamp{&due})
+		return due, err
+	}
+	return one(ctx, t, "read when a domain is due", scan, queryNextDue)
+}
+
+// Wake implements [Store].
+func (t *tables) Wake(ctx context.Context, name policygen.Name, now time.Time) error {
+	const wake = `UPDATE domains SET due = CASE WHEN claimed = 0 THEN $1 ELSE due END, woken = (claimed <> 0) WHERE due > $1`
+	if name == "" {
+		return t.db.write(ctx, "wake all domains", func(ctx context.Context, tx transaction) error {
+			_, err := tx.exec(ctx, wake, micros(now))
+			return err
+		})
+	}
+	return t.db.writeSoon(ctx, fmt.Sprintf("wake domain %q", name), func(ctx context.Context, tx transaction) error {
+		var there int
+		if err := tx.get(ctx, `SELECT 1 FROM domains WHERE name = $1`, []any{name}, &there); err != nil {
+			return err
+		}
+		_, err := tx.exec(ctx, wake+` AND name = $2`, micros(now), name)
+		return err
+	})
+}
+
+// Save implements [Store].
+func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
+	var saved Domain
+	write := t.db.writeSoon
+	if d.Publish == PublishWildcard {
+		write = t.db.write // the text of a hundred thousand domains may change with it
+	}
+	err := write(ctx, fmt.Sprintf("save domain %q", d.Name), func(ctx context.Context, tx transaction) error {
+		saved = *d
+		// The shared record is locked before the domain, as it is when the record itself is saved.
+		stale, err := checkShared(ctx, tx, saved)
+		if err != nil {
+			return err
+		}
+		old, err := latest(ctx, tx, saved)
+		if err = cmp.Or(err, stale); err != nil {
+			return err
+		}
+		if saved.Version, err = tx.nextVersion(ctx); err != nil {
+			return err
+		}
+		old.plan = old.plan.after(micros(saved.Due), micros(now))
+		saved.Due = fromMicros(old.plan.due)
+		if err := keepBooks(ctx, tx, saved.Name, old.state, saved.State, now); err != nil {
+			return err
+		}
+		if saved.State.Served != old.state.Served {
+			if old.change, err = tx.nextChange(ctx); err != nil {
+				return err
+			}
+			if saved.Publish == PublishWildcard {
+				if err := turnShared(ctx, tx, saved, old.change, now); err != nil {
+					return err
+				}
+			}
+		}
+		return saveState(ctx, tx, saved, old.plan, old.change)
+	})
+	if err != nil {
+		return err
+	}
+	d.Version, d.Due = saved.Version, saved.Due
+	return nil
+}
+
+// plan is when a domain is looked at next, in microseconds.
+type plan struct {
+	due     int64
+	claimed int64 // 0: it is not
+	woken   bool
+}
+
+// after returns the plan when a claimer or somebody else saves due. The claim lasts while due stays the end of the
+// lease, so a claimer saves as often as it needs to; a wake that came meanwhile is kept for its end.
+func (p plan) after(due, now int64) plan {
+	switch {
+	case p.claimed != 0 && p.due == due:
+		return p
+	case p.woken:
+		return plan{due: min(due, now)}
+	}
+	return plan{due: due}
+}
+
+// stored is what the table holds of a domain that is about to be written.
+type stored struct {
+	state State // only what books are kept of
+	plan  plan
+	// change is that of the last write that changed what the domain is served.
+	change int64
+}
+
+// latest returns what is stored, if d is its latest version.
+func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
+	var old stored
+	var version int64
+	err := tx.get(ctx, tx.locking(`SELECT version, served, id, intended, due, claimed, woken, change FROM domains WHERE name = $1`,
+		"FOR UPDATE"), []any{d.Name}, &version, &old.state.Served, &old.state.ID, &old.state.Intended,
+		&old.plan.due, &old.plan.claimed, &old.plan.woken, &old.change)
+	if errors.Is(err, ErrNotFound) {
+		return stored{}, fmt.Errorf("%w: %w", ErrStale, ErrNotFound)
+	}
+	if err == nil && version != d.Version {
+		err = ErrStale
+	}
+	return old, err
+}
+
+// saveState writes what Save may write.
+func saveState(ctx context.Context, tx transaction, d Domain, p plan, change int64) error {
+	st, rp := d.State, d.State.Report
+	findings := ""
+	if len(st.Findings) > 0 {
+		b, err := json.Marshal(st.Findings)
+		if err != nil {
+			return err
+		}
+		findings = string(b)
+	}
+	_, err := tx.exec(ctx, `UPDATE domains SET
+			adopt = $1, due = $2, claimed = $3, woken = $4, version = $5,
+			served = $6, dirty = $7, record = $8, zone = $9, id = $10, intended = $11, wrote = $12, fresh = $13,
+			settle = $14, handover = $15, old_ttl = $16, horizon = $17, deleted = $18, away = $19, forced = $20,
+			detached = $21, staged = $22, promoted = $23, pinned = $24, expelled = $25, findings = $26,
+			step = $27, reason = $28, since = $29, fault = $30, failures = $31, checked = $32,
+			report_record = $33, report_zone = $34, report_text = $35, report_wrote = $36, report_verified = $37, report_problem = $38,
+			report_failures = $39, change = $40
+		WHERE name = $41`,
+		d.Adopt, p.due, p.claimed, p.woken, d.Version,
+		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
+		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
+		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
+		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
+		rp.Record, rp.Zone, rp.Text, micros(rp.Wrote), micros(rp.Verified), rp.Problem, rp.Failures,
+		change, d.Name)
+	return err
+}
+
+// Delete implements [Store].
+func (t *tables) Delete(ctx context.Context, d Domain) error {
+	return t.db.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(ctx context.Context, tx transaction) error {
+		if err := tx.lock(ctx, lockDeclaration, "", true); err != nil {
+			return err
+		}
+		if _, err := latest(ctx, tx, d); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `DELETE FROM domains WHERE name = $1`, d.Name); err != nil {
+			return err
+		}
+		change, err := tx.nextChange(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `INSERT INTO dropped_domains (name, change) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET change = excluded.change`, d.Name, change)
+		return err
+	})
+}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Journal implements [Store].
+func (t *tables) Journal(ctx context.Context, after int64) ([]JournalEntry, error) {
+	scan := func(r row) (e JournalEntry, err error) {
+		err = r.Scan(&e.Seq, &e.Changed, &e.Authority, &e.Name, &e.Domain, stamp{&e.Begun}, &e.Exempt, stamp{&e.Ended},
+			&e.Failed, stamp{&e.Stopped}, &e.Reason)
+		return e, err
+	}
+	return collect(ctx, t, "read journal", scan, `SELECT seq, changed, authority, name, domain, begun, exempt, ended, failed,
+		stopped, reason FROM journal WHERE changed > $1 ORDER BY changed`, after)
+}
+
+// AppendJournal implements [Store].
+func (t *tables) AppendJournal(ctx context.Context, last int64, e *JournalEntry) error {
+	added := *e
+	err := t.db.writeSoon(ctx, fmt.Sprintf("enter the order of %q", e.Name), func(ctx context.Context, tx transaction) error {
+		v, err := tx.nextChange(ctx) // from here on nobody else appends
+		if err != nil {
+			return err
+		}
+		var others bool
+		if err := tx.get(ctx, `SELECT EXISTS (SELECT 1 FROM journal WHERE seq > $1)`, []any{last}, &others); err != nil {
+			return err
+		}
+		if others {
+			return ErrStale
+		}
+		added.Seq, added.Changed = v, v
+		_, err = tx.exec(ctx, `INSERT INTO journal (seq, changed, authority, name, domain, begun, exempt, holder)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, v, v, e.Authority, e.Name, e.Domain, micros(e.Begun), e.Exempt, t.holder)
+		return err
+	})
+	if err == nil {
+		*e = added
+	}
+	return err
+}
+
+// EndJournal implements [Store].
+func (t *tables) EndJournal(ctx context.Context, e JournalEntry) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("end the order of %q", e.Name), func(ctx context.Context, tx transaction) error {
+		v, err := tx.nextChange(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `UPDATE journal SET changed = $1, exempt = $2, ended = $3, failed = $4, stopped = $5, reason = $6
+			WHERE seq = $7`, v, e.Exempt, micros(e.Ended), e.Failed, micros(e.Stopped), e.Reason, e.Seq)
+		return err
+	})
+}
+
+// PruneJournal implements [Store].
+func (t *tables) PruneJournal(ctx context.Context, counted, exempt, now time.Time) error {
+	return t.exec(ctx, "prune journal", `DELETE FROM journal WHERE (begun < $1 OR (exempt AND begun < $2)) AND stopped < $3`,
+		micros(counted), micros(exempt), micros(now))
+}

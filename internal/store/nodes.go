@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Beat implements [Store].
+func (t *tables) Beat(ctx context.Context, n Node) error {
+	t.mu.Lock()
+	began := t.node != n.ID
+	t.mu.Unlock()
+	err := t.db.writeSoon(ctx, fmt.Sprintf("say that node %q lives", n.ID), func(ctx context.Context, tx transaction) error {
+		if n.ID == "" {
+			return errors.New("it has no id: give each node its own")
+		}
+		now, err := tx.now(ctx)
+		if err != nil {
+			return err
+		}
+		old, err := holders(ctx, tx, n.ID)
+		if err != nil {
+			return err
+		}
+		for _, holder := range old {
+			switch {
+			case holder == t.holder:
+			case began: // the process before this one is gone
+				if err := release(ctx, tx, holder); err != nil {
+					return err
+				}
+			default:
+				return fmt.Errorf("%w: another process took over its id; give each node its own", ErrLocked)
+			}
+		}
+		_, err = tx.exec(ctx, `INSERT INTO nodes (id, holder, address, started, heartbeat, acknowledged)
+			VALUES ($1, $2, $3, $4, $4, $5) ON CONFLICT (id) DO UPDATE SET address = excluded.address,
+			started = CASE WHEN nodes.holder = excluded.holder THEN nodes.started ELSE excluded.started END,
+			holder = excluded.holder, heartbeat = excluded.heartbeat, acknowledged = excluded.acknowledged, deregistered = 0`,
+			n.ID, t.holder, n.Address, now, n.Acknowledged)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.node = n.ID
+	t.mu.Unlock()
+	return nil
+}
+
+// holders returns who beats for a node: one or nobody.
+func holders(ctx context.Context, tx transaction, id string) ([]string, error) {
+	var all []string
+	err := tx.query(ctx, func(r row) error {
+		var holder string
+		err := r.Scan(&holder)
+		all = append(all, holder)
+		return err
+	}, tx.locking(`SELECT holder FROM nodes WHERE id = $1`, "FOR UPDATE"), id)
+	return all, err
+}
+
+// Nodes implements [Store].
+func (t *tables) Nodes(ctx context.Context) ([]Node, error) {
+	const doing = "read nodes"
+	var nodes []Node
+	err := t.db.writeSoon(ctx, doing, func(ctx context.Context, tx transaction) error { // for its clock
+		nodes = nil
+		now, err := tx.now(ctx)
+		if err != nil {
+			return err
+		}
+		return tx.query(ctx, func(r row) error {
+			var n Node
+			err := r.Scan(&n.ID, &n.Address, stamp{&n.Started}, stamp{&n.Heartbeat}, &n.Acknowledged, stamp{&n.Deregistered})
+			n.Silent = max(fromMicros(now).Sub(n.Heartbeat), 0)
+			nodes = append(nodes, n)
+			return err
+		}, `SELECT id, address, started, heartbeat, acknowledged, deregistered FROM nodes ORDER BY id`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return nodes, nil
+}
+
+// Deregister implements [Store].
+func (t *tables) Deregister(ctx context.Context, id string) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("deregister node %q", id), func(ctx context.Context, tx transaction) error {
+		now, err := tx.now(ctx)
+		if err != nil {
+			return err
+		}
+		old, err := holders(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if len(old) == 0 {
+			return ErrNotFound
+		}
+		if err := release(ctx, tx, old[0]); err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `UPDATE nodes SET deregistered = $1 WHERE id = $2 AND deregistered = 0`, now, id)
+		return err
+	})
+}
+
+// everybody stands for all holders.
+const everybody = "*"
+
+// queryRelease ends claims: what was claimed is due as it was then.
+const queryRelease = `UPDATE domains SET due = claimed, claimed = 0, woken = FALSE
+	WHERE claimed <> 0 AND (holder = $1 OR CAST($1 AS TEXT) = '*')`
+
+// release ends the claims and orders of a holder who is gone. Nobody knows how the orders went.
+func release(ctx context.Context, tx transaction, holder string) error {
+	if _, err := tx.exec(ctx, queryRelease, holder); err != nil {
+		return err
+	}
+	const running = ` FROM journal WHERE ended = 0 AND (holder = $1 OR CAST($1 AS TEXT) = '*')`
+	var some bool
+	if err := tx.get(ctx, `SELECT EXISTS (SELECT 1`+running+`)`, []any{holder}, &some); err != nil || !some {
+		return err
+	}
+	change, err := tx.nextChange(ctx)
+	if err == nil {
+		_, err = tx.exec(ctx, `UPDATE journal SET ended = begun, failed = TRUE, changed = $2 WHERE seq IN (SELECT seq`+running+`)`,
+			holder, change)
+	}
+	return err
+}
+
+// release is for a store that is opened or closed.
+func (t *tables) release(ctx context.Context, holder string) error {
+	return t.db.write(ctx, "", func(ctx context.Context, tx transaction) error { return release(ctx, tx, holder) })
+}
+
+// Ping implements [Store].
+func (t *tables) Ping(ctx context.Context) error {
+	return t.db.write(ctx, "write to store", func(ctx context.Context, tx transaction) error {
+		_, err := tx.exec(ctx, `UPDATE versions SET last = last`)
+		return err
+	})
+}

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// resealBatch is how many rows one transaction seals anew.
+const resealBatch = 256
+
+// Labels of what is sealed; see [Keyring].
+const (
+	labelProof       = "proof"
+	labelCertificate = "certificate/" // and its name
+	labelValue       = "value/"       // and its key
+)
+
+// checkSeals says whether everything in a store can be opened, and changes nothing.
+func checkSeals(seals []storedSeal, ring *Keyring) error {
+	var lacking []string
+	for _, seal := range seals {
+		if seal.id == "" {
+			continue
+		}
+		if _, err := ring.Open(seal.id, labelProof, seal.proof); err != nil {
+			lacking = append(lacking, seal.id)
+		}
+	}
+	switch {
+	case len(lacking) == 0:
+		return nil
+	case ring == nil:
+		return fmt.Errorf("it is sealed with the key %s: set [store] key_file to the file that holds that key", strings.Join(lacking, " and "))
+	}
+	return fmt.Errorf("it is sealed with the key %s, and [store] key_file holds the key %s: put the right key there, "+
+		"or, if the key was changed, list the old one in old_key_files", strings.Join(lacking, " and "), ring.ID())
+}
+
+type storedSeal struct {
+	id    string
+	proof []byte
+}
+
+func scanSeal(r row) (s storedSeal, err error) {
+	err = r.Scan(&s.id, &s.proof)
+	return s, err
+}
+
+const querySeals = `SELECT id, proof FROM seals ORDER BY id`
+
+// noteSeal notes that rows are sealed with the newest key from now on.
+func noteSeal(ctx context.Context, tx transaction, ring *Keyring) error {
+	id, proof := ring.Seal(labelProof, nil)
+	_, err := tx.exec(ctx, `INSERT INTO seals (id, proof) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING`, id, proof)
+	return err
+}
+
+// Reseal implements [Store].
+func (t *tables) Reseal(ctx context.Context) (int, error) {
+	seals, err := collect(ctx, t, "seal anew", scanSeal, querySeals)
+	if err != nil {
+		return 0, err
+	}
+	if t.ring == nil || !slices.ContainsFunc(seals, func(seal storedSeal) bool { return seal.id != t.ring.ID() }) {
+		return 0, nil
+	}
+	count := 0
+	for _, part := range []struct{ table, column, label string }{
+		{"certificates", "private_key", labelCertificate}, {"key_values", "value", labelValue},
+	} {
+		for last, n := "", resealBatch; n == resealBatch; count += n {
+			if last, n, err = t.resealBatch(ctx, part.table, part.column, part.label, last); err != nil {
+				return count, err
+			}
+		}
+	}
+	err = t.db.write(ctx, "seal anew", func(ctx context.Context, tx transaction) error {
+		_, err := tx.exec(ctx, `DELETE FROM seals WHERE id <> $1`, t.ring.ID())
+		return err
+	})
+	if err == nil {
+		err = t.db.overwritten(ctx)
+	}
+	if err != nil {
+		return count, err
+	}
+	return count, nil
+}
+
+// resealBatch seals the next rows of a table behind the name last, and returns the last name and how many there were.
+func (t *tables) resealBatch(ctx context.Context, table, column, label, last string) (string, int, error) {
+	type secret struct {
+		name, sealed string
+		value        []byte
+	}
+	var batch []secret
+	err := t.db.write(ctx, "seal anew", func(ctx context.Context, tx transaction) error {
+		batch = nil
+		err := tx.query(ctx, func(r row) error {
+			var s secret
+			err := r.Scan(&s.name, &s.sealed, &s.value)
+			batch = append(batch, s)
+			return err
+		}, tx.locking(`SELECT name, sealed, `+column+` FROM `+table+` WHERE name > $1 AND sealed <> $2 ORDER BY name LIMIT $3 + 0`,
+			"FOR UPDATE"), last, t.ring.ID(), resealBatch)
+		if err != nil {
+			return err
+		}
+		for i, s := range batch {
+			if batch[i].value, err = t.ring.Open(s.sealed, label+s.name, s.value); err != nil {
+				return fmt.Errorf("row %q of %s: %w", s.name, table, err)
+			}
+		}
+		return tx.execMany(ctx, `UPDATE `+table+` SET `+column+` = $1, sealed = $2 WHERE name = $3`, len(batch), func(i int) []any {
+			id, sealed := t.ring.Seal(label+batch[i].name, batch[i].value)
+			return []any{sealed, id, batch[i].name}
+		})
+	})
+	if err == nil && len(batch) > 0 {
+		last = batch[len(batch)-1].name
+	}
+	return last, len(batch), err
+}
