@@ -198,10 +198,28 @@ func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 type counting struct {
 	certs.Authority
 	orders, failed atomic.Int32
+
+	running atomic.Int32
+	mu      sync.Mutex
+	alone   []time.Time // when orders were begun beside which none ran
+}
+
+// since returns when orders were begun after a time, beside which none ran.
+func (c *counting) since(t time.Time) []time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, _ := slices.BinarySearchFunc(c.alone, t, time.Time.Compare)
+	return slices.Clone(c.alone[n:])
 }
 
 func (c *counting) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
 	c.orders.Add(1)
+	if c.running.Add(1) == 1 {
+		c.mu.Lock()
+		c.alone = append(c.alone, time.Now())
+		c.mu.Unlock()
+	}
+	defer c.running.Add(-1)
 	got, err := c.Authority.Obtain(ctx, r)
 	if err != nil {
 		c.failed.Add(1)
@@ -336,7 +354,8 @@ func isUnrecognized(err error) bool {
 // gate is a TCP relay that can be shut: what connects then is closed at once.
 type gate struct {
 	net.Listener
-	to atomic.Pointer[string] // nil: shut
+	to      atomic.Pointer[string] // nil: shut
+	refused atomic.Int64           // connections while it was shut
 
 	mu   sync.Mutex // guards open
 	open []net.Conn
@@ -371,6 +390,7 @@ func (g *gate) relay(c net.Conn) {
 	defer c.Close()
 	to := g.to.Load()
 	if to == nil {
+		g.refused.Add(1)
 		return
 	}
 	up, err := net.Dial("tcp", *to)
