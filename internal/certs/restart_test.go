@@ -64,7 +64,6 @@ func TestDailyRestartsPutNoRenewalOff(t *testing.T) {
 			}
 			time.Sleep(day)
 			stop()
-			b.last = 0 // else it takes a journal of which all is pruned for stale
 			k, stop = run(t, b, m)
 		}
 		stop()
