@@ -30,6 +30,10 @@ import (
 // TestMain sets what CAs read from the environment. Tests with another one cannot be parallel; the others mostly wait for
 // answers that are asked for once a second.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(bulkDir); dir != "" {
+		fmt.Println("end:", bulk(context.Background(), dir))
+		return
+	}
 	for name, value := range lab.CAEnviron() {
 		if err := os.Setenv(name, value); err != nil {
 			panic(err)
