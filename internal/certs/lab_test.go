@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,8 +28,8 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// TestMain sets what CAs read from the environment. Tests with another one cannot be parallel; the others mostly wait for
-// answers that are asked for once a second.
+// TestMain sets what CAs read from the environment, and has more tests run at the same time than there are processors: they
+// mostly wait, for answers that are asked for once a second. A flag -parallel is parsed later, and wins.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(bulkDir); dir != "" {
 		fmt.Println("end:", bulk(context.Background(), dir))
@@ -39,8 +40,14 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
+
+// environment is held by who starts a CA, which reads it, and by who changes it for one.
+var environment sync.RWMutex
 
 // patience is how long a test waits for what must come.
 const patience = time.Minute
@@ -128,6 +135,33 @@ func (w *world) startCA(t *testing.T, lifetime time.Duration) *lab.CA {
 }
 
 func (w *world) startOtherCA(t *testing.T, o lab.CAOptions) *lab.CA {
+	t.Helper()
+	environment.RLock()
+	defer environment.RUnlock()
+	return w.startCALocked(t, o)
+}
+
+// startFaultyCA starts one with faults that it reads from the environment, in a test that runs beside others.
+func (w *world) startFaultyCA(t *testing.T, o lab.CAOptions, faults map[string]string) *lab.CA {
+	t.Helper()
+	environment.Lock()
+	defer environment.Unlock()
+	for name, value := range faults {
+		before, found := os.LookupEnv(name)
+		if err := os.Setenv(name, value); err != nil {
+			t.Fatal(err)
+		}
+		if !found {
+			defer os.Unsetenv(name)
+		} else {
+			defer os.Setenv(name, before)
+		}
+	}
+	return w.startCALocked(t, o)
+}
+
+// startCALocked starts a CA; the environment is held.
+func (w *world) startCALocked(t *testing.T, o lab.CAOptions) *lab.CA {
 	t.Helper()
 	o.DNS, o.HTTPPort, o.TLSPort = w.dns.Addr, port(w.http), port(w.tls)
 	ca, err := lab.StartCA(t.Context(), o)
