@@ -3,7 +3,6 @@ package certs_test
 import (
 	"crypto/tls"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/config"
-	"github.com/stspub/stspub/internal/lab"
 )
 
 func TestTwentyNamesAtTheSameTime(t *testing.T) {
@@ -185,73 +183,16 @@ func TestDropDeletesKeyAndCertificate(t *testing.T) {
 	}
 }
 
-// TestAuthorityGoesAwayInTheMiddle cuts the line to a real authority in the middle of many orders, and mends it.
-func TestAuthorityGoesAwayInTheMiddle(t *testing.T) {
-	const names = 60
-	w := newWorld(t, 90*day)
-	x := new(watch)
-	w.ca = w.startOtherCA(t, lab.CAOptions{Wrap: x.wrap, Lifetime: 90 * day})
-	w.serveHTTP(t)
-	g := newGate(t)
-	up := directory(t, w.ca.DirectoryURL)
-	g.to.Store(&up.Host)
-	w.acme = w.newACME(t, "https://"+g.Addr().String()+"/dir", w.ca.DirectoryCAPEM)
-	n := w.startNode(t, func(c *certs.Config) {
-		c.FirstPause = 300 * time.Millisecond
-		c.Budgets = []config.Budget{{
-			Orders: 1000, OrdersPeriod: time.Hour, DomainOrders: 1000, DomainPeriod: time.Hour, Failures: 100, InFlight: 8, PerSecond: 1000,
-		}}
-	})
-	w.serveTLS(t, n.Keeper)
-	for i := range names {
-		n.Want(fmt.Sprintf("mta-sts%d.good.test", i), false)
-	}
-	until(t, func() bool { return n.Overview().Valid >= names/4 })
-	g.cut(nil)
-	until(t, func() bool { return n.Overview().Accounts[0].Closed != "" })
-	before := n.issuer.orders.Load()
-	until(t, func() bool {
-		a := n.Overview().Accounts[0]
-		return time.Since(a.Since) > 3*time.Second && a.Running == 0
-	})
-	lost := n.issuer.orders.Load() - before
-	o := n.Overview()
-	if o.Valid == names || lost > 8+8 { // those in flight, and tries at growing pauses
-		t.Errorf("%d orders in 3 s while the authority was away: %v", lost, o)
-	}
-	g.to.Store(&up.Host)
-	until(t, func() bool { return n.Overview().Valid == names })
-	if got := n.issuer.orders.Load(); got > names+lost+16 {
-		t.Errorf("%d orders for %d names, of which %d went wrong while nobody answered", got, names, lost)
-	}
-	until(t, func() bool { return n.Items() == 0 }) // a name with a good certificate costs no object
-	entries, err := w.store.Journal(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	counted := 0
-	done := make(map[string]bool)
-	for _, e := range entries {
-		if e.Ended.IsZero() {
-			t.Errorf("the order of %s has no end", e.Name)
-		}
-		if !e.Exempt {
-			done[e.Name] = true
-			counted++
-		}
-	}
-	if taken := len(x.of(pathOrder, http.StatusCreated)); counted < taken || counted > taken+8 { // of some nobody knows
-		t.Errorf("%d orders count, and the authority took %d", counted, taken)
-	}
-	if len(done) != names {
-		t.Errorf("%d names in the journal, want %d", len(done), names)
-	}
-}
-
 // until waits for a condition.
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	within(t, patience, ok)
+}
+
+// within waits for a condition that may take long.
+func within(t *testing.T, limit time.Duration, ok func() bool) {
+	t.Helper()
+	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,16 +28,26 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// TestMain sets what CAs read from the environment. Tests with another one cannot be parallel; the others mostly wait for
-// answers that are asked for once a second.
+// TestMain sets what CAs read from the environment, and has more tests run at the same time than there are processors: they
+// mostly wait, for answers that are asked for once a second. A flag -parallel is parsed later, and wins.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(bulkDir); dir != "" {
+		fmt.Println("end:", bulk(context.Background(), dir))
+		return
+	}
 	for name, value := range lab.CAEnviron() {
 		if err := os.Setenv(name, value); err != nil {
 			panic(err)
 		}
 	}
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
+
+// environment is held by who starts a CA, which reads it, and by who changes it for one.
+var environment sync.RWMutex
 
 // patience is how long a test waits for what must come.
 const patience = time.Minute
@@ -125,6 +136,33 @@ func (w *world) startCA(t *testing.T, lifetime time.Duration) *lab.CA {
 
 func (w *world) startOtherCA(t *testing.T, o lab.CAOptions) *lab.CA {
 	t.Helper()
+	environment.RLock()
+	defer environment.RUnlock()
+	return w.startCALocked(t, o)
+}
+
+// startFaultyCA starts one with faults that it reads from the environment, in a test that runs beside others.
+func (w *world) startFaultyCA(t *testing.T, o lab.CAOptions, faults map[string]string) *lab.CA {
+	t.Helper()
+	environment.Lock()
+	defer environment.Unlock()
+	for name, value := range faults {
+		before, found := os.LookupEnv(name)
+		if err := os.Setenv(name, value); err != nil {
+			t.Fatal(err)
+		}
+		if !found {
+			defer os.Unsetenv(name)
+		} else {
+			defer os.Setenv(name, before)
+		}
+	}
+	return w.startCALocked(t, o)
+}
+
+// startCALocked starts a CA; the environment is held.
+func (w *world) startCALocked(t *testing.T, o lab.CAOptions) *lab.CA {
+	t.Helper()
 	o.DNS, o.HTTPPort, o.TLSPort = w.dns.Addr, port(w.http), port(w.tls)
 	ca, err := lab.StartCA(t.Context(), o)
 	if err != nil {
@@ -198,10 +236,28 @@ func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 type counting struct {
 	certs.Authority
 	orders, failed atomic.Int32
+
+	running atomic.Int32
+	mu      sync.Mutex
+	alone   []time.Time // when orders were begun beside which none ran
+}
+
+// since returns when orders were begun after a time, beside which none ran.
+func (c *counting) since(t time.Time) []time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, _ := slices.BinarySearchFunc(c.alone, t, time.Time.Compare)
+	return slices.Clone(c.alone[n:])
 }
 
 func (c *counting) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
 	c.orders.Add(1)
+	if c.running.Add(1) == 1 {
+		c.mu.Lock()
+		c.alone = append(c.alone, time.Now())
+		c.mu.Unlock()
+	}
+	defer c.running.Add(-1)
 	got, err := c.Authority.Obtain(ctx, r)
 	if err != nil {
 		c.failed.Add(1)
@@ -336,7 +392,8 @@ func isUnrecognized(err error) bool {
 // gate is a TCP relay that can be shut: what connects then is closed at once.
 type gate struct {
 	net.Listener
-	to atomic.Pointer[string] // nil: shut
+	to      atomic.Pointer[string] // nil: shut
+	refused atomic.Int64           // connections while it was shut
 
 	mu   sync.Mutex // guards open
 	open []net.Conn
@@ -371,6 +428,7 @@ func (g *gate) relay(c net.Conn) {
 	defer c.Close()
 	to := g.to.Load()
 	if to == nil {
+		g.refused.Add(1)
 		return
 	}
 	up, err := net.Dial("tcp", *to)

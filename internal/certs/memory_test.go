@@ -52,6 +52,7 @@ func checkFake(t *testing.T, m *memory, name string, number uint64, leaf int) {
 
 // TestMemoryAgainstMap has memory and a map do the same 100,000 random things, and compares them.
 func TestMemoryAgainstMap(t *testing.T) {
+	t.Parallel()
 	type certificate struct {
 		number uint64
 		leaf   int
@@ -136,6 +137,7 @@ func (m *memory) size() int {
 
 // TestMemoryReclaims: however often certificates are renewed, in order or not, garbage stays a third of what is in use.
 func TestMemoryReclaims(t *testing.T) {
+	t.Parallel()
 	m := newMemory()
 	const n, leaf = 20_000, 900
 	name := func(i int) string { return fmt.Sprintf("mta-sts.d%d.example", i) }
@@ -173,6 +175,7 @@ func TestMemoryReclaims(t *testing.T) {
 // TestMemoryAtTheSameTime is for the race detector, and for what a reader sees while bodies move: never another name's
 // certificate, and never none for a name that is always there.
 func TestMemoryAtTheSameTime(t *testing.T) {
+	t.Parallel()
 	m := newMemory()
 	const n = 2000
 	for i := range n {

@@ -174,6 +174,28 @@ func (b *books) AppendJournal(_ context.Context, last int64, e *store.JournalEnt
 	return nil
 }
 
+// abandon ends the orders of a process that is gone, as opening a database does.
+func (b *books) abandon() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for seq, e := range b.journal {
+		if e.Ended.IsZero() {
+			e.Ended, e.Failed = e.Begun, true
+			b.journal[seq] = e
+		}
+	}
+}
+
+// leaf is that of the certificate that is kept of a name.
+func (b *books) leaf(name string) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c, found := b.certs[name]; found {
+		return c.Chain[0]
+	}
+	return nil
+}
+
 func (b *books) EndJournal(_ context.Context, e store.JournalEntry) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -201,6 +223,10 @@ func (b *books) PruneJournal(_ context.Context, counted, exempt, now time.Time) 
 		b.last = max(b.last, seq)
 	}
 	b.changes = slices.DeleteFunc(b.changes, func(seq int64) bool { _, found := b.journal[seq]; return !found })
+	b.last = 0
+	for seq := range b.journal {
+		b.last = max(b.last, seq)
+	}
 	return nil
 }
 

@@ -26,10 +26,14 @@ type modelCA struct {
 	life   func(now time.Time) time.Duration // of a certificate that is issued then
 	down   func(now time.Time) bool
 	broken func(name string, now time.Time) bool
+	held   func(name string) []byte // the leaf that the store has of a name
+	traced func(now time.Time) bool // orders are noted then
 	mint   *mint
 	begun  time.Time
 
 	mu       sync.Mutex
+	running  map[string]bool // names that are being ordered
+	began    chan struct{}   // capacity 1: an order was begun
 	orders   bucket
 	domains  map[string]*bucket
 	names    map[string]*bucket // 5 of one exact name set in 7 days
@@ -43,6 +47,10 @@ type modelCA struct {
 	weeks           map[string]int // of them, by name and week
 	worst           int            // most of weeks
 	lost            int            // requests while it was down
+	tried           map[string]bool
+	cut, cutCounted int // orders that ended with the process, and those of them that count
+	vanished        int // certificates that were issued, and never came to be in the store
+	seen            []sight
 	expired         []string
 	refused         int // by a limit
 	questions       int
@@ -51,6 +59,12 @@ type modelCA struct {
 type issued struct {
 	from, to time.Time
 	leaf     string
+}
+
+// sight is an order as it was begun.
+type sight struct {
+	name       string
+	at, expiry time.Time // of the certificate that there was; zero: none
 }
 
 // bucket is a token bucket as Let's Encrypt has it.
@@ -87,7 +101,8 @@ func newModelCA(t *testing.T, scale int) *modelCA {
 		broken: func(string, time.Time) bool { return false },
 		orders: *newBucket(300/float64(scale), 3*time.Hour), domains: make(map[string]*bucket), names: make(map[string]*bucket),
 		failed: make(map[string]*bucket), valid: make(map[string]issued), replaced: make(map[string]bool),
-		weeks: make(map[string]int), first: make(map[int]int), renewals: make(map[int]int),
+		weeks: make(map[string]int), first: make(map[int]int), renewals: make(map[int]int), tried: make(map[string]bool),
+		running: make(map[string]bool), began: make(chan struct{}, 1), held: func(string) []byte { return nil }, traced: func(time.Time) bool { return false },
 	}
 }
 
@@ -124,17 +139,27 @@ func (m *modelCA) limited(what string) error {
 func (m *modelCA) day(now time.Time) int { return int(now.Sub(m.begun) / day) }
 
 func (m *modelCA) Obtain(ctx context.Context, r certs.Request) (store.Certificate, error) {
-	if err := m.order(r, time.Now()); err != nil {
+	counted, err := m.order(r, time.Now())
+	if err != nil {
 		return store.Certificate{}, err
 	}
+	m.start(r.Name)
+	done := false
 	select {
 	case <-ctx.Done():
-		return store.Certificate{}, ctx.Err()
+		done = true
 	case <-time.After(3 * time.Second):
 	}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	delete(m.running, r.Name)
+	if done {
+		if m.cut++; counted {
+			m.cutCounted++
+		}
+		return store.Certificate{}, ctx.Err()
+	}
 	if m.broken(r.Name, now) {
 		m.failures++
 		week := fmt.Sprint(r.Name, now.Unix()/int64((7*day).Seconds()))
@@ -174,38 +199,78 @@ func bucketOf(all map[string]*bucket, key string, size float64, period time.Dura
 }
 
 // order counts one as the authority does.
-func (m *modelCA) order(r certs.Request, now time.Time) error {
+func (m *modelCA) order(r certs.Request, now time.Time) (counted bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	old, again := m.valid[r.Name]
+	if m.traced(now) {
+		m.seen = append(m.seen, sight{r.Name, now, old.to})
+	}
 	if m.down(now) {
 		m.lost++
-		return errDown
+		m.tried[r.Name] = true
+		return false, errDown
 	}
 	if m.failed[r.Name].empty(now) {
-		return m.limited("too many failed authorizations for " + r.Name)
+		return false, m.limited("too many failed authorizations for " + r.Name)
 	}
-	old, again := m.valid[r.Name]
+	m.needed(r.Name, old, again, now)
 	if again && string(r.Replaces) == old.leaf && !m.replaced[old.leaf] {
 		m.exempt++
-		return nil
+		return false, nil
 	}
-	if r.Replaces != nil {
+	if r.Replaces != nil && string(m.held(r.Name)) == old.leaf {
 		m.t.Errorf("%s: it replaces what is replaced", r.Name)
 	}
 	m.counted++
 	if m.names[r.Name].empty(now) {
-		return m.limited("too many certificates already issued for this exact set of identifiers")
+		return true, m.limited("too many certificates already issued for this exact set of identifiers")
 	}
 	if again {
-		return nil // the same name set is exempt from the others
+		return true, nil // the same name set is exempt from the others
 	}
 	if !m.orders.take(now) {
-		return m.limited("too many new orders")
+		return true, m.limited("too many new orders")
 	}
 	if m.domains[domainOf(r.Name)].empty(now) {
-		return m.limited("too many certificates already issued for " + r.Name)
+		return true, m.limited("too many certificates already issued for " + r.Name)
 	}
-	return nil
+	return true, nil
+}
+
+// start notes that an order is running.
+func (m *modelCA) start(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running[name] {
+		m.t.Errorf("day %d: %s is ordered while it is ordered", m.day(time.Now()), name)
+	}
+	m.running[name] = true
+	select {
+	case m.began <- struct{}{}:
+	default:
+	}
+}
+
+// ordering waits until an order is begun.
+func (m *modelCA) ordering() {
+	select {
+	case <-m.began: // of before
+	default:
+	}
+	<-m.began
+}
+
+// needed sees that nothing is ordered twice: the certificate that there is must be old enough, unless the process was
+// killed before it was in the store.
+func (m *modelCA) needed(name string, old issued, again bool, now time.Time) {
+	switch used := now.Sub(old.from); {
+	case !again:
+	case string(m.held(name)) != old.leaf:
+		m.vanished++
+	case used < old.to.Sub(old.from)*45/100:
+		m.t.Errorf("day %d: %s is ordered again after %v", m.day(now), name, used)
+	}
 }
 
 func domainOf(host string) string { return host[len("mta-sts."):] }

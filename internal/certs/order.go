@@ -149,7 +149,7 @@ func (a *ACME) authorize(ctx context.Context, client *acme.Client, name, url str
 		return &Problem{Detail: "it offers no challenge that can be answered here, tls-alpn-01 or, with a port 80 of ours, http-01"}
 	}
 	if err := a.prove(ctx, client, name, url, c); err != nil {
-		if ctx.Err() == nil {
+		if judge(err, name, "").failed { // an authority that went away meanwhile says nothing of the way
 			a.ways.failed(name, c.Type)
 		}
 		return err

@@ -49,17 +49,22 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("wait for the pace of requests to %s: %w", req.URL.Host, err)
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), answerTimeout)
+	defer cancel()
 	res, err := w.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		cancel()
 		return nil, fmt.Errorf("ask the authority at %s: %w", req.URL.Host, err)
+	}
+	// Package acme would take an answer that breaks off for a short one, and so for a refusal.
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return nil, fmt.Errorf("read the answer of the authority at %s: %w", req.URL.Host, err)
 	}
 	if said := res.Header.Get("Retry-After"); said != "" {
 		// Package acme would ask without a pause where this is a time that is past by our clock.
 		seconds := max(1, int(retryAfter(said).Round(time.Second)/time.Second))
 		res.Header.Set("Retry-After", strconv.Itoa(seconds))
 	}
-	res.Body = &limited{io.LimitReader(res.Body, maxAnswer), res.Body, cancel}
+	res.Body = io.NopCloser(bytes.NewReader(body))
 	return res, nil
 }
 
@@ -68,19 +73,6 @@ func closeBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close() // it was not read, so nothing is lost
 	}
-}
-
-// limited is a body that ends early, and that frees the time it was given when it is closed.
-type limited struct {
-	io.Reader
-	body   io.Closer
-	cancel context.CancelFunc
-}
-
-// Close is for io.Closer.
-func (l *limited) Close() error {
-	defer l.cancel()
-	return l.body.Close()
 }
 
 // passage is the transport of one order. It knows the directory, so that no client has to ask for it, and says what

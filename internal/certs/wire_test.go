@@ -2,13 +2,19 @@ package certs
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/crypto/acme"
 
 	"github.com/stspub/stspub/internal/config"
 )
@@ -56,6 +62,39 @@ type answering struct{ text string }
 func (a answering) RoundTrip(req *http.Request) (*http.Response, error) {
 	body := io.NopCloser(strings.NewReader(a.text))
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: body, Request: req}, nil
+}
+
+// TestAnswerThatBreaksOff: what the authority wanted to say is not known, so it has not refused anything.
+func TestAnswerThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if w.Header().Set("Replay-Nonce", "nonce"); r.Method == http.MethodHead {
+			return
+		}
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Content-Length", "100")
+		w.WriteHeader(http.StatusBadRequest)
+		io.WriteString(w, `{"type":"urn:ietf`)
+	}))
+	defer s.Close()
+	a, err := NewACME(config.ACME{Name: "ca", Directory: s.URL}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Identities(t.Context())
+	want := "read the answer of the authority at " + strings.TrimPrefix(s.URL, "http://") + ": unexpected EOF"
+	if err == nil || !strings.HasSuffix(err.Error(), want) || !judge(err, "a.test", "a.test").outage {
+		t.Errorf("Identities: %v, %+v, want %s, and an outage", err, judge(err, "a.test", "a.test"), want)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := a.client(&passage{session: session{key: key, directory: directory{raw: []byte(`{"newOrder":"` + s.URL + `/order","newNonce":"` + s.URL + `"}`)}}})
+	_, err = client.AuthorizeOrder(t.Context(), acme.DomainIDs("a.test"))
+	if err = explain(t.Context(), err, ""); err == nil || err.Error() != want || !judge(err, "a.test", "a.test").outage {
+		t.Errorf("an order: %v, %+v, want %s, and an outage", err, judge(err, "a.test", "a.test"), want)
+	}
 }
 
 // silent is an authority that never says when to renew.

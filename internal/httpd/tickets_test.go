@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -143,6 +144,76 @@ func TestTicketsWithoutStore(t *testing.T) {
 		Hostname: "x", Target: "x", Policies: w.snapshot, GetCertificate: w.ca.certificate, Log: slog.New(slog.DiscardHandler), Values: values,
 	}); err == nil {
 		t.Error("tickets without Serves")
+	}
+}
+
+// TestTicketsWhileKeysRotate: two servers on one real store take up each other's sessions for two days, whichever of them
+// made the keys, and for no more than four.
+func TestTicketsWhileKeysRotate(t *testing.T) {
+	t.Parallel()
+	s, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	node := func() *world {
+		return newPublic(t, func(cfg *PublicConfig) { cfg.Values, cfg.Serves = s, func(string) bool { return true } })
+	}
+	nodes := [2]*world{node(), node()}
+	nodes[1].ca.leafs, nodes[1].ca.roots = nodes[0].ca.leafs, nodes[0].ca.roots
+	for _, n := range nodes {
+		if _, err := n.run(t).visit(t, "mta-sts.a.example", tls.VersionTLS13, new(session)); err != nil { // it has its keys then
+			t.Fatal(err)
+		}
+	}
+	now := time.Now()
+	// pass has both look at the keys as often as they do.
+	pass := func(d time.Duration) {
+		t.Helper()
+		for end := now.Add(d); now.Before(end); {
+			now = now.Add(ticketEvery)
+			for _, n := range nodes {
+				if err := n.ticket.load(t.Context(), now); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	keys := make(map[[32]byte]bool)
+	for round := range 4 {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			made, other := nodes[round%2], nodes[1-round%2]
+			first := new(session)
+			if resumed, err := made.visit(t, "mta-sts.a.example", version, first); resumed || err != nil {
+				t.Fatalf("first visit: taken up %v, %v", resumed, err)
+			}
+			visit := func(what string, want bool) {
+				t.Helper()
+				for _, n := range []*world{other, made} {
+					kept := &session{first.state} // that of the first visit, always
+					if resumed, err := n.visit(t, "mta-sts.a.example", version, kept); resumed != want || err != nil {
+						t.Errorf("%s, round %d, %s: taken up %v, %v, want %v", tls.VersionName(version), round, what, resumed, err, want)
+					}
+				}
+			}
+			visit("at once", true)
+			pass(ticketDay)
+			visit("after a day", true)
+			pass(ticketDay)
+			visit("after two days", true)
+			pass(2*ticketDay + ticketLead)
+			visit("after four days", false)
+		}
+		stored, err := nodes[0].ticket.read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range stored {
+			keys[k.Key] = true
+		}
+	}
+	if len(keys) < 4*ticketKeys {
+		t.Errorf("%d keys in 32 days", len(keys))
 	}
 }
 
