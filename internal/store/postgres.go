@@ -260,6 +260,7 @@ func (p *Postgres) persist(ctx context.Context, doing string, limit time.Duratio
 		case again && isLost(err) && lost < 2:
 			lost++
 			p.pool.Reset() // the others are likely no better
+			p.walks.Reset()
 		default:
 			return said(doing, p.explain(ctx, err))
 		}
