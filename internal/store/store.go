@@ -338,6 +338,8 @@ type Store interface {
 	// calls, and returns how many rows that were. Without a Keyring it does nothing.
 	Reseal(ctx context.Context) (int, error)
 
+	Tenancy
+
 	// Ping says whether the store can be written, by writing. It waits for writes under way, so give it a deadline.
 	Ping(ctx context.Context) error
 	// Close gives the store back. It is called when no other call is under way; a second one does nothing.

@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 	for _, group := range []map[string]func(*env){
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
 		sharedTests(), certificateTests(), changeTests(), journalTests(), valueTests(), durableTests(), sealTests(),
+		tenantTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { run(t, open, nil, test) })
