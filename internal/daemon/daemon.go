@@ -185,7 +185,7 @@ func (d *daemon) assemble() error {
 		return err
 	}
 	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.store.Ping, Metrics: d.registry, Log: d.o.Log}
-	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d}})
+	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d}, Tenancy: d.store})
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, cs := range [][]prometheus.Collector{

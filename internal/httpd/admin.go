@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"mime"
@@ -15,10 +16,12 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // A Manager does what the admin API asks for. Its methods may be called at the same time.
@@ -28,6 +31,8 @@ type Manager interface {
 	EachStatus(ctx context.Context, f func(publish.Status) error) error
 	// Status returns one domain with its history, or store.ErrNotFound.
 	Status(ctx context.Context, name policygen.Name) (publish.Status, error)
+	// TenantOf returns whose domain it is, or store.ErrNotFound, and takes as long for the one as for the other.
+	TenantOf(ctx context.Context, name policygen.Name) (string, error)
 	// Faults returns the faults of the service as a whole, by subject.
 	Faults() map[string]string
 	// Certificates says how it stands with all certificates.
@@ -69,6 +74,9 @@ type HealthConfig struct {
 type AdminConfig struct {
 	HealthConfig
 	Manager Manager
+	Tenancy store.Tenancy
+	// TLS, if not nil, is what the listener speaks; everybody needs a token then.
+	TLS *tls.Config
 }
 
 // internalConns is enough for the clients of our own; a listing takes one connection.
@@ -85,24 +93,30 @@ func NewHealth(cfg HealthConfig) *Server {
 	return newServer(r, internalConns, cfg.Log)
 }
 
-// NewAdmin returns the server that the commands talk to, by [Client]. Whoever can connect to it may do everything: on a
-// unix socket that is for the file's permissions to say. On a loopback port every local user can; browsers are kept out
-// there, because a web page from anywhere may make a browser connect to it.
+// NewAdmin returns the server that the commands talk to, by [Client]. On a unix socket whoever can connect may do
+// everything: that is for the file's permissions to say. On a loopback port every local user may, until the first token is
+// made; browsers are kept out there, because a web page from anywhere may make a browser connect to it. With TLS, and with
+// a token from then on, a caller may do what his token allows: all, or all of a tenant, or only look.
 //
 // Beside what [NewHealth] answers there is the API under /v1, which /openapi.json describes. Errors are problem documents.
-// RFC 9457.
+// RFC 9457. Nothing that a tenant is answered depends on what another has, but for the one word "taken".
 func NewAdmin(cfg AdminConfig) *Server {
-	a := &admin{manager: cfg.Manager, log: cfg.Log}
+	a := &admin{
+		manager: cfg.Manager, tenancy: cfg.Tenancy, tls: cfg.TLS, log: cfg.Log,
+		failures: failures{from: make(map[netip.Prefix]*rate.Limiter)},
+	}
 	r := newRouter()
-	r.Use(a.handled(keepBrowsersOut))
+	r.Use(a.handled(a.keepBrowsersOut), a.authenticate)
 	(&health{cfg.HealthConfig, cfg.Log}).routes(r)
-	a.api = newAPI(r, cfg.Version)
+	a.api = newAPI(r, cfg.Version, a.authorize)
 	a.domainRoutes()
+	a.tenantRoutes()
 	a.serviceRoutes()
 	a.describe(r)
 
 	s := newServer(r, internalConns, cfg.Log)
 	s.http.WriteTimeout = listingTime
+	s.http.TLSConfig = cfg.TLS
 	return s
 }
 
@@ -142,9 +156,12 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) error {
 }
 
 type admin struct {
-	manager Manager
-	log     *slog.Logger
-	api     huma.API
+	manager  Manager
+	tenancy  store.Tenancy
+	tls      *tls.Config
+	log      *slog.Logger
+	api      huma.API
+	failures failures
 }
 
 func (a *admin) handle(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
@@ -166,9 +183,12 @@ func (a *admin) handled(check func(*http.Request) error) func(http.Handler) http
 
 // keepBrowsersOut refuses what a web page can make the browser of a user on this machine send: requests under a name
 // that was made to point here (DNS rebinding), requests from another origin, and forms.
-func keepBrowsersOut(r *http.Request) error {
+func (a *admin) keepBrowsersOut(r *http.Request) error {
 	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && addr.Network() == "unix" {
 		return nil // no browser connects to a socket file
+	}
+	if a.tls != nil {
+		return nil // no web page makes a browser send a token, and nothing is done without
 	}
 	host := r.Host
 	if name, _, err := net.SplitHostPort(r.Host); err == nil {

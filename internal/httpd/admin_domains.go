@@ -9,6 +9,7 @@ import (
 
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // domainRoutes are those of what is published.
@@ -26,7 +27,7 @@ func (a *admin) domainRoutes() {
 	} {
 		op := operation(o.verb+"-domain", http.MethodPost, "/v1/domains/{name}/"+o.verb, o.summary)
 		register(a, op, func(ctx context.Context, in *domainInput) (*struct{}, error) {
-			return nil, act(ctx, in.Name, func(ctx context.Context, name policygen.Name) error { return o.do(a.manager, ctx, name) })
+			return nil, a.act(ctx, in.Scope, in.Name, func(ctx context.Context, name policygen.Name) error { return o.do(a.manager, ctx, name) })
 		})
 	}
 	promote := operation("promote-domain", http.MethodPost, "/v1/domains/{name}/promote", "End the roll-out of a domain")
@@ -35,17 +36,23 @@ func (a *admin) domainRoutes() {
 
 // domainInput names one domain.
 type domainInput struct {
+	Scope
 	Name string `path:"name" doc:"the domain, with A-labels or U-labels; or the shared record of an MX set, which begins with *."`
 }
 
 type domainsInput struct {
+	Scope
 	Faults bool `query:"faults" doc:"only those that need a human"`
 }
 
-func (a *admin) domains(_ context.Context, in *domainsInput) (*huma.StreamResponse, error) {
+func (a *admin) domains(ctx context.Context, in *domainsInput) (*huma.StreamResponse, error) {
+	tenant, err := in.of(ctx, a)
+	if err != nil {
+		return nil, err
+	}
 	return a.list(func(ctx context.Context, add func(any) error) error {
 		return a.manager.EachStatus(ctx, func(s publish.Status) error {
-			if in.Faults && !s.Fault {
+			if s.Tenant != tenant || in.Faults && !s.Fault {
 				return nil
 			}
 			return add(s)
@@ -54,7 +61,7 @@ func (a *admin) domains(_ context.Context, in *domainsInput) (*huma.StreamRespon
 }
 
 func (a *admin) domain(ctx context.Context, in *domainInput) (*body[publish.Status], error) {
-	name, err := parseName(in.Name)
+	name, err := a.owned(ctx, in.Scope, in.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -66,23 +73,41 @@ func (a *admin) domain(ctx context.Context, in *domainInput) (*body[publish.Stat
 }
 
 type promoteInput struct {
+	Scope
 	Name    string `path:"name" doc:"the domain or shared record"`
 	Testing bool   `query:"testing" doc:"go back to mode testing instead, until it is promoted by hand"`
 }
 
 func (a *admin) promote(ctx context.Context, in *promoteInput) (*struct{}, error) {
-	return nil, act(ctx, in.Name, func(ctx context.Context, name policygen.Name) error {
+	return nil, a.act(ctx, in.Scope, in.Name, func(ctx context.Context, name policygen.Name) error {
 		return a.manager.Promote(ctx, name, in.Testing)
 	})
 }
 
 // act does something with a domain.
-func act(ctx context.Context, raw string, do func(context.Context, policygen.Name) error) error {
-	name, err := parseName(raw)
+func (a *admin) act(ctx context.Context, scope Scope, raw string, do func(context.Context, policygen.Name) error) error {
+	name, err := a.owned(ctx, scope, raw)
 	if err != nil {
 		return err
 	}
 	return refusal(notFound(name, do(ctx, name)))
+}
+
+// owned returns the domain of a path. One of another tenant is not there.
+func (a *admin) owned(ctx context.Context, scope Scope, raw string) (policygen.Name, error) {
+	name, err := parseName(raw)
+	if err != nil {
+		return "", err
+	}
+	tenant, err := scope.of(ctx, a)
+	if err != nil {
+		return "", err
+	}
+	owner, err := a.manager.TenantOf(ctx, name)
+	if err == nil && owner != tenant {
+		err = store.ErrNotFound
+	}
+	return name, notFound(name, err)
 }
 
 // parseName returns the domain of a path, which may be written in every way that [policygen.ParseName] takes.

@@ -12,14 +12,14 @@ import (
 
 // serviceRoutes are those of the service as a whole.
 func (a *admin) serviceRoutes() {
-	register(a, operation("list-faults", http.MethodGet, "/v1/faults", "Faults of the service as a whole, by subject"), a.faults)
-	register(a, operation("show-certificates", http.MethodGet, "/v1/certificates",
-		"How it stands with all certificates, and with each CA"), a.certificates)
-	names := operation("list-certificates", http.MethodGet, "/v1/certificates/names", "All names with their certificates")
+	register(a, ofService(operation("list-faults", http.MethodGet, "/v1/faults", "Faults of the service, by subject")), a.faults)
+	register(a, ofService(operation("show-certificates", http.MethodGet, "/v1/certificates",
+		"How it stands with all certificates, and with each CA")), a.certificates)
+	names := ofService(operation("list-certificates", http.MethodGet, "/v1/certificates/names", "All names with their certificates"))
 	register(a, listed[certs.Named](a, names), a.names)
-	register(a, operation("reload", http.MethodPost, "/v1/reload", "Read the configuration again"), a.reload)
+	register(a, ofService(operation("reload", http.MethodPost, "/v1/reload", "Read the configuration again")), a.reload)
 
-	plan := operation("plan", http.MethodPost, "/v1/plan", "What the configuration file, or one that is sent, would change")
+	plan := ofService(operation("plan", http.MethodPost, "/v1/plan", "What the configuration file, or one that is sent, would change"))
 	plan.Responses = map[string]*huma.Response{"200": {
 		Description: http.StatusText(http.StatusOK),
 		Content:     map[string]*huma.MediaType{jsonType: {Schema: schema[publish.Plan](a)}, linesType: {Schema: schema[planLine](a)}},

@@ -69,6 +69,11 @@ func (m *fakeManager) Status(_ context.Context, name policygen.Name) (publish.St
 	return publish.Status{}, fmt.Errorf("read %s: %w", name, store.ErrNotFound)
 }
 
+func (m *fakeManager) TenantOf(ctx context.Context, name policygen.Name) (string, error) {
+	s, err := m.Status(ctx, name)
+	return s.Tenant, err
+}
+
 func (m *fakeManager) Faults() map[string]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -170,6 +175,7 @@ func newFakeManager() *fakeManager {
 type adminWorld struct {
 	*Client
 	manager *fakeManager
+	tenancy store.Tenancy
 	ready   atomic.Value // error
 	addr    string       // as for NewClient
 	log     logBuffer
@@ -190,7 +196,8 @@ func runAdmin(t *testing.T, addr string, healthOnly bool) *adminWorld {
 			return err
 		},
 	}
-	server := NewAdmin(AdminConfig{cfg, w.manager})
+	w.tenancy = newTenancy(t)
+	server := NewAdmin(AdminConfig{HealthConfig: cfg, Manager: w.manager, Tenancy: w.tenancy})
 	if healthOnly {
 		server = NewHealth(cfg)
 	}
@@ -204,6 +211,21 @@ func runAdmin(t *testing.T, addr string, healthOnly bool) *adminWorld {
 	background(t, func(ctx context.Context) error { return server.Run(ctx, ln) })
 	w.Client = NewClient(w.addr)
 	return w
+}
+
+// newTenancy is an empty store.
+func newTenancy(t *testing.T) store.Tenancy {
+	t.Helper()
+	s, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // ask sends a request as text and reads the answer.

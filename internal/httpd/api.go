@@ -16,15 +16,18 @@ import (
 )
 
 // newAPI has huma read requests, check them and describe them; answers and problems are written as everywhere else here.
-func newAPI(r chi.Router, version string) huma.API {
+func newAPI(r chi.Router, version string, authorize func(huma.Context, func(huma.Context))) huma.API {
 	registry := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	registry.RegisterTypeAlias(reflect.TypeFor[huma.ErrorModel](), reflect.TypeFor[Problem]())
 	format := huma.Format{Marshal: marshal, Unmarshal: json.Unmarshal}
 	api := humachi.New(r, huma.Config{
 		OpenAPI: &huma.OpenAPI{
-			OpenAPI:    "3.1.0",
-			Info:       &huma.Info{Title: "stspub admin API", Version: version},
-			Components: &huma.Components{Schemas: registry},
+			OpenAPI: "3.1.0",
+			Info:    &huma.Info{Title: "stspub admin API", Version: version},
+			Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
+				"token": {Type: "http", Scheme: "bearer", Description: "needed but on the admin socket"},
+			}},
+			Security: []map[string][]string{{"token": {}}},
 		},
 		Formats: map[string]huma.Format{jsonType: format, "json": format}, DefaultFormat: jsonType,
 		// A misspelt dry_run would do the thing.
@@ -34,7 +37,7 @@ func newAPI(r chi.Router, version string) huma.API {
 	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
 		ctx.SetHeader("Cache-Control", "no-store")
 		next(plainStatus{ctx})
-	})
+	}, authorize)
 	return api
 }
 
