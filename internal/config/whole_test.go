@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -26,6 +27,9 @@ server.addresses = ["192.0.2.1", "::ffff:192.0.2.2", "2001:db8::1"]
 server.https = "[::1]:8443"
 server.http = "off"
 server.admin = "unix:admin.sock"
+server.admin_tls = "127.0.0.1:8420"
+server.admin_cert_file = "admin.pem"
+server.admin_key_file = "admin.pem"
 server.health = "127.0.0.1:0"
 store = { url = "sqlite:data/stspub.db" }
 publish.settle = "1d"
@@ -144,6 +148,7 @@ func TestWholeConfiguration(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "stspub.toml"), whole, 0o644)
 	writeFile(t, filepath.Join(dir, "tsig"), "\n Z2VoZWlt\r\n", 0o600)
 	writeFile(t, filepath.Join(dir, "ca.pem"), caPEM(t), 0o644)
+	writeFile(t, filepath.Join(dir, "admin.pem"), keyPairPEM(t), 0o600)
 	mkdir(t, filepath.Join(dir, "lists"))
 	const customers = "\ufeffd.example\r\n# comment\r\n\r\nc.example # x\r\n"
 	writeFile(t, filepath.Join(dir, "lists", "customers.txt"), customers, 0o644)
@@ -160,6 +165,7 @@ func TestWholeConfiguration(t *testing.T) {
 	want := &Config{
 		Server: Server{
 			Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
+			AdminTLS: "127.0.0.1:8420", AdminCertFile: at("admin.pem"), AdminKeyFile: at("admin.pem"),
 			Addresses: []netip.Addr{
 				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
 			},
@@ -322,6 +328,19 @@ func caPEM(t *testing.T) string {
 	server := httptest.NewTLSServer(nil)
 	defer server.Close()
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+}
+
+// keyPairPEM is a certificate and its key.
+func keyPairPEM(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
 }
 
 func TestLongestAliasZone(t *testing.T) {
