@@ -16,6 +16,7 @@ const (
 	labelProof       = "proof"
 	labelCertificate = "certificate/" // and its name
 	labelValue       = "value/"       // and its key
+	labelAccount     = "account/"     // its tenant, a slash and its name
 )
 
 // checkSeals says whether everything in a store can be opened, and changes nothing. A database without tables, or from
@@ -90,11 +91,13 @@ func (s *SQLite) Reseal(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	count := 0
-	for _, t := range []struct{ table, column, label string }{
-		{"certificates", "private_key", labelCertificate}, {"key_values", "value", labelValue},
+	for _, t := range []sealedColumn{
+		{"certificates", "name", "private_key", labelCertificate},
+		{"key_values", "name", "value", labelValue},
+		{"accounts", "tenant || '/' || name", "settings", labelAccount},
 	} {
 		for last, n := "", resealBatch; n == resealBatch; count += n {
-			if last, n, err = s.resealBatch(ctx, t.table, t.column, t.label, last); err != nil {
+			if last, n, err = s.resealBatch(ctx, t, last); err != nil {
 				return count, err
 			}
 		}
@@ -113,16 +116,19 @@ func (s *SQLite) Reseal(ctx context.Context) (int, error) {
 	return count, nil
 }
 
+// sealedColumn is where secrets are; name is the expression that makes their label with the prefix.
+type sealedColumn struct{ table, name, column, label string }
+
 // resealBatch seals the next rows of a table behind the name last, and returns the last name and how many there were.
-func (s *SQLite) resealBatch(ctx context.Context, table, column, label, last string) (string, int, error) {
+func (s *SQLite) resealBatch(ctx context.Context, t sealedColumn, last string) (string, int, error) {
 	n := 0
 	err := s.write(ctx, "seal anew", func(tx *transaction) error {
 		type row struct {
 			name, sealed string
 			secret       []byte
 		}
-		rows, err := tx.QueryContext(ctx, `SELECT name, sealed, `+column+` FROM `+table+`
-			WHERE name > ? AND sealed <> ? ORDER BY name LIMIT ?`, last, s.ring.ID(), resealBatch)
+		rows, err := tx.QueryContext(ctx, `SELECT `+t.name+` AS id, sealed, `+t.column+` FROM `+t.table+`
+			WHERE `+t.name+` > ? AND sealed <> ? ORDER BY id LIMIT ?`, last, s.ring.ID(), resealBatch)
 		if err != nil {
 			return err
 		}
@@ -139,12 +145,12 @@ func (s *SQLite) resealBatch(ctx context.Context, table, column, label, last str
 			return err
 		}
 		for _, r := range batch {
-			plain, err := s.ring.Open(r.sealed, label+r.name, r.secret)
+			plain, err := s.ring.Open(r.sealed, t.label+r.name, r.secret)
 			if err != nil {
-				return fmt.Errorf("row %q of %s: %w", r.name, table, err)
+				return fmt.Errorf("row %q of %s: %w", r.name, t.table, err)
 			}
-			id, sealed := s.ring.Seal(label+r.name, plain)
-			if _, err := tx.ExecContext(ctx, `UPDATE `+table+` SET `+column+` = ?, sealed = ? WHERE name = ?`, sealed, id, r.name); err != nil {
+			id, sealed := s.ring.Seal(t.label+r.name, plain)
+			if _, err := tx.ExecContext(ctx, `UPDATE `+t.table+` SET `+t.column+` = ?, sealed = ? WHERE `+t.name+` = ?`, sealed, id, r.name); err != nil {
 				return err
 			}
 			last = r.name

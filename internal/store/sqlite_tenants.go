@@ -53,6 +53,7 @@ func (s *SQLite) DeleteTenant(ctx context.Context, name string, now time.Time) e
 		}
 		for _, of := range []struct{ what, query string }{
 			{"domain", `SELECT name FROM domains WHERE tenant = ? LIMIT 1`},
+			{"account", `SELECT name FROM accounts WHERE tenant = ? LIMIT 1`},
 			{"mx set", `SELECT name FROM mxsets WHERE tenant = ? AND owner <> '' LIMIT 1`},
 		} {
 			var first string
@@ -62,6 +63,9 @@ func (s *SQLite) DeleteTenant(ctx context.Context, name string, now time.Time) e
 			case err != sql.ErrNoRows:
 				return err
 			}
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM claims WHERE tenant = ?`, name); err != nil {
+			return err
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE tokens SET revoked = ? WHERE tenant = ? AND revoked = 0`, micros(now), name); err != nil {
 			return err

@@ -29,12 +29,13 @@ func Run(t *testing.T, open Open) {
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
 		sharedTests(), certificateTests(), changeTests(), journalTests(), valueTests(), durableTests(), sealTests(),
 		tenantTests(),
+		batchTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { run(t, open, nil, test) })
 		}
 	}
-	for _, group := range []map[string]func(*env){certificateTests(), changeTests(), valueTests(), durableTests()} {
+	for _, group := range []map[string]func(*env){certificateTests(), changeTests(), valueTests(), durableTests(), accountTests()} {
 		for name, test := range group {
 			t.Run("Sealed/"+name, func(t *testing.T) { run(t, open, ring(t, 1), test) })
 		}
