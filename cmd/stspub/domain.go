@@ -21,23 +21,51 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// server is how a command finds the running server.
-type server struct{ admin, path string }
+// server is how a command finds the running server, and who it is there.
+type server struct{ admin, path, tokenFile, tenant, token string }
 
 func (s *server) flags(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&s.admin, "admin", "", "admin listener of the server, as `unix:PATH` or ADDR:PORT; default: that of --config")
 	cmd.PersistentFlags().StringVarP(&s.path, "config", "c", defaultConfig, "configuration `FILE` that names the admin listener")
+	s.adminFlags(cmd)
+}
+
+// adminFlags are for commands that read a configuration by themselves, too.
+func (s *server) adminFlags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&s.admin, "admin", "", "admin listener of the server, as `unix:PATH`, ADDR:PORT or https://HOST:PORT; default: that of --config")
+	f.StringVar(&s.tokenFile, "token-file", "", "`FILE` with a token, where one is needed; default: that in STSPUB_TOKEN")
+	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return s.readToken() }
+}
+
+// tenantFlag is for commands about what tenants have.
+func (s *server) tenantFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&s.tenant, "tenant", "", "the `TENANT` that is meant; default: that of the token, or else \"default\"")
+}
+
+// readToken finds the token. It is no flag: other users of the machine see those.
+func (s *server) readToken() error {
+	if s.tokenFile == "" {
+		s.token = os.Getenv("STSPUB_TOKEN")
+		return nil
+	}
+	text, err := os.ReadFile(s.tokenFile)
+	if err != nil {
+		return fmt.Errorf("read --token-file: %w", err)
+	}
+	s.token = strings.TrimSpace(string(text))
+	return nil
 }
 
 // client speaks to the server. A configuration that is broken still says where the listener is.
 func (s *server) client() *httpd.Client {
-	switch {
-	case s.admin != "":
-		return httpd.NewClient(s.admin)
-	case os.Getenv("STSPUB_ADMIN") != "":
-		return httpd.NewClient(os.Getenv("STSPUB_ADMIN"))
+	addr := s.admin
+	if addr == "" {
+		addr = os.Getenv("STSPUB_ADMIN")
 	}
-	return httpd.NewClient(config.AdminAddr(s.path))
+	if addr == "" {
+		addr = config.AdminAddr(s.path)
+	}
+	return httpd.NewClient(addr).As(s.token, s.tenant)
 }
 
 // domainArg is the domain that a command was called with, as A-label.
@@ -55,6 +83,9 @@ func domainArg(args []string) (string, error) {
 func (s *server) completeDomain(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	if s.readToken() != nil {
+		return nil, cobra.ShellCompDirectiveError
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
@@ -79,6 +110,7 @@ func newDomain() *cobra.Command {
 	}, newDomainList(s), newDomainShow(s), newDomainAdopt(s), newDomainRetry(s), newDomainPromote(s), newDomainDemote(s),
 		newDomainRemove(s))
 	s.flags(cmd)
+	s.tenantFlag(cmd)
 	return cmd
 }
 

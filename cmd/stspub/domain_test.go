@@ -28,6 +28,7 @@ func (k *keeper) Faults() map[string]string { return nil }
 
 func (k *keeper) EachStatus(_ context.Context, f func(publish.Status) error) error {
 	for _, d := range k.domains {
+		d.Tenant = store.DefaultTenant
 		if err := f(d); err != nil {
 			return err
 		}
@@ -42,6 +43,11 @@ func (k *keeper) Status(_ context.Context, name policygen.Name) (publish.Status,
 		}
 	}
 	return publish.Status{}, fmt.Errorf("read %s: %w", name, store.ErrNotFound)
+}
+
+func (k *keeper) TenantOf(ctx context.Context, name policygen.Name) (string, error) {
+	_, err := k.Status(ctx, name)
+	return store.DefaultTenant, err
 }
 
 func (k *keeper) Expel(_ context.Context, name policygen.Name) error {

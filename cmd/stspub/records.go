@@ -43,6 +43,7 @@ says for what.`,
 		},
 	}
 	s.flags(cmd)
+	s.tenantFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of the lines")
 	return cmd
 }

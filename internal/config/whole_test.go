@@ -408,14 +408,14 @@ func TestParseDuration(t *testing.T) {
 	t.Parallel()
 	good := func(s string, want time.Duration) {
 		t.Helper()
-		if got, err := parseDuration(s); err != nil || got != want {
-			t.Errorf("parseDuration(%q) = %v, %v, want %v", s, got, err, want)
+		if got, err := ParseDuration(s); err != nil || got != want {
+			t.Errorf("ParseDuration(%q) = %v, %v, want %v", s, got, err, want)
 		}
 	}
 	bad := func(s string) {
 		t.Helper()
-		if got, err := parseDuration(s); err == nil {
-			t.Errorf("parseDuration(%q) = %v, want an error", s, got)
+		if got, err := ParseDuration(s); err == nil {
+			t.Errorf("ParseDuration(%q) = %v, want an error", s, got)
 		}
 	}
 	good("2w", 14*day)
