@@ -9,7 +9,7 @@ import (
 )
 
 // openAccount opens a DNS account. One without its secret is opened too: what is published goes on being served.
-func (d *daemon) openAccount(a config.Account) (dnsupdate.Account, error) {
+func (d *daemon) openAccount(_ string, a config.Account) (dnsupdate.Account, error) {
 	if a.Fault != "" {
 		return &sealed{name: a.Name, provider: a.Provider, why: a.Fault}, nil
 	}
@@ -34,4 +34,9 @@ func (s *sealed) Apply(_ context.Context, c dnsupdate.Change) error {
 		Account: s.name, Provider: s.provider, Op: "read", Zone: c.Zone, Name: c.Name, Kind: dnsupdate.KindAuth,
 		Err: errors.New(s.why + ", and run: stspub reload"),
 	}
+}
+
+// checkAccount has an account read in a zone.
+func (d *daemon) checkAccount(ctx context.Context, _ string, a config.Account, zone string) error {
+	return dnsupdate.Check(ctx, a, zone, dnsupdate.Options{})
 }

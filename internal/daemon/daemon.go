@@ -177,8 +177,8 @@ func (d *daemon) assemble() error {
 		Sight:       outside,
 		Load:        d.reread,
 		Accepted:    d.accept,
-		OpenAccount: d.openAccount,
-		OnStep:      d.o.OnStep,
+		OpenAccount: d.openAccount, CheckAccount: d.checkAccount, Prover: outside,
+		OnStep: d.o.OnStep,
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,

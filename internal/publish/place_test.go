@@ -48,7 +48,7 @@ func TestHomeThatIsNotFound(t *testing.T) {
 	for tick := time.Tick(50 * time.Millisecond); ; {
 		home, err := o.Home(t.Context())
 		if err == nil {
-			if got := fmt.Sprint(home); got != "{sts.provider.test [127.0.0.1]}" {
+			if got := fmt.Sprintf("%s %v", home.Name, home.Addrs); got != "sts.provider.test [127.0.0.1]" {
 				t.Errorf("Home = %s", got)
 			}
 			return
