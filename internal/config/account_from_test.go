@@ -17,7 +17,8 @@ func TestAccountFrom(t *testing.T) {
 		{"cloudflare", map[string]string{"api_token": "s3cret"}, Account{APIToken: "s3cret", APIURL: defaultAPIURL}},
 		{"desec", map[string]string{"api_token": " s3cret\n", "api_url": "https://api.example/"}, Account{APIToken: "s3cret", APIURL: "https://api.example"}},
 		{
-			"rfc2136", map[string]string{"server": "192.0.2.53", "key_name": "K.", "key": "c2VjcmV0"},
+			"rfc2136",
+			map[string]string{"server": "192.0.2.53", "key_name": "K.", "key": "c2VjcmV0"},
 			Account{Server: "192.0.2.53:53", KeyName: "k", KeyAlgorithm: defaultKeyAlgorithm, Key: "c2VjcmV0"},
 		},
 		{"cloudns", map[string]string{"sub_auth_id": "7", "auth_password": "p"}, Account{KeyID: "7", SubUser: true, Secret: "p"}},
@@ -47,7 +48,8 @@ func TestAccountFromMistakes(t *testing.T) {
 		{"main", "desec", map[string]string{"api_token": "x", "api_url": "http://user:hunter2@api.example"}, "api_url: has a user or password in it, which does not belong into this file"},
 		{"Main", "desec", map[string]string{"api_token": "x"}, `name: "Main" is no name for a table; up to 63 lower-case letters, digits and hyphens, none of these first or last`},
 		{
-			"main", "rfc2136", map[string]string{"server": "192.0.2.53", "key_name": "k", "key": "hunter2!"},
+			"main", "rfc2136",
+			map[string]string{"server": "192.0.2.53", "key_name": "k", "key": "hunter2!"},
 			"key: the secret is not base64; write the secret of the TSIG key alone, as it stands behind the word secret in the server's configuration",
 		},
 	} {

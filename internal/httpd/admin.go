@@ -19,6 +19,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
@@ -26,13 +27,8 @@ import (
 
 // A Manager does what the admin API asks for. Its methods may be called at the same time.
 type Manager interface {
-	// EachStatus calls f for every domain by name until f returns an error, which it returns. The statuses come without
-	// their history.
-	EachStatus(ctx context.Context, f func(publish.Status) error) error
-	// Status returns one domain with its history, or store.ErrNotFound.
-	Status(ctx context.Context, name policygen.Name) (publish.Status, error)
-	// TenantOf returns whose domain it is, or store.ErrNotFound, and takes as long for the one as for the other.
-	TenantOf(ctx context.Context, name policygen.Name) (string, error)
+	Tenants
+
 	// Faults returns the faults of the service as a whole, by subject.
 	Faults() map[string]string
 	// Certificates says how it stands with all certificates.
@@ -40,14 +36,6 @@ type Manager interface {
 	// EachCertificate calls f for every name that is wanted or has a certificate, by name, until f returns an error, which
 	// it returns.
 	EachCertificate(f func(certs.Named) error) error
-	// Adopt allows the foreign record of a domain to be replaced, or returns store.ErrNotFound.
-	Adopt(ctx context.Context, name policygen.Name) error
-	// Promote ends the roll-out of a domain, or with testing takes it back to mode testing.
-	Promote(ctx context.Context, name policygen.Name, testing bool) error
-	// Expel ends the drain of a domain now.
-	Expel(ctx context.Context, name policygen.Name) error
-	// Retry has a domain looked at now, and its certificate ordered without a pause, or returns store.ErrNotFound.
-	Retry(ctx context.Context, name policygen.Name) error
 	// Plan says what a configuration would change: that of files, by path, of which the one at path comes first, or with
 	// nil that which Reload would read. Progress is told of how many look-ups are done, about once a second. When the
 	// configuration is broken the error wraps publish.ErrRefused and is shown to the operator.
@@ -56,6 +44,40 @@ type Manager interface {
 	// refused otherwise. When it changed nothing because the configuration is broken or refused, the error wraps
 	// publish.ErrRefused and is shown to the operator.
 	Reload(ctx context.Context, hash string) (publish.ReloadReport, error)
+
+	// Adopt allows the foreign record of a domain to be replaced, or returns store.ErrNotFound.
+	Adopt(ctx context.Context, name policygen.Name) error
+	// Promote ends the roll-out of a domain, or with testing takes it back to mode testing.
+	Promote(ctx context.Context, name policygen.Name, testing bool) error
+	// Expel ends the drain of a domain now.
+	Expel(ctx context.Context, name policygen.Name) error
+	// Retry has a domain looked at now, and its certificate ordered without a pause, or returns store.ErrNotFound.
+	Retry(ctx context.Context, name policygen.Name) error
+}
+
+// Tenants is the part of a [Manager] about what a tenant has. Nothing of another tenant's is there; what its methods do and
+// return is said at those of [publish.Reconciler].
+type Tenants interface {
+	TenantOf(ctx context.Context, name policygen.Name) (string, error)
+	StatusOf(ctx context.Context, tenant string, name policygen.Name) (publish.Status, error)
+	StatusesOf(ctx context.Context, tenant string, f store.DomainFilter, after policygen.Name, n int) ([]publish.Status, error)
+	SharedOf(ctx context.Context, tenant string) ([]publish.Status, error)
+	Apply(ctx context.Context, tenant string, changes []publish.Change, o publish.ApplyOptions) ([]publish.Outcome, error)
+	Release(ctx context.Context, tenant string, name policygen.Name, released bool) error
+
+	Claims(ctx context.Context, tenant string, after policygen.Name, n int) ([]publish.Claim, error)
+	Claim(ctx context.Context, tenant string, name policygen.Name) (publish.Claim, error)
+	LookAtClaim(ctx context.Context, tenant string, name policygen.Name) error
+
+	MXSets(tenant string) []publish.MXSet
+	MXSet(tenant, name string) (publish.MXSet, error)
+	PutMXSet(ctx context.Context, tenant string, m publish.MXSet, ifMatch string) (bool, error)
+	PlanMXSet(ctx context.Context, tenant string, m publish.MXSet) (publish.Plan, error)
+	DeleteMXSet(ctx context.Context, tenant, name, ifMatch string) error
+
+	Accounts(tenant string) []publish.Account
+	PutAccount(ctx context.Context, tenant string, a config.Account, zone string) (string, error)
+	DeleteAccount(ctx context.Context, tenant, name string) error
 }
 
 // HealthConfig is what [NewHealth] needs, and [NewAdmin] too.
@@ -110,6 +132,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	(&health{cfg.HealthConfig, cfg.Log}).routes(r)
 	a.api = newAPI(r, cfg.Version, a.authorize)
 	a.domainRoutes()
+	a.setRoutes()
 	a.tenantRoutes()
 	a.serviceRoutes()
 	a.describe(r)

@@ -25,9 +25,10 @@ import (
 
 // fakeManager is a [Manager] that remembers what it was asked to do.
 type fakeManager struct {
+	Tenants             // nil, but for what is below
 	mu       sync.Mutex // guards the fields below
 	domains  []publish.Status
-	eachErr  error // returned by EachStatus at the end
+	eachErr  error // returned by StatusesOf behind the last
 	doErr    error // returned by Adopt, Plan and Reload
 	adopted  policygen.Name
 	acts     []string // "promote NAME", "demote NAME", "expel NAME", "retry NAME"
@@ -46,19 +47,35 @@ func (m *fakeManager) with(f func(m *fakeManager)) {
 	f(m)
 }
 
-func (m *fakeManager) EachStatus(_ context.Context, f func(publish.Status) error) error {
+func (m *fakeManager) StatusesOf(
+	_ context.Context, tenant string, f store.DomainFilter, after policygen.Name, n int,
+) ([]publish.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var page []publish.Status
 	for _, s := range m.domains {
 		s.History = nil
-		if err := f(s); err != nil {
-			return err
+		if s.Tenant == tenant && s.Name > after && (s.Fault || !f.Fault) && strings.HasPrefix(string(s.Name), f.Prefix) && len(page) < n {
+			page = append(page, s)
 		}
 	}
-	return m.eachErr
+	if len(page) == 0 {
+		return nil, m.eachErr
+	}
+	return page, nil
 }
 
-func (m *fakeManager) Status(_ context.Context, name policygen.Name) (publish.Status, error) {
+func (m *fakeManager) SharedOf(context.Context, string) ([]publish.Status, error) { return nil, nil }
+
+func (m *fakeManager) StatusOf(ctx context.Context, _ string, name policygen.Name) (publish.Status, error) {
+	return m.status(ctx, name)
+}
+
+func (m *fakeManager) Claim(_ context.Context, _ string, name policygen.Name) (publish.Claim, error) {
+	return publish.Claim{}, fmt.Errorf("read the claim to %s: %w", name, store.ErrNotFound)
+}
+
+func (m *fakeManager) status(_ context.Context, name policygen.Name) (publish.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.domains {
@@ -70,7 +87,7 @@ func (m *fakeManager) Status(_ context.Context, name policygen.Name) (publish.St
 }
 
 func (m *fakeManager) TenantOf(ctx context.Context, name policygen.Name) (string, error) {
-	s, err := m.Status(ctx, name)
+	s, err := m.status(ctx, name)
 	return s.Tenant, err
 }
 
@@ -101,7 +118,7 @@ func namedCertificates() []certs.Named {
 }
 
 func (m *fakeManager) act(ctx context.Context, what string, name policygen.Name) error {
-	if _, err := m.Status(ctx, name); err != nil {
+	if _, err := m.status(ctx, name); err != nil {
 		return err
 	}
 	m.with(func(m *fakeManager) { m.acts = append(m.acts, what+" "+string(name)) })
@@ -124,7 +141,7 @@ func (m *fakeManager) Retry(ctx context.Context, name policygen.Name) error {
 }
 
 func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {
-	if _, err := m.Status(ctx, name); err != nil {
+	if _, err := m.status(ctx, name); err != nil {
 		return err
 	}
 	m.mu.Lock()

@@ -67,11 +67,7 @@ func (c *Client) As(token, tenant string) *Client {
 // Domains calls f for every domain by name, or with faults only for those that need a human, until f returns an error,
 // which it returns.
 func (c *Client) Domains(ctx context.Context, faults bool, f func(publish.Status) error) error {
-	q := url.Values{}
-	if faults {
-		q.Set("faults", "1")
-	}
-	return lines(ctx, c, c.scoped("/v1/domains", q), "list domains", f)
+	return c.Find(ctx, DomainQuery{Faults: faults}, f)
 }
 
 // Certificates says how it stands with all certificates.
@@ -221,6 +217,17 @@ func (c *Client) put(ctx context.Context, method, path string, send, v any) erro
 
 // send returns a good answer, whose body the caller closes. What it sends, but for http.NoBody, is JSON.
 func (c *Client) send(ctx context.Context, method, path, accept string, body io.Reader) (*http.Response, error) {
+	req, err := c.request(ctx, method, path, accept, body)
+	if err != nil {
+		return nil, err
+	}
+	if body != http.NoBody {
+		req.Header.Set("Content-Type", jsonType)
+	}
+	return c.receive(req)
+}
+
+func (c *Client) request(ctx context.Context, method, path, accept string, body io.Reader) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("ask %q: %w", c.addr, err)
@@ -228,10 +235,12 @@ func (c *Client) send(ctx context.Context, method, path, accept string, body io.
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if body != http.NoBody {
-		req.Header.Set("Content-Type", jsonType)
-	}
 	req.Header.Set("Accept", accept)
+	return req, nil
+}
+
+// receive sends a request, and returns an answer that is no problem.
+func (c *Client) receive(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreached(err)

@@ -13,21 +13,24 @@ import (
 
 // list answers with what each adds.
 func (a *admin) list(each func(ctx context.Context, add func(any) error) error) *huma.StreamResponse {
-	return a.stream(func(w http.ResponseWriter, r *http.Request) error {
-		list := &listing{w: w, lines: strings.Contains(r.Header.Get("Accept"), linesType)}
-		err := each(r.Context(), list.add)
-		if err == nil {
-			err = list.end()
-		}
-		if err == nil || !list.begun {
-			return err
-		}
-		// The status 200 is out already. Only a connection that breaks tells the client that the list is not whole.
-		if r.Context().Err() == nil {
-			a.log.Error("cut a listing short", "err", err)
-		}
-		panic(http.ErrAbortHandler)
-	})
+	return a.stream(func(w http.ResponseWriter, r *http.Request) error { return a.writeList(w, r, each) })
+}
+
+// writeList is list for a handler.
+func (a *admin) writeList(w http.ResponseWriter, r *http.Request, each func(ctx context.Context, add func(any) error) error) error {
+	list := &listing{w: w, lines: strings.Contains(r.Header.Get("Accept"), linesType)}
+	err := each(r.Context(), list.add)
+	if err == nil {
+		err = list.end()
+	}
+	if err == nil || !list.begun {
+		return err
+	}
+	// The status 200 is out already. Only a connection that breaks tells the client that the list is not whole.
+	if r.Context().Err() == nil {
+		a.log.Error("cut a listing short", "err", err)
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // stream is an answer that f writes by itself.

@@ -102,6 +102,12 @@ func (s *SQLite) TenantOf(ctx context.Context, domain string) (string, error) {
 	return tenant, nil
 }
 
+// SharedOf implements [Store].
+func (s *SQLite) SharedOf(ctx context.Context, tenant string) ([]Domain, error) {
+	return collect(ctx, s, "read the shared records of a tenant", scanDomain,
+		`SELECT `+domainColumns+` FROM domains WHERE tenant = ? AND publish = 'wildcard' ORDER BY name`, tenant)
+}
+
 const selectToken = `SELECT id, tenant, role, label, hash, created, expires, used, revoked FROM tokens`
 
 func scanToken(r row) (t Token, err error) {

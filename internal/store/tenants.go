@@ -64,6 +64,8 @@ type Tenancy interface {
 	DeleteTenant(ctx context.Context, name string, now time.Time) error
 	// TenantOf returns the tenant of a domain, or ErrNotFound, and takes as long for the one as for the other.
 	TenantOf(ctx context.Context, domain string) (string, error)
+	// SharedOf returns the shared records of a tenant by name.
+	SharedOf(ctx context.Context, tenant string) ([]Domain, error)
 
 	// Tokens returns the tokens of a tenant, or with "" those of the service, revoked and expired ones too, oldest first.
 	Tokens(ctx context.Context, tenant string) ([]Token, error)

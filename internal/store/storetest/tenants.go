@@ -3,6 +3,7 @@ package storetest
 import (
 	"time"
 
+	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
 
@@ -132,6 +133,27 @@ func tenantOf(e *env) {
 	e.equal("tenant", got, "a")
 	_, err = e.TenantOf(e.ctx(), "b.example")
 	e.is(err, store.ErrNotFound, `"b.example"`)
+
+	// A shared record is its MX set's.
+	sharing, record := domain("c.example"), domain("*.us.s.default.sts.example")
+	sharing.Publish, sharing.MXSet, record.Publish, record.MXSet = store.PublishShared, "us", store.PublishWildcard, "us"
+	e.applied(1, store.Batch{Owner: store.OwnerAPI, Changes: []store.DomainChange{{Domain: e.inOwnSet(sharing), Shared: &record}}})
+	shared, err := e.SharedOf(e.ctx(), "default")
+	e.must(err)
+	e.equal("shared records", names(shared), []policygen.Name{record.Name})
+	shared, err = e.SharedOf(e.ctx(), "a")
+	e.must(err)
+	e.equal("shared records of another", len(shared), 0)
+}
+
+// inOwnSet declares the MX set of a domain by the API.
+func (e *env) inOwnSet(d store.Domain) store.Domain {
+	e.Helper()
+	set := sets()[1]
+	set.Owner = store.OwnerAPI
+	_, err := e.PutMXSet(e.ctx(), set, at(0))
+	e.must(err)
+	return d
 }
 
 func tokenAdded(e *env) {
