@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -111,6 +112,7 @@ func whatIsWrong(e *huma.ErrorModel) string {
 	if len(all) == 0 {
 		return e.Detail
 	}
+	slices.Sort(all) // huma goes over a map
 	return strings.Join(all, "; ")
 }
 
