@@ -130,6 +130,9 @@ func (a *admin) change(ctx context.Context, scope Scope, match string, dryRun bo
 
 // wrong makes a problem of why a domain, MX set or account was not changed; other errors stay internal.
 func wrong(name string, err error) error {
+	if name == "" {
+		name = "domain"
+	}
 	problem := func(status int, format string, args ...any) error {
 		return &Problem{Status: status, Detail: fmt.Sprintf(format, args...)}
 	}

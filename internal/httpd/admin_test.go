@@ -261,7 +261,7 @@ func (w *adminWorld) ask(t *testing.T, method, text string) reply {
 }
 
 // unixAddr returns a socket address in a new directory.
-func unixAddr(t *testing.T) string { return "unix:" + filepath.Join(t.TempDir(), "admin.sock") }
+func unixAddr(t testing.TB) string { return "unix:" + filepath.Join(t.TempDir(), "admin.sock") }
 
 func TestAdminAnswers(t *testing.T) {
 	t.Parallel()

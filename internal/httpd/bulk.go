@@ -204,25 +204,41 @@ func (b *bulkRun) result(o publish.Outcome) (DomainResult, error) {
 
 // readLines sends what it reads, until the end or ctx's.
 func readLines(ctx context.Context, r io.Reader, lines chan<- bulkLine) error {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, maxLine), maxLine)
-	for s.Scan() {
-		text := bytes.TrimSpace(s.Bytes())
-		if len(text) == 0 {
-			continue
+	b := bufio.NewReaderSize(r, maxLine)
+	for {
+		l, found, err := nextLine(b)
+		if found {
+			select {
+			case lines <- l:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
-		var l bulkLine
-		l.change, l.err = parseLine(text)
-		select {
-		case lines <- l:
-		case <-ctx.Done():
-			return ctx.Err()
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return fmt.Errorf("read lines: %w", err)
 		}
 	}
-	if err := s.Err(); err != nil {
-		return fmt.Errorf("read lines: %w", err)
+}
+
+// nextLine reads a line. An empty one, and what a broken connection leaves of one, is none.
+func nextLine(b *bufio.Reader) (l bulkLine, found bool, err error) {
+	text, err := b.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = b.ReadSlice('\n')
+		}
+		l.err = &Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("the line is longer than %d bytes", maxLine)}
+		return l, true, err
 	}
-	return nil
+	text = bytes.TrimSpace(text)
+	if err != nil && err != io.EOF || len(text) == 0 {
+		return l, false, err
+	}
+	l.change, l.err = parseLine(text)
+	return l, true, err
 }
 
 // parseLine reads a line. The error is a [Problem].

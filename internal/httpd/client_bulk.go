@@ -23,8 +23,8 @@ type BulkOptions struct {
 const bulkTries = 5
 
 // Bulk makes n changes of domains, of which line returns each, and calls each with what became of them, in their order, as
-// it happens. When the connection breaks it goes on in a new one; what the server has done already is unchanged then. It
-// ends when each returns an error, which it returns.
+// it happens. When the connection breaks after the first of them it goes on in a new one; what the server has done already
+// is unchanged then. It ends when each returns an error, which it returns.
 func (c *Client) Bulk(ctx context.Context, o BulkOptions, n int, line func(i int) ChangeLine, each func(DomainResult) error) error {
 	done, tries := 0, 0
 	for {
@@ -45,7 +45,7 @@ func (c *Client) Bulk(ctx context.Context, o BulkOptions, n int, line func(i int
 		default:
 			tries++
 		}
-		if refused || ctx.Err() != nil || tries == bulkTries {
+		if refused || ctx.Err() != nil || tries == bulkTries || done == 0 {
 			return fmt.Errorf("change domains: line %d: %w", done+1, err)
 		}
 		select {
