@@ -141,7 +141,7 @@ func TestBulkOfAPatientClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if tcp, ok := conn.(*net.TCPConn); !ok || tcp.SetReadBuffer(4096) != nil {
+	if tcp, ok := conn.(*net.TCPConn); !ok || tcp.SetReadBuffer(128<<10) != nil {
 		t.Fatal("the read buffer is not set")
 	}
 	const n = 60_000 // their results are more than all buffers on the way hold
