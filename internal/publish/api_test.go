@@ -487,3 +487,18 @@ func TestAPIAccountNeeded(t *testing.T) {
 		}
 	})
 }
+
+// TestAPIStatusOf: what is a tenant's is found, shared records among it, and nothing else.
+func TestAPIStatusOf(t *testing.T) {
+	inBubble(t, []policygen.Name{"a.example", "a.example.net"}, func(w *world) {
+		w.apply(sharing("b.example", "eu"))
+		for name, want := range map[policygen.Name]bool{"a.example": true, "a.example.net": true, "b.example": true, wildcard: true, "a.exampl": false, "*.us.s.default.a.provider.test": false} {
+			for tenant, want := range map[string]bool{publish.Tenant: want, "b": false} {
+				s, err := w.rec.StatusOf(w.ctx, tenant, name)
+				if (err == nil && s.Name == name) != want || err != nil && err.Error() != "read "+string(name)+": not found" {
+					t.Errorf("StatusOf(%s, %s) = %v, %v", tenant, name, s.Name, err)
+				}
+			}
+		}
+	})
+}

@@ -27,7 +27,7 @@ const (
 	claimPause = time.Minute      // after the first look; it doubles
 	claimRest  = 6 * time.Hour    // up to this
 	claimEvery = 10 * time.Second // how often is looked which claims are due
-	provers    = 64               // claims looked at at the same time
+	provers    = 256              // claims looked at at the same time; the looks mostly wait for answers
 )
 
 // Claim is a domain that a tenant wants and has not proven to be his. It is not served, and no certificate is ordered.

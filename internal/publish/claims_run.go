@@ -15,12 +15,15 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// runClaims looks at claims that are due, until ctx ends.
+// runClaims looks at claims that are due, until ctx ends and the last look has.
 func (r *Reconciler) runClaims(ctx context.Context) {
+	var looks errgroup.Group
+	looks.SetLimit(provers)
+	defer func() { _ = looks.Wait() }() // none of them returns an error
 	tick := time.NewTicker(claimEvery)
 	defer tick.Stop()
 	for {
-		if err := r.dueClaims(ctx); err != nil && ctx.Err() == nil {
+		if err := r.dueClaims(ctx, &looks); err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("claims not looked at", "err", err)
 		}
 		select {
@@ -32,26 +35,24 @@ func (r *Reconciler) runClaims(ctx context.Context) {
 	}
 }
 
-// dueClaims looks at all claims that are due.
-func (r *Reconciler) dueClaims(ctx context.Context) error {
+// dueClaims begins looks at all claims that are due. One whose name servers are silent holds up nobody else.
+func (r *Reconciler) dueClaims(ctx context.Context, looks *errgroup.Group) error {
 	if _, err := r.cfg.Store.ExpireClaims(ctx, time.Now()); err != nil {
 		return err
 	}
 	for {
-		due, err := r.cfg.Store.DueClaims(ctx, time.Now(), claimLease, provers)
+		due, err := r.cfg.Store.DueClaims(ctx, time.Now(), claimLease, atOnce)
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		var g errgroup.Group
 		for _, c := range due {
-			g.Go(func() error {
+			looks.Go(func() error {
 				if err := r.lookAtClaim(ctx, c); err != nil && ctx.Err() == nil {
 					r.cfg.Log.Error("claim not looked at", "domain", c.Domain.Name, "err", err)
 				}
 				return nil
 			})
 		}
-		_ = g.Wait() // none of them returns an error
 	}
 }
 

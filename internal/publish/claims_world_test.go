@@ -176,6 +176,17 @@ func TestClaimTaken(t *testing.T) {
 		if err := w.rec.Release(w.ctx, "c", "a.example", true); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("a stranger releases it: %v", err)
 		}
+		alias := sharing("a.example", "eu")
+		alias.Publish = store.PublishAlias // which the record that is there is not
+		w.equal("another wish", w.applyAs("c", publish.ApplyOptions{}, alias), "claimed")
+		if err := w.rec.Release(w.ctx, "b", "a.example", true); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		if c := w.claim("c", "a.example"); !strings.HasPrefix(c.Reason, "it is proven, and cannot be published as it is wanted: publish: ") {
+			t.Errorf("reason is %s", c.Reason)
+		}
+		w.equal("back", w.applyAs("c", publish.ApplyOptions{}, sharing("a.example", "eu")), "claimed")
 		if err := errors.Join(w.rec.Release(w.ctx, "b", "a.example", true), w.rec.LookAtClaim(w.ctx, "c", "a.example")); err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
@@ -49,6 +50,16 @@ func (o *owned) names() ownedNames {
 		n.accounts[k] = true
 	}
 	return n
+}
+
+// Tenants returns the tenants that have MX sets of their own, by name. Without one there is no domain.
+func (r *Reconciler) Tenants() []string {
+	all := []string{Tenant}
+	for k := range r.settings.Load().owned.mxsets {
+		all = append(all, k.tenant)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // mxset returns an MX set of a tenant, whoever declares it.

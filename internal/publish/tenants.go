@@ -2,7 +2,9 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
@@ -35,19 +37,21 @@ func (r *Reconciler) StatusesOf(
 	return all, nil
 }
 
-// Owns says whether a domain is a tenant's: store.ErrNotFound if not, in the same words as for one that is not there.
-func (r *Reconciler) Owns(ctx context.Context, tenant string, name policygen.Name) error {
-	_, err := r.domainOf(ctx, tenant, name)
-	return err
-}
-
+// domainOf reads a domain by its tenant and name, so that it takes as long for a domain of another tenant as for none.
 func (r *Reconciler) domainOf(ctx context.Context, tenant string, name policygen.Name) (store.Domain, error) {
-	d, err := r.cfg.Store.Domain(ctx, name)
-	if err == nil && d.Tenant != tenant {
-		err = fmt.Errorf("read domain %q: %w", name, store.ErrNotFound) // the store's words
+	page, err := r.cfg.Store.DomainsOf(ctx, tenant, store.DomainFilter{Prefix: string(name)}, "", 1)
+	if strings.HasPrefix(string(name), "*") { // the name of a shared record says whose it is
+		var d store.Domain
+		d, err = r.cfg.Store.Domain(ctx, name)
+		page = []store.Domain{d}
 	}
-	if err != nil {
-		return store.Domain{}, fmt.Errorf("read %s: %w", name, err)
+	switch {
+	case err == nil && (len(page) == 0 || page[0].Name != name || page[0].Tenant != tenant):
+		err = store.ErrNotFound
+	case err == nil:
+		return page[0], nil
+	case errors.Is(err, store.ErrNotFound):
+		err = store.ErrNotFound
 	}
-	return d, nil
+	return store.Domain{}, fmt.Errorf("read %s: %w", name, err)
 }

@@ -1,7 +1,9 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -22,6 +24,7 @@ func domainClaimTests() map[string]func(*env) {
 		"DomainClaims/OwnDomainNeedsNone":      claimsOwn,
 		"DomainClaims/MXSetMustBeThere":        claimsMXSet,
 		"DomainClaims/MovedKeepsStateAndBooks": claimsMoved,
+		"DomainClaims/ProvenByAllAtOnce":       claimsAtOnce,
 	}
 }
 
@@ -284,4 +287,34 @@ func claimsMoved(e *env) {
 	e.equal("history", len(e.history("a.example")), 1)
 	e.equal("ids", len(e.ids("r")), 1)
 	e.equal("shared records drain", e.drains(), map[policygen.Name]bool{"*.eu.s.b.sts.example": true, "*.us.s.c.sts.example": false})
+}
+
+// claimsAtOnce has many tenants prove the same domain at the same time.
+func claimsAtOnce(e *env) {
+	const n = 8
+	var results [n]store.DomainOutcome
+	var all sync.WaitGroup
+	for i := range n {
+		tenant := fmt.Sprint("t", i)
+		e.tenants(tenant)
+		e.results(e.apply(1, want(1, wish(tenant, "a.example"))), store.ResultClaimed)
+	}
+	for i := range n {
+		all.Go(func() {
+			b := store.Batch{Owner: store.OwnerAPI, Changes: []store.DomainChange{proven(wish(fmt.Sprint("t", i), "a.example"))}}
+			outcomes, err := e.ApplyDomains(e.ctx(), b, at(2))
+			if err != nil {
+				e.Error(err)
+				return
+			}
+			results[i] = outcomes[0]
+		})
+	}
+	all.Wait()
+	owner := e.domain("a.example").Tenant
+	for i, o := range results {
+		if won := fmt.Sprint("t", i) == owner; won != (o.Result == store.ResultAdded) || won == errors.Is(o.Err, store.ErrTaken) {
+			e.Errorf("tenant t%d of %s: %+v", i, owner, o)
+		}
+	}
 }
