@@ -143,3 +143,20 @@ func (c *Client) RemoveAccount(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// Claims returns the first thousand domains that are claimed and not proven, by name.
+func (c *Client) Claims(ctx context.Context) ([]publish.Claim, error) {
+	var all []publish.Claim
+	if err := c.call(ctx, http.MethodGet, c.scoped("/v1/claims", nil), &all); err != nil {
+		return nil, fmt.Errorf("list claims: %w", err)
+	}
+	return all, nil
+}
+
+// Release lets another tenant have a domain as soon as he proves that it is his; withdraw takes that back.
+func (c *Client) Release(ctx context.Context, name string, withdraw bool) error {
+	if withdraw {
+		return c.act(ctx, "release", name, url.Values{"withdraw": {"1"}})
+	}
+	return c.act(ctx, "release", name, nil)
+}
