@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -21,23 +23,51 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// server is how a command finds the running server.
-type server struct{ admin, path string }
+// server is how a command finds the running server, and who it is there.
+type server struct{ admin, path, tokenFile, tenant, token string }
 
 func (s *server) flags(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&s.admin, "admin", "", "admin listener of the server, as `unix:PATH` or ADDR:PORT; default: that of --config")
 	cmd.PersistentFlags().StringVarP(&s.path, "config", "c", defaultConfig, "configuration `FILE` that names the admin listener")
+	s.adminFlags(cmd)
+}
+
+// adminFlags are for commands that read a configuration by themselves, too.
+func (s *server) adminFlags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&s.admin, "admin", "", "admin listener of the server, as `unix:PATH`, ADDR:PORT or https://HOST:PORT; default: that of --config")
+	f.StringVar(&s.tokenFile, "token-file", "", "`FILE` with a token, where one is needed; default: that in STSPUB_TOKEN")
+	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return s.readToken() }
+}
+
+// tenantFlag is for commands about what tenants have.
+func (s *server) tenantFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&s.tenant, "tenant", "", "the `TENANT` that is meant; default: that of the token, or else \"default\"")
+}
+
+// readToken finds the token. It is no flag: other users of the machine see those.
+func (s *server) readToken() error {
+	if s.tokenFile == "" {
+		s.token = os.Getenv("STSPUB_TOKEN")
+		return nil
+	}
+	text, err := os.ReadFile(s.tokenFile)
+	if err != nil {
+		return fmt.Errorf("read --token-file: %w", err)
+	}
+	s.token = strings.TrimSpace(string(text))
+	return nil
 }
 
 // client speaks to the server. A configuration that is broken still says where the listener is.
 func (s *server) client() *httpd.Client {
-	switch {
-	case s.admin != "":
-		return httpd.NewClient(s.admin)
-	case os.Getenv("STSPUB_ADMIN") != "":
-		return httpd.NewClient(os.Getenv("STSPUB_ADMIN"))
+	addr := s.admin
+	if addr == "" {
+		addr = os.Getenv("STSPUB_ADMIN")
 	}
-	return httpd.NewClient(config.AdminAddr(s.path))
+	if addr == "" {
+		addr = config.AdminAddr(s.path)
+	}
+	return httpd.NewClient(addr).As(s.token, s.tenant)
 }
 
 // domainArg is the domain that a command was called with, as A-label.
@@ -52,17 +82,25 @@ func domainArg(args []string) (string, error) {
 	return string(name), nil
 }
 
+// Nobody waits longer for a completion, or reads more of them.
+const (
+	completionTime = 2 * time.Second
+	completions    = 200
+)
+
 func (s *server) completeDomain(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	if s.readToken() != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 	defer cancel()
 	var names []string
-	err := s.client().Domains(ctx, false, func(d publish.Status) error {
-		if strings.HasPrefix(string(d.Name), prefix) {
-			names = append(names, string(d.Name))
-		}
+	q := httpd.DomainQuery{Prefix: prefix, Limit: completions}
+	err := s.client().Find(ctx, q, func(d publish.Status) error {
+		names = append(names, string(d.Name))
 		return nil
 	})
 	if err != nil {
@@ -74,11 +112,12 @@ func (s *server) completeDomain(cmd *cobra.Command, args []string, prefix string
 func newDomain() *cobra.Command {
 	s := &server{}
 	cmd := group(&cobra.Command{
-		Use: "domain", Short: "Look at the domains of the running server",
-		Example: "  stspub domain list --faults\n  stspub domain show example.org",
+		Use: "domain", Short: "Look at the domains of the running server, and change them",
+		Example: "  stspub domain list --faults\n  stspub domain show example.org\n  stspub domain add shop.example --mxset eu --publish alias",
 	}, newDomainList(s), newDomainShow(s), newDomainAdopt(s), newDomainRetry(s), newDomainPromote(s), newDomainDemote(s),
-		newDomainRemove(s))
+		newDomainAdd(s), newDomainRemove(s), newDomainImport(s), newDomainExport(s), newDomainClaims(s), newDomainRelease(s))
 	s.flags(cmd)
+	s.tenantFlag(cmd)
 	return cmd
 }
 
@@ -93,8 +132,8 @@ there are faults; "stspub check" is the command that judges.`,
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			service, err := s.client().Faults(cmd.Context())
-			if err != nil {
-				return err
+			if problem, ok := errors.AsType[*httpd.Problem](err); err != nil && !(ok && problem.Status == http.StatusForbidden) {
+				return err // a tenant is not told of these
 			}
 			e := json.NewEncoder(cmd.OutOrStdout())
 			for _, subject := range slices.Sorted(maps.Keys(service)) {

@@ -26,22 +26,35 @@ type keeper struct {
 
 func (k *keeper) Faults() map[string]string { return nil }
 
-func (k *keeper) EachStatus(_ context.Context, f func(publish.Status) error) error {
+func (k *keeper) StatusesOf(
+	_ context.Context, _ string, f store.DomainFilter, after policygen.Name, n int,
+) (page []publish.Status, err error) {
 	for _, d := range k.domains {
-		if err := f(d); err != nil {
-			return err
+		if d.Name > after && (d.Fault || !f.Fault) && strings.HasPrefix(string(d.Name), f.Prefix) && len(page) < n {
+			page = append(page, d)
 		}
 	}
-	return nil
+	return page, nil
 }
 
-func (k *keeper) Status(_ context.Context, name policygen.Name) (publish.Status, error) {
+func (k *keeper) SharedOf(context.Context, string) ([]publish.Status, error) { return nil, nil }
+
+func (k *keeper) Claim(_ context.Context, _ string, name policygen.Name) (publish.Claim, error) {
+	return publish.Claim{}, fmt.Errorf("read the claim to %s: %w", name, store.ErrNotFound)
+}
+
+func (k *keeper) StatusOf(_ context.Context, _ string, name policygen.Name) (publish.Status, error) {
 	for _, d := range k.domains {
 		if d.Name == name {
 			return d, nil
 		}
 	}
 	return publish.Status{}, fmt.Errorf("read %s: %w", name, store.ErrNotFound)
+}
+
+func (k *keeper) TenantOf(ctx context.Context, name policygen.Name) (string, error) {
+	_, err := k.StatusOf(ctx, "", name)
+	return store.DefaultTenant, err
 }
 
 func (k *keeper) Expel(_ context.Context, name policygen.Name) error {

@@ -81,9 +81,11 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	names, _, code := stspub(t, "__complete", "domain", "")
-	want := "adopt\tLet a domain take over the record that somebody else published\ndemote\tTake a domain back to mode testing, until it is promoted\n" +
+	want := "add\tAdd a domain, or change what is wanted of it\nadopt\tLet a domain take over the record that somebody else published\n" +
+		"claims\tList domains that are claimed and not proven, a line each\ndemote\tTake a domain back to mode testing, until it is promoted\n" +
+		"export\tPrint the domains of the API as import takes them, a line of JSON each\nimport\tAdd, change or remove any number of domains\n" +
 		"list\tList domains, a line each\npromote\tEnd the roll-out of a domain now: mode enforce\n" +
-		"remove\tEnd the drain of a domain that was taken out of the configuration\n" +
+		"release\tLet another tenant have a domain as soon as he proves that it is his\nremove\tLet a domain drain, or end its drain\n" +
 		"retry\tLook at a domain now, and order its certificate without a pause\nshow\tShow all that is known of one domain\n:4\n"
 	if diff := cmp.Diff(want, names); code != 0 || diff != "" {
 		t.Errorf("completion of domain: exit code %d (-want +got):\n%s", code, diff)
@@ -110,6 +112,10 @@ func TestWrongCalls(t *testing.T) {
 		{"domain show", "stspub domain show", "accepts 1 arg(s), received 0"},
 		{"domain show ex_ample.org", "stspub domain show", `domain "ex_ample.org": has an underscore, which no host name may have`},
 		{"domain adopt co.uk", "stspub domain adopt", `domain "co.uk": is a public suffix, below which a registry hands out names; write one of those`},
+		{"domain add a.example --mxset eu", "stspub domain add", "--mxset and --publish are needed"},
+		{"mxset put eu --mx mx1.example.net --mode enforce", "stspub mxset put", "--mx, --mode and --max-age are needed"},
+		{"mxset put eu --mx mx1.example.net --mode enforce --max-age long", "stspub mxset put", `--max-age: "long": is no duration; write it like "90s", "36h", "10d" or "1w2d"`},
+		{"account put main --set server", "stspub account put", `--set: "server" is not KEY=VALUE`},
 		{"config", "stspub config", "config needs a command"},
 		{"config check a b", "stspub config check", "accepts at most 1 arg(s), received 2"},
 		{"reload now", "stspub reload", `unknown command "now" for "stspub reload"`},
@@ -134,7 +140,15 @@ func TestCommandsWithoutServer(t *testing.T) {
 		{"domain show a.example", "show domain: "},
 		{"domain adopt a.example", "adopt domain: "},
 		{"domain retry a.example", "retry domain: "},
-		{"records a.example", "show domain: "},
+		{"records a.example", "show records: "},
+		{"domain add a.example --mxset eu --publish alias", "add domain: "},
+		{"domain remove a.example", "remove domain: "},
+		{"domain export", "list domains: "},
+		{"mxset list", "list mx sets: "},
+		{"mxset put eu --mx mx1.example.net --mode enforce --max-age 2w", "put mx set: "},
+		{"account list", "list accounts: "},
+		{"tenant list", "list tenants: "},
+		{"token add", "add token: "},
 		{"reload", "reload: "},
 		{"reload --force 0123456789abcdef", "reload: "},
 		{"plan", "plan: "},
@@ -201,7 +215,7 @@ func TestConfigCheck(t *testing.T) {
 		t.Errorf("config check of a good one: exit code %d, %q, %q, want 0, %q", code, out, stderr, want)
 	}
 	out, stderr, code = stspub(t, "config", "check", bad)
-	want := strings.ReplaceAll(`FILE:3: server.colour: unknown key; known here: addresses, admin, health, hostname, http, https
+	want := strings.ReplaceAll(`FILE:3: server.colour: unknown key; known here: addresses, admin, admin_cert_file, admin_key_file, admin_tls, health, hostname, http, https
 FILE:10: account.main.api_token_file: there is no such file; write the path of the file that holds the secret
 FILE:12: mxset.eu.mx: "*.*.example.net": a wildcard is only the whole first label, once, as in *.example.com (RFC 8461, Section 4.1)
 FILE:12: mxset.eu.mx: "mx_1.example.net": has an underscore, which no host name may have

@@ -104,7 +104,7 @@ func migrate(ctx context.Context, from, to config.Store, w io.Writer) (map[strin
 	if err != nil {
 		return nil, errors.Join(err, source.Close())
 	}
-	p := &progress{out: w, tables: make(map[string]int)}
+	p := &copying{out: w, tables: make(map[string]int)}
 	if f, ok := w.(*os.File); ok {
 		p.terminal = isatty.IsTerminal(f.Fd())
 	}
@@ -113,8 +113,8 @@ func migrate(ctx context.Context, from, to config.Store, w io.Writer) (map[strin
 	return p.tables, errors.Join(err, source.Close(), target.Close())
 }
 
-// progress shows how far a copy is: on a terminal as it goes, elsewhere when a table is done.
-type progress struct {
+// copying shows how far a copy is: on a terminal as it goes, elsewhere when a table is done.
+type copying struct {
 	out      io.Writer
 	terminal bool
 	doing    string
@@ -122,7 +122,7 @@ type progress struct {
 	tables   map[string]int // that were verified
 }
 
-func (p *progress) tell(doing string, rows int) {
+func (p *copying) tell(doing string, rows int) {
 	if doing != p.doing {
 		p.end()
 	}
@@ -136,7 +136,7 @@ func (p *progress) tell(doing string, rows int) {
 }
 
 // end is for the end of one thing.
-func (p *progress) end() {
+func (p *copying) end() {
 	switch {
 	case p.doing == "":
 	case p.terminal:

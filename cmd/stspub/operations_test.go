@@ -25,16 +25,22 @@ type operator struct {
 	said string // by the last block of commands
 }
 
-// section returns the fenced blocks of a section, each with its language before it.
+// section returns the fenced blocks of a section of docs/operations.md, each with its language before it.
 func section(t *testing.T, title string) [][2]string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/operations.md")
+	return sectionOf(t, "../../docs/operations.md", "\n## "+title+"\n")
+}
+
+// sectionOf returns the fenced blocks behind a header of a document, each with its language before it.
+func sectionOf(t *testing.T, path, header string) [][2]string {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, found := strings.Cut(string(text), "\n## "+title+"\n")
+	_, rest, found := strings.Cut(string(text), header)
 	if !found {
-		t.Fatalf("docs/operations.md has no section %q", title)
+		t.Fatalf("%s has no %q", path, header)
 	}
 	rest, _, _ = strings.Cut(rest, "\n## ")
 	rest = strings.NewReplacer("example.org", "one.test", "example.net", "provider.test").Replace(rest)
@@ -149,8 +155,9 @@ func (o *operator) want(words ...string) {
 	}
 }
 
-// TestOperations does what docs/operations.md says, in its words, and sees that it comes out as it says.
-func TestOperations(t *testing.T) {
+// newOperator works on a "stspub dev" of his own.
+func newOperator(t *testing.T) *operator {
+	t.Helper()
 	o := &operator{T: t, dev: startDev(t, t.TempDir()), path: t.TempDir()}
 	self, err := os.Executable()
 	if err != nil {
@@ -159,6 +166,12 @@ func TestOperations(t *testing.T) {
 	if err := os.Symlink(self, filepath.Join(o.path, "stspub")); err != nil {
 		t.Fatal(err)
 	}
+	return o
+}
+
+// TestOperations does what docs/operations.md says, in its words, and sees that it comes out as it says.
+func TestOperations(t *testing.T) {
+	o := newOperator(t)
 	if _, _, err := net.SplitHostPort(regexp.MustCompile(`DNS server at (\S+)`).FindStringSubmatch(o.dev.screen.since(0))[1]); err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ wrongly.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&s.admin, "admin", "", "admin listener of the server, as `unix:PATH` or ADDR:PORT; default: that of --config")
+	s.adminFlags(cmd)
 	configFlag(cmd, &s.path)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -17,6 +17,7 @@ import (
 	"github.com/stspub/stspub/internal/httpd"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // planner is a server that plans and reloads, and does nothing.
@@ -56,13 +57,28 @@ func listen(t *testing.T, m httpd.Manager) (admin string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	admin = "unix:" + filepath.Join(dir, "admin.sock")
-	ln, err := httpd.Listen(t.Context(), admin)
+	return listenAt(t, m, "unix:"+filepath.Join(dir, "admin.sock"))
+}
+
+// listenAt has a manager answer at addr, with a store for tenants and tokens, and returns the address as for --admin.
+func listenAt(t *testing.T, m httpd.Manager, addr string) (admin string) {
+	t.Helper()
+	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ln, err := httpd.Listen(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httpd.NewAdmin(httpd.AdminConfig{
-		HealthConfig: httpd.HealthConfig{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, Manager: m,
+		HealthConfig: httpd.HealthConfig{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
+		Manager:      m, Tenancy: st,
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -73,7 +89,10 @@ func listen(t *testing.T, m httpd.Manager) (admin string) {
 			t.Error(err)
 		}
 	})
-	return admin
+	if ln.Addr().Network() == "tcp" {
+		return ln.Addr().String()
+	}
+	return addr
 }
 
 const (

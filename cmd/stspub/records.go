@@ -29,7 +29,7 @@ says for what.`,
 			if err != nil {
 				return err
 			}
-			d, err := s.client().Domain(cmd.Context(), name)
+			d, err := s.client().Records(cmd.Context(), name)
 			if err != nil {
 				return err
 			}
@@ -43,6 +43,7 @@ says for what.`,
 		},
 	}
 	s.flags(cmd)
+	s.tenantFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of the lines")
 	return cmd
 }

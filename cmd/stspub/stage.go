@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // doer is a command that has something done with one domain, and says so.
@@ -81,16 +82,17 @@ until they look again, which most do within a day. It stays there until "stspub 
 }
 
 func newDomainRemove(s *server) *cobra.Command {
-	var now, yes bool
+	var now, yes, dryRun, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "remove DOMAIN",
-		Short: "End the drain of a domain that was taken out of the configuration",
-		Long: `A domain is removed by taking it out of the configuration. It drains then: its policy goes to mode none, and its record
-and policy host stay until the last sender has forgotten the old policy.
+		Short: "Let a domain drain, or end its drain",
+		Long: `remove has a domain drain that was added by "stspub domain add": its policy goes to mode none, and its record and policy
+host stay until the last sender has forgotten the old policy. A domain of the configuration drains when it is taken out
+there.
 
 remove --now does not wait for that. The record goes at once. Senders that hold the last policy keep to it until it
 expires there: they deliver to the MX that it names, and keep mail back from any other.`,
-		Example:           "  stspub domain remove example.org --now",
+		Example:           "  stspub domain remove example.org\n  stspub domain remove example.org --now",
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: s.completeDomain,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -98,28 +100,46 @@ expires there: they deliver to the MX that it names, and keep mail back from any
 			if err != nil {
 				return err
 			}
-			if !now {
-				return usageError{fmt.Errorf("take %s out of the configuration and run: stspub reload; it drains then; to cut the drain short, add --now", name)}
+			if now {
+				return s.expel(cmd, name, yes)
 			}
-			d, err := s.client().Domain(cmd.Context(), name)
+			r, err := s.client().RemoveDomain(cmd.Context(), name, dryRun)
 			if err != nil {
 				return err
 			}
-			if !yes {
-				if err := confirm(cmd, breaks(d)); err != nil {
-					return err
-				}
-			}
-			if err := s.client().Expel(cmd.Context(), name); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s ends now; see: stspub domain list\n", name)
-			return nil
+			return writeResult(cmd.OutOrStdout(), r, dryRun, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&now, "now", false, "do not wait until senders have forgotten the policy")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --now: do not ask")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would become of it, and change nothing")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.MarkFlagsMutuallyExclusive("now", "dry-run")
+	cmd.MarkFlagsMutuallyExclusive("now", "json")
 	return cmd
+}
+
+// expel ends a domain now, whatever senders hold.
+func (s *server) expel(cmd *cobra.Command, name string, yes bool) error {
+	d, err := s.client().Domain(cmd.Context(), name)
+	if err != nil {
+		return err
+	}
+	if !yes {
+		if err := confirm(cmd, breaks(d)); err != nil {
+			return err
+		}
+	}
+	if !d.Draining && d.Owner == store.OwnerAPI {
+		if _, err := s.client().RemoveDomain(cmd.Context(), name, false); err != nil {
+			return err
+		}
+	}
+	if err := s.client().Expel(cmd.Context(), name); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s ends now; see: stspub domain list\n", name)
+	return nil
 }
 
 // breaks says what the end of a drain breaks.

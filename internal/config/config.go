@@ -52,7 +52,11 @@ type Server struct {
 	HTTPS   string // listen address, default ":443"
 	HTTP    string // listen address, default ":80"; "" with http = "off"
 	Admin   string // "unix:PATH" (default "unix:/run/stspub/admin.sock") or a loopback "ADDR:PORT"
-	Health  string // listen address of a plain listener with /healthz and /readyz; default none
+	// AdminTLS is the listen address of the same API for control panels elsewhere: by TLS with the certificate and key of
+	// the two PEM files, and with tokens only; default none.
+	AdminTLS                    string
+	AdminCertFile, AdminKeyFile string
+	Health                      string // listen address of a plain listener with /healthz and /readyz; default none
 }
 
 // Store is the [store] table.

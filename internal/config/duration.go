@@ -15,8 +15,9 @@ const day = 24 * time.Hour
 
 var errDuration = errors.New(`is no duration; write it like "90s", "36h", "10d" or "1w2d"`)
 
-// parseDuration reads durations of Go's syntax with d and w besides, each with a whole or fractional number before it.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration reads durations of Go's syntax with d and w besides, each with a whole or fractional number before it. Its
+// error says how one is written.
+func ParseDuration(s string) (time.Duration, error) {
 	if s == "" {
 		return 0, errDuration
 	}
@@ -60,7 +61,7 @@ func (l *loader) duration(key string, s span, without, least, most time.Duration
 		l.problem(s.line, key, `is an integer, want a duration with its unit: "%ds"`, s.integer)
 		return without
 	}
-	d, err := parseDuration(s.text)
+	d, err := ParseDuration(s.text)
 	switch {
 	case err != nil:
 		l.problem(s.line, key, "%q %v", s.text, err)
@@ -77,7 +78,7 @@ func (l *loader) maxAge(key string, s span) int {
 	seconds, shown := s.integer, fmt.Sprint(s.integer)
 	if !s.isInt {
 		shown = fmt.Sprintf("%q", s.text)
-		d, err := parseDuration(s.text)
+		d, err := ParseDuration(s.text)
 		if err != nil {
 			l.problem(s.line, key, "%s %v", shown, err)
 			return 0

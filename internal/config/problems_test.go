@@ -170,7 +170,27 @@ func serverEdits() []edit {
 		},
 		{
 			"admin for everybody", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nadmin = ':8420'",
-			`stspub.toml:3: server.admin: ":8420" is neither a socket nor a loopback address; write "unix:/run/stspub/admin.sock" or "127.0.0.1:8420"`,
+			`stspub.toml:3: server.admin: ":8420" is neither a socket nor a loopback address; write "unix:/run/stspub/admin.sock" or "127.0.0.1:8420"; for other machines there is admin_tls`,
+		},
+		{
+			"admin by TLS without a certificate", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nadmin_tls = ':8420'\nadmin_key_file = 'key'",
+			"stspub.toml:3: server.admin_cert_file: missing; admin_tls needs a certificate and its key, in PEM",
+		},
+		{
+			"a certificate for no listener", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nadmin_cert_file = 'pem'",
+			`stspub.toml:3: server.admin_cert_file: does nothing without admin_tls = ":8420"; write that, or leave this out`,
+		},
+		{
+			"a certificate that is none", `hostname = "sts.example.com"`,
+			"hostname = 'sts.example.com'\nadmin_tls = ':8420'\nadmin_cert_file = 'token'\nadmin_key_file = 'token'",
+			`stspub.toml:4: server.admin_cert_file: "token" and "token" are no certificate with its key, in PEM: ` +
+				"failed to find any PEM data in certificate input",
+		},
+		{
+			"admin by TLS at a port that is taken", `hostname = "sts.example.com"`,
+			"hostname = 'sts.example.com'\nadmin_tls = ':443'\nadmin_cert_file = 'missing'\nadmin_key_file = 'token'",
+			`stspub.toml:3: server.admin_tls: ":443" is taken by server.https; write another port` + "\n" +
+				`stspub.toml:4: server.admin_cert_file: read "missing": no such file or directory`,
 		},
 		{
 			"admin without a path", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nadmin = 'unix:'",

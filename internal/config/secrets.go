@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -124,6 +125,22 @@ func checkCAFile(path string) error {
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
 		return fmt.Errorf("%q holds no certificate; write CA certificates into it, as PEM", path)
+	}
+	return nil
+}
+
+// checkKeyPair says why two PEM files are no certificate and its key. What crypto/tls says of them quotes neither.
+func checkKeyPair(certPath, keyPath string) error {
+	certPEM, err := readRegular(certPath)
+	if err != nil {
+		return fmt.Errorf("read %q: %s", certPath, cause(err))
+	}
+	keyPEM, err := readRegular(keyPath)
+	if err != nil {
+		return fmt.Errorf("read %q: %s", keyPath, cause(err))
+	}
+	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		return fmt.Errorf("%q and %q are no certificate with its key, in PEM: %s", certPath, keyPath, strings.TrimPrefix(err.Error(), "tls: "))
 	}
 	return nil
 }

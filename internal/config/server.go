@@ -47,6 +47,7 @@ func (l *loader) server() {
 	}
 	s.Health = l.listen("server.health", t.Health, "")
 	s.Admin = l.admin(t.Admin)
+	l.adminTLS()
 	l.clashes()
 }
 
@@ -98,10 +99,41 @@ func (l *loader) admin(t text) string {
 		return "unix:" + path
 	}
 	if addr, err := netip.ParseAddrPort(t.v); err != nil || !addr.Addr().IsLoopback() {
-		l.problem(t.line, "server.admin", `%q is neither a socket nor a loopback address; write %q or "127.0.0.1:8420"`,
-			t.v, defaultAdmin)
+		l.problem(t.line, "server.admin", `%q is neither a socket nor a loopback address; write %q or "127.0.0.1:8420"; `+
+			"for other machines there is admin_tls", t.v, defaultAdmin)
 	}
 	return t.v
+}
+
+// adminTLS reads the listener for control panels elsewhere, and checks that its certificate and key belong together.
+func (l *loader) adminTLS() {
+	t, s := l.doc.Server, &l.cfg.Server
+	files := []struct {
+		key  string
+		t    text
+		into *string
+	}{{"server.admin_cert_file", t.AdminCertFile, &s.AdminCertFile}, {"server.admin_key_file", t.AdminKeyFile, &s.AdminKeyFile}}
+	if s.AdminTLS = l.listen("server.admin_tls", t.AdminTLS, ""); !t.AdminTLS.given() {
+		for _, f := range files {
+			if f.t.given() {
+				l.problem(f.t.line, f.key, `does nothing without admin_tls = ":8420"; write that, or leave this out`)
+			}
+		}
+		return
+	}
+	for _, f := range files {
+		if !f.t.given() {
+			l.problem(t.AdminTLS.line, f.key, "missing; admin_tls needs a certificate and its key, in PEM")
+			continue
+		}
+		*f.into = l.path(f.t.v)
+	}
+	if s.AdminCertFile == "" || s.AdminKeyFile == "" {
+		return
+	}
+	if err := checkKeyPair(s.AdminCertFile, s.AdminKeyFile); err != nil {
+		l.lacking(t.AdminCertFile.line, "server.admin_cert_file", err)
+	}
 }
 
 // clashes finds two listeners at one address.
@@ -114,6 +146,7 @@ func (l *loader) clashes() {
 		{"server.https", s.HTTPS, t.HTTPS.line},
 		{"server.http", s.HTTP, t.HTTP.line},
 		{"server.admin", s.Admin, t.Admin.line},
+		{"server.admin_tls", s.AdminTLS, t.AdminTLS.line},
 		{"server.health", s.Health, t.Health.line},
 	}
 	for i, b := range listeners {

@@ -25,7 +25,12 @@ type serverTable struct {
 	HTTPS     text `toml:"https"`
 	HTTP      text `toml:"http"`
 	Admin     text `toml:"admin"`
-	Health    text `toml:"health"`
+
+	AdminTLS      text `toml:"admin_tls"`
+	AdminCertFile text `toml:"admin_cert_file"`
+	AdminKeyFile  text `toml:"admin_key_file"`
+
+	Health text `toml:"health"`
 }
 
 type storeTable struct {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -27,6 +28,9 @@ server.proxies = ["192.0.2.7", "10.9.8.7/8"]
 server.https = "[::1]:8443"
 server.http = "off"
 server.admin = "unix:admin.sock"
+server.admin_tls = "127.0.0.1:8420"
+server.admin_cert_file = "admin.pem"
+server.admin_key_file = "admin.pem"
 server.health = "127.0.0.1:0"
 store = { url = "sqlite:data/stspub.db" }
 publish.settle = "1d"
@@ -145,6 +149,7 @@ func TestWholeConfiguration(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "stspub.toml"), whole, 0o644)
 	writeFile(t, filepath.Join(dir, "tsig"), "\n Z2VoZWlt\r\n", 0o600)
 	writeFile(t, filepath.Join(dir, "ca.pem"), caPEM(t), 0o644)
+	writeFile(t, filepath.Join(dir, "admin.pem"), keyPairPEM(t), 0o600)
 	mkdir(t, filepath.Join(dir, "lists"))
 	const customers = "\ufeffd.example\r\n# comment\r\n\r\nc.example # x\r\n"
 	writeFile(t, filepath.Join(dir, "lists", "customers.txt"), customers, 0o644)
@@ -162,6 +167,7 @@ func TestWholeConfiguration(t *testing.T) {
 		Server: Server{
 			Proxies:  []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("10.0.0.0/8")},
 			Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
+			AdminTLS: "127.0.0.1:8420", AdminCertFile: at("admin.pem"), AdminKeyFile: at("admin.pem"),
 			Addresses: []netip.Addr{
 				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
 			},
@@ -326,6 +332,19 @@ func caPEM(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 }
 
+// keyPairPEM is a certificate and its key.
+func keyPairPEM(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+}
+
 func TestLongestAliasZone(t *testing.T) {
 	t.Parallel()
 	cfg, _, problems := load(t, edit{new: "[alias]\naccount = 'main'\nzone = '" + longZone[4:] + "'\n"})
@@ -391,14 +410,14 @@ func TestParseDuration(t *testing.T) {
 	t.Parallel()
 	good := func(s string, want time.Duration) {
 		t.Helper()
-		if got, err := parseDuration(s); err != nil || got != want {
-			t.Errorf("parseDuration(%q) = %v, %v, want %v", s, got, err, want)
+		if got, err := ParseDuration(s); err != nil || got != want {
+			t.Errorf("ParseDuration(%q) = %v, %v, want %v", s, got, err, want)
 		}
 	}
 	bad := func(s string) {
 		t.Helper()
-		if got, err := parseDuration(s); err == nil {
-			t.Errorf("parseDuration(%q) = %v, want an error", s, got)
+		if got, err := ParseDuration(s); err == nil {
+			t.Errorf("ParseDuration(%q) = %v, want an error", s, got)
 		}
 	}
 	good("2w", 14*day)

@@ -6,14 +6,26 @@ import (
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/sender"
 )
 
 // openAccount opens a DNS account. One without its secret is opened too: what is published goes on being served.
-func (d *daemon) openAccount(a config.Account) (dnsupdate.Account, error) {
+func (d *daemon) openAccount(tenant string, a config.Account) (dnsupdate.Account, error) {
 	if a.Fault != "" {
 		return &sealed{name: a.Name, provider: a.Provider, why: a.Fault}, nil
 	}
-	return dnsupdate.Open(a, dnsupdate.Options{Log: d.o.Log, Metrics: d.metrics, DryRun: d.o.DryRun})
+	return dnsupdate.Open(a, d.accountOptions(tenant))
+}
+
+// accountOptions has accounts of tenants lead to the public Internet only. That of the operator stands in his own file, and
+// his name servers may well be inside.
+func (d *daemon) accountOptions(tenant string) dnsupdate.Options {
+	o := dnsupdate.Options{Log: d.o.Log, Metrics: d.metrics, DryRun: d.o.DryRun}
+	if tenant != publish.Tenant {
+		o.Dial = (&sender.Guard{Private: d.conf.Check.AllowPrivate}).Dial
+	}
+	return o
 }
 
 // sealed is an account whose secret could not be read. Whoever wants to write is told so.
@@ -34,4 +46,9 @@ func (s *sealed) Apply(_ context.Context, c dnsupdate.Change) error {
 		Account: s.name, Provider: s.provider, Op: "read", Zone: c.Zone, Name: c.Name, Kind: dnsupdate.KindAuth,
 		Err: errors.New(s.why + ", and run: stspub reload"),
 	}
+}
+
+// checkAccount has an account read in a zone.
+func (d *daemon) checkAccount(ctx context.Context, tenant string, a config.Account, zone string) error {
+	return dnsupdate.Check(ctx, a, zone, d.accountOptions(tenant))
 }

@@ -6,6 +6,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -66,8 +67,9 @@ type daemon struct {
 
 	public        *httpd.Public
 	admin, health *httpd.Server
+	adminTLS      *httpd.Server
 
-	secure, plain, adminLn, healthLn net.Listener
+	secure, plain, adminLn, adminTLSLn, healthLn net.Listener
 }
 
 // Run serves until ctx ends; then it answers what was accepted, lets passes and orders end, and returns nil. An error
@@ -118,6 +120,7 @@ func (d *daemon) listen(ctx context.Context) error {
 		{&d.secure, "server.https", d.conf.Server.HTTPS},
 		{&d.plain, "server.http", d.conf.Server.HTTP},
 		{&d.adminLn, "server.admin", d.conf.Server.Admin},
+		{&d.adminTLSLn, "server.admin_tls", d.conf.Server.AdminTLS},
 		{&d.healthLn, "server.health", d.conf.Server.Health},
 	} {
 		if l.addr == "" {
@@ -137,7 +140,7 @@ func (d *daemon) listen(ctx context.Context) error {
 }
 
 func (d *daemon) closeListeners() {
-	for _, ln := range []net.Listener{d.secure, d.plain, d.adminLn, d.healthLn} {
+	for _, ln := range []net.Listener{d.secure, d.plain, d.adminLn, d.adminTLSLn, d.healthLn} {
 		if ln != nil {
 			_ = ln.Close() // a second Close is the normal case
 		}
@@ -178,8 +181,8 @@ func (d *daemon) assemble() error {
 		Sight:       outside,
 		Load:        d.reread,
 		Accepted:    d.accept,
-		OpenAccount: d.openAccount,
-		OnStep:      d.o.OnStep,
+		OpenAccount: d.openAccount, CheckAccount: d.checkAccount, Prover: outside,
+		OnStep: d.o.OnStep,
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
@@ -189,7 +192,7 @@ func (d *daemon) assemble() error {
 		return err
 	}
 	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.store.Ping, Metrics: d.registry, Log: d.o.Log}
-	d.admin = httpd.NewAdmin(httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d}})
+	d.assembleAdmin(health)
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, cs := range [][]prometheus.Collector{
@@ -198,6 +201,17 @@ func (d *daemon) assemble() error {
 		d.registry.MustRegister(cs...)
 	}
 	return nil
+}
+
+// assembleAdmin makes the listeners of the admin API.
+func (d *daemon) assembleAdmin(health httpd.HealthConfig) {
+	cfg := httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d}, Tenancy: d.store}
+	d.admin = httpd.NewAdmin(cfg)
+	if d.adminTLSLn != nil {
+		pair := httpd.NewKeyPair(d.conf.Server.AdminCertFile, d.conf.Server.AdminKeyFile, d.o.Log)
+		cfg.TLS = &tls.Config{GetCertificate: pair.GetCertificate, MinVersion: tls.VersionTLS12}
+		d.adminTLS = httpd.NewAdmin(cfg)
+	}
 }
 
 // authorities makes those of the configuration, with their budgets.
@@ -256,6 +270,9 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault.Error())
 	}
 	servers.Go(func() error { return d.admin.Run(serving, d.adminLn) })
+	if d.adminTLS != nil {
+		servers.Go(func() error { return d.adminTLS.Run(serving, d.adminTLSLn) })
+	}
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	workers, working := errgroup.WithContext(work)

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/publish"
 )
 
 const (
@@ -33,6 +34,7 @@ func (d *daemon) preflight(ctx context.Context) {
 	var good aliasZone // found so since the last tick
 	for {
 		d.check(ctx, "hostname", d.checkHostname)
+		d.check(ctx, "targets", d.checkTargets)
 		d.check(ctx, "caa", d.checkCAA)
 		d.check(ctx, "alias zone", func(ctx context.Context) error { return d.checkAliasZone(ctx, &good) })
 		select {
@@ -68,6 +70,26 @@ func (d *daemon) checkHostname(ctx context.Context) error {
 		return fmt.Errorf("server.hostname: look up %s: %w", host, err)
 	}
 	return fmt.Errorf("server.hostname: %s has no A or AAAA record; customers' CNAMEs lead nowhere until it has", host)
+}
+
+// checkTargets: the customers of a tenant point to a name of the tenant's below hostname, which has to lead here, too.
+func (d *daemon) checkTargets(ctx context.Context) error {
+	host := d.conf.Server.Hostname
+	for _, tenant := range d.reconciler.Tenants() {
+		target := publish.Target(host, tenant)
+		if target == host {
+			continue // see checkHostname
+		}
+		switch a, err := d.client.Resolver.Addrs(ctx, target); {
+		case len(a.Addrs) > 0:
+		case err != nil:
+			return fmt.Errorf("server.hostname: look up %s, the target of tenant %q: %w", target, tenant, err)
+		default:
+			return fmt.Errorf("server.hostname: %s, the target of tenant %q, has no A or AAAA record; add *.%s with the addresses of %s",
+				target, tenant, host, host)
+		}
+	}
+	return nil
 }
 
 // checkCAA: CAA records at the target of a CNAME bind every customer that points there (RFC 8659, Section 3).

@@ -1,11 +1,16 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // A probe takes away what a crash left of an earlier one, and nothing else.
@@ -78,4 +83,28 @@ func TestPreflightAfterReload(t *testing.T) {
 			t.Errorf("TXT at _stspub-probe.%s = %q, want none", zone, got)
 		}
 	}
+}
+
+// The customers of a tenant point to a name below that of the service.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	st, err := store.OpenSQLite(t.Context(), w.path("stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = st.PutMXSet(t.Context(), store.MXSet{
+		Tenant: "b", Name: "eu", Owner: store.OwnerAPI, Policy: policygen.Policy{Mode: "none", MaxAge: 86400, MX: []string{"mx.test"}},
+	}, time.Now())
+	if err := errors.Join(err, st.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r := w.start(w.path("stspub.toml"))
+	r.fault("targets", fmt.Sprintf(`server.hostname: b.%s, the target of tenant "b", has no A or AAAA record; add *.%[1]s with the addresses of %[1]s`, hostname))
+	if err := w.dns.Set("b."+hostname, "A", "127.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	r.reload()
+	r.fault("targets", "")
+	r.stop()
 }

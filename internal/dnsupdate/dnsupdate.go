@@ -30,6 +30,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -80,6 +81,9 @@ type Options struct {
 	HTTP    http.RoundTripper // for providers with an HTTP API; nil: as http.DefaultTransport
 	Log     *slog.Logger      // nil: silent
 	Metrics *Metrics          // nil: not counted
+	// Dial connects to the provider; nil: directly, or for an HTTP API as http.DefaultTransport does. Beside HTTP it counts
+	// for DNS only.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// DryRun has every write refused where it would leave the process, with [ErrDryRun], and logged. Reads are made.
 	DryRun bool
 }
@@ -88,6 +92,11 @@ type Options struct {
 func Open(a config.Account, o Options) (Account, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if transport, ok := http.DefaultTransport.(*http.Transport); ok && o.HTTP == nil && o.Dial != nil {
+		transport = transport.Clone()
+		transport.DialContext, transport.Proxy = o.Dial, nil // a proxy would connect in its place
+		o.HTTP = transport
 	}
 	g := newGuard(a, o)
 	var err error

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type guard struct {
 	log            *slog.Logger
 	metrics        *Metrics
 	dryRun         bool
+	dial           func(ctx context.Context, network, address string) (net.Conn, error)
 	locks          locks
 
 	mu          sync.Mutex // guards pausedUntil
@@ -41,8 +43,11 @@ type guard struct {
 }
 
 func newGuard(a config.Account, o Options) *guard {
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
+	}
 	return &guard{
-		name: a.Name, provider: a.Provider, log: o.Log, metrics: o.Metrics, dryRun: o.DryRun,
+		name: a.Name, provider: a.Provider, log: o.Log, metrics: o.Metrics, dryRun: o.DryRun, dial: o.Dial,
 		locks:     locks{held: make(map[string]*lock)},
 		perChange: 3, // a look, the write, another look
 		batch:     1,

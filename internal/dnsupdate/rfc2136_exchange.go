@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"time"
 
 	"github.com/miekg/dns"
@@ -59,7 +58,7 @@ func (r *rfc2136) converse(ctx context.Context, ms []*dns.Msg, replies []reply) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.server)
+	conn, err := r.guard.dial(ctx, "tcp", r.server)
 	if err != nil {
 		return faultf(KindUnavailable, "ask server %s: %w", r.server, err)
 	}

@@ -25,9 +25,10 @@ import (
 
 // fakeManager is a [Manager] that remembers what it was asked to do.
 type fakeManager struct {
+	Tenants             // nil, but for what is below
 	mu       sync.Mutex // guards the fields below
 	domains  []publish.Status
-	eachErr  error // returned by EachStatus at the end
+	eachErr  error // returned by StatusesOf behind the last
 	doErr    error // returned by Adopt, Plan and Reload
 	adopted  policygen.Name
 	acts     []string // "promote NAME", "demote NAME", "expel NAME", "retry NAME"
@@ -46,19 +47,35 @@ func (m *fakeManager) with(f func(m *fakeManager)) {
 	f(m)
 }
 
-func (m *fakeManager) EachStatus(_ context.Context, f func(publish.Status) error) error {
+func (m *fakeManager) StatusesOf(
+	_ context.Context, tenant string, f store.DomainFilter, after policygen.Name, n int,
+) ([]publish.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var page []publish.Status
 	for _, s := range m.domains {
 		s.History = nil
-		if err := f(s); err != nil {
-			return err
+		if s.Tenant == tenant && s.Name > after && (s.Fault || !f.Fault) && strings.HasPrefix(string(s.Name), f.Prefix) && len(page) < n {
+			page = append(page, s)
 		}
 	}
-	return m.eachErr
+	if len(page) == 0 {
+		return nil, m.eachErr
+	}
+	return page, nil
 }
 
-func (m *fakeManager) Status(_ context.Context, name policygen.Name) (publish.Status, error) {
+func (m *fakeManager) SharedOf(context.Context, string) ([]publish.Status, error) { return nil, nil }
+
+func (m *fakeManager) StatusOf(ctx context.Context, _ string, name policygen.Name) (publish.Status, error) {
+	return m.status(ctx, name)
+}
+
+func (m *fakeManager) Claim(_ context.Context, _ string, name policygen.Name) (publish.Claim, error) {
+	return publish.Claim{}, fmt.Errorf("read the claim to %s: %w", name, store.ErrNotFound)
+}
+
+func (m *fakeManager) status(_ context.Context, name policygen.Name) (publish.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.domains {
@@ -67,6 +84,11 @@ func (m *fakeManager) Status(_ context.Context, name policygen.Name) (publish.St
 		}
 	}
 	return publish.Status{}, fmt.Errorf("read %s: %w", name, store.ErrNotFound)
+}
+
+func (m *fakeManager) TenantOf(ctx context.Context, name policygen.Name) (string, error) {
+	s, err := m.status(ctx, name)
+	return s.Tenant, err
 }
 
 func (m *fakeManager) Faults() map[string]string {
@@ -96,7 +118,7 @@ func namedCertificates() []certs.Named {
 }
 
 func (m *fakeManager) act(ctx context.Context, what string, name policygen.Name) error {
-	if _, err := m.Status(ctx, name); err != nil {
+	if _, err := m.status(ctx, name); err != nil {
 		return err
 	}
 	m.with(func(m *fakeManager) { m.acts = append(m.acts, what+" "+string(name)) })
@@ -119,7 +141,7 @@ func (m *fakeManager) Retry(ctx context.Context, name policygen.Name) error {
 }
 
 func (m *fakeManager) Adopt(ctx context.Context, name policygen.Name) error {
-	if _, err := m.Status(ctx, name); err != nil {
+	if _, err := m.status(ctx, name); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -170,6 +192,7 @@ func newFakeManager() *fakeManager {
 type adminWorld struct {
 	*Client
 	manager *fakeManager
+	tenancy store.Tenancy
 	ready   atomic.Value // error
 	addr    string       // as for NewClient
 	log     logBuffer
@@ -190,7 +213,8 @@ func runAdmin(t *testing.T, addr string, healthOnly bool) *adminWorld {
 			return err
 		},
 	}
-	server := NewAdmin(AdminConfig{cfg, w.manager})
+	w.tenancy = newTenancy(t)
+	server := NewAdmin(AdminConfig{HealthConfig: cfg, Manager: w.manager, Tenancy: w.tenancy})
 	if healthOnly {
 		server = NewHealth(cfg)
 	}
@@ -204,6 +228,21 @@ func runAdmin(t *testing.T, addr string, healthOnly bool) *adminWorld {
 	background(t, func(ctx context.Context) error { return server.Run(ctx, ln) })
 	w.Client = NewClient(w.addr)
 	return w
+}
+
+// newTenancy is an empty store.
+func newTenancy(t *testing.T) store.Tenancy {
+	t.Helper()
+	s, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // ask sends a request as text and reads the answer.
@@ -222,7 +261,7 @@ func (w *adminWorld) ask(t *testing.T, method, text string) reply {
 }
 
 // unixAddr returns a socket address in a new directory.
-func unixAddr(t *testing.T) string { return "unix:" + filepath.Join(t.TempDir(), "admin.sock") }
+func unixAddr(t testing.TB) string { return "unix:" + filepath.Join(t.TempDir(), "admin.sock") }
 
 func TestAdminAnswers(t *testing.T) {
 	t.Parallel()
@@ -239,7 +278,8 @@ func TestAdminAnswers(t *testing.T) {
 		{"GET", "/metrics", 200, "text/plain", "# HELP stspub_example_total An example.\n# TYPE stspub_example_total counter\nstspub_example_total 7\n"},
 		{"GET", "/v1/domains", 200, jsonType, "[\n{\"name\":\"example.org\""},
 		{"GET", "/v1/domains?faults=1", 200, jsonType, "[\n{\"name\":\"shop.example\""},
-		{"GET", "/v1/domains?faults=maybe", 400, problemType, `{"type":"about:blank","title":"Bad Request","status":400,"detail":"faults=\"maybe\" is neither 1 nor 0"}`},
+		{"GET", "/v1/domains?faults=maybe", 400, problemType, `{"type":"about:blank","title":"Bad Request","status":400,"detail":"faults=\"maybe\": invalid boolean"}`},
+		{"GET", "/v1/domains?fault=1", 400, problemType, `{"type":"about:blank","title":"Bad Request","status":400,"detail":"fault: unknown query parameter"}`},
 		{"GET", "/v1/domains/example.org", 200, jsonType, `{"name":"example.org"`},
 		{"GET", "/v1/domains/EXAMPLE.org.", 200, jsonType, `{"name":"example.org"`},
 		{"GET", "/v1/domains/m%C3%BCnchen.example", 200, jsonType, `{"name":"xn--mnchen-3ya.example","unicode":"münchen.example"`},
@@ -249,6 +289,7 @@ func TestAdminAnswers(t *testing.T) {
 		{"GET", "/v1/domains/a%2Fb", 400, problemType, `{"type":"about:blank","title":"Bad Request"`},
 		{"POST", "/v1/domains/nobody.example/adopt", 404, problemType, `{"type":"about:blank","title":"Not Found"`},
 		{"POST", "/v1/domains/shop.example/adopt", 204, "", ""},
+		{"GET", "/openapi.json", 200, "application/openapi+json", `{"components":{"schemas":{`},
 		{"GET", "/v1/faults", 200, jsonType, `{"configuration":"stspub.toml:3 is broken"}` + "\n"},
 		{"POST", "/v1/faults", 405, problemType, `{"type":"about:blank","title":"Method Not Allowed"`},
 		{"POST", "/v1/reload", 200, jsonType, `{"added":1,"changed":2,"removed":3,"restored":4}` + "\n"},

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,21 +25,29 @@ const maxProblem = 1 << 20
 // A Client speaks the admin API of a running stspub. What the server refuses comes back as a [*Problem]; the error of a
 // server that cannot be reached says what to do. Its methods may be called at the same time.
 type Client struct {
-	addr string
-	http http.Client
+	addr   string
+	base   string // of URLs
+	token  string
+	tenant string
+	http   http.Client
 }
 
-// NewClient returns a client of the admin listener at "unix:PATH" or "ADDR:PORT", as [server] admin has it. It does
-// not connect yet.
+// NewClient returns a client of the admin listener at "unix:PATH" or "ADDR:PORT", as [server] admin has it, or at
+// "https://HOST:PORT", as admin_tls has it. It does not connect yet.
 func NewClient(addr string) *Client {
-	network, target := "tcp", addr
+	network, target, base := "tcp", addr, "http://localhost"
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, target = "unix", path
+	} else if strings.HasPrefix(addr, "https://") {
+		target, base = "", strings.TrimSuffix(addr, "/")
 	}
 	dialer := net.Dialer{Timeout: 5 * time.Second}
-	return &Client{addr: addr, http: http.Client{
+	return &Client{addr: addr, base: base, http: http.Client{
 		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			DialContext: func(ctx context.Context, tcp, host string) (net.Conn, error) {
+				if target == "" {
+					return dialer.DialContext(ctx, tcp, host)
+				}
 				return dialer.DialContext(ctx, network, target)
 			},
 			DisableKeepAlives: true, // a command asks once
@@ -47,14 +56,18 @@ func NewClient(addr string) *Client {
 	}}
 }
 
+// As returns a client that is let in by a token, and asks about a tenant. Empty: without a token, which the socket does not
+// need, and about the tenant of the token, or else the default one.
+func (c *Client) As(token, tenant string) *Client {
+	as := *c
+	as.token, as.tenant = token, tenant
+	return &as
+}
+
 // Domains calls f for every domain by name, or with faults only for those that need a human, until f returns an error,
 // which it returns.
 func (c *Client) Domains(ctx context.Context, faults bool, f func(publish.Status) error) error {
-	path := "/v1/domains"
-	if faults {
-		path += "?faults=1"
-	}
-	return lines(ctx, c, path, "list domains", f)
+	return c.Find(ctx, DomainQuery{Faults: faults}, f)
 }
 
 // Certificates says how it stands with all certificates.
@@ -78,7 +91,7 @@ func (c *Client) CertificateNames(ctx context.Context, waiting bool, f func(cert
 
 // lines calls f for every line of an answer.
 func lines[T any](ctx context.Context, c *Client, path, doing string, f func(T) error) error {
-	resp, err := c.do(ctx, http.MethodGet, path, linesType)
+	resp, err := c.send(ctx, http.MethodGet, path, linesType, http.NoBody)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
@@ -100,7 +113,7 @@ func lines[T any](ctx context.Context, c *Client, path, doing string, f func(T) 
 // Domain returns one domain, with history. The error is store.ErrNotFound to errors.Is when there is none of that name.
 func (c *Client) Domain(ctx context.Context, name string) (publish.Status, error) {
 	var s publish.Status
-	if err := c.call(ctx, http.MethodGet, "/v1/domains/"+url.PathEscape(name), &s); err != nil {
+	if err := c.call(ctx, http.MethodGet, c.scoped("/v1/domains/"+url.PathEscape(name), nil), &s); err != nil {
 		return publish.Status{}, fmt.Errorf("show domain: %w", err)
 	}
 	return s, nil
@@ -116,25 +129,25 @@ func (c *Client) Faults(ctx context.Context) (map[string]string, error) {
 }
 
 // Adopt allows a domain's foreign record to be replaced.
-func (c *Client) Adopt(ctx context.Context, name string) error { return c.act(ctx, "adopt", name, "") }
+func (c *Client) Adopt(ctx context.Context, name string) error { return c.act(ctx, "adopt", name, nil) }
 
 // Promote ends a domain's roll-out; with testing it goes back to mode testing.
 func (c *Client) Promote(ctx context.Context, name string, testing bool) error {
 	if testing {
-		return c.act(ctx, "promote", name, "?testing=1")
+		return c.act(ctx, "promote", name, url.Values{"testing": {"1"}})
 	}
-	return c.act(ctx, "promote", name, "")
+	return c.act(ctx, "promote", name, nil)
 }
 
 // Expel ends a domain's drain now.
-func (c *Client) Expel(ctx context.Context, name string) error { return c.act(ctx, "expel", name, "") }
+func (c *Client) Expel(ctx context.Context, name string) error { return c.act(ctx, "expel", name, nil) }
 
 // Retry has a domain looked at now, and its certificate ordered without a pause.
-func (c *Client) Retry(ctx context.Context, name string) error { return c.act(ctx, "retry", name, "") }
+func (c *Client) Retry(ctx context.Context, name string) error { return c.act(ctx, "retry", name, nil) }
 
 // act has something done with a domain.
-func (c *Client) act(ctx context.Context, what, name, query string) error {
-	if err := c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/"+what+query, nil); err != nil {
+func (c *Client) act(ctx context.Context, what, name string, q url.Values) error {
+	if err := c.call(ctx, http.MethodPost, c.scoped("/v1/domains/"+url.PathEscape(name)+"/"+what, q), nil); err != nil {
 		return fmt.Errorf("%s domain: %w", what, err)
 	}
 	return nil
@@ -159,9 +172,36 @@ func (c *Client) Healthz(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, "/healthz", nil)
 }
 
+// scoped is a path with a query, and with the tenant that it is about.
+func (c *Client) scoped(path string, q url.Values) string {
+	if c.tenant != "" {
+		if q == nil {
+			q = url.Values{}
+		}
+		q.Set("tenant", c.tenant)
+	}
+	if len(q) == 0 {
+		return path
+	}
+	return path + "?" + q.Encode()
+}
+
 // call reads the answer into v, unless v is nil.
 func (c *Client) call(ctx context.Context, method, path string, v any) error {
-	resp, err := c.do(ctx, method, path, jsonType)
+	return c.put(ctx, method, path, nil, v)
+}
+
+// put is call with a value to send; nil: none.
+func (c *Client) put(ctx context.Context, method, path string, send, v any) error {
+	body := io.Reader(http.NoBody)
+	if send != nil {
+		text, err := json.Marshal(send)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	resp, err := c.send(ctx, method, path, jsonType, body)
 	if err != nil {
 		return err
 	}
@@ -175,21 +215,32 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 	return nil
 }
 
-// do returns a good answer, whose body the caller closes.
-func (c *Client) do(ctx context.Context, method, path, accept string) (*http.Response, error) {
-	return c.send(ctx, method, path, accept, http.NoBody)
-}
-
-// send is do with a body, which is JSON.
+// send returns a good answer, whose body the caller closes. What it sends, but for http.NoBody, is JSON.
 func (c *Client) send(ctx context.Context, method, path, accept string, body io.Reader) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, body)
+	req, err := c.request(ctx, method, path, accept, body)
 	if err != nil {
 		return nil, err
 	}
 	if body != http.NoBody {
 		req.Header.Set("Content-Type", jsonType)
 	}
+	return c.receive(req)
+}
+
+func (c *Client) request(ctx context.Context, method, path, accept string, body io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("ask %q: %w", c.addr, err)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	req.Header.Set("Accept", accept)
+	return req, nil
+}
+
+// receive sends a request, and returns an answer that is no problem.
+func (c *Client) receive(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreached(err)

@@ -71,8 +71,11 @@ func (s *Server) count(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// Run serves ln until ctx ends, then answers all that was accepted and returns nil. It closes ln. A server runs once.
+// Run serves ln, by TLS where the server has certificates, until ctx ends, then answers all that was accepted and returns nil. It closes ln. A server runs once.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
+	if s.http.TLSConfig != nil {
+		return s.run(ctx, ln, func(ln net.Listener) error { return s.http.ServeTLS(ln, "", "") })
+	}
 	return s.run(ctx, ln, s.http.Serve)
 }
 

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/stspub/stspub/internal/publish"
 )
 
@@ -31,8 +33,12 @@ type planLine struct {
 // maxPlanRequest is enough for the names of some million domains, in bytes.
 const maxPlanRequest = 256 << 20
 
-// plan answers with the plan, or with "Accept: application/x-ndjson" with lines of which the last has it.
-func (a *admin) plan(w http.ResponseWriter, r *http.Request) error {
+func (a *admin) plan(context.Context, *struct{}) (*huma.StreamResponse, error) {
+	return a.stream(a.writePlan), nil
+}
+
+// writePlan answers with the plan, or with "Accept: application/x-ndjson" with lines of which the last has it.
+func (a *admin) writePlan(w http.ResponseWriter, r *http.Request) error {
 	var q PlanRequest
 	body := http.MaxBytesReader(w, r.Body, maxPlanRequest)
 	if err := json.NewDecoder(body).Decode(&q); err != nil && !errors.Is(err, io.EOF) {

@@ -41,6 +41,17 @@ func (p *Problem) Is(target error) bool {
 	return p.Status == http.StatusNotFound && target == store.ErrNotFound
 }
 
+// GetStatus is for huma, as ContentType is.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType is that of problems, for the JSON that they are.
+func (p *Problem) ContentType(string) string { return problemType }
+
+// complete returns the problem with what its status says.
+func (p *Problem) complete() *Problem {
+	return &Problem{Type: "about:blank", Title: http.StatusText(p.Status), Status: p.Status, Detail: p.Detail}
+}
+
 // newRouter returns a router whose own refusals are problems too, and which takes HEAD for GET: load balancers use it.
 func newRouter() chi.Router {
 	r := chi.NewRouter()
@@ -58,7 +69,7 @@ func newRouter() chi.Router {
 
 func allowedMethods(r *http.Request) string {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		routed := method
 		if method == http.MethodHead {
 			routed = http.MethodGet // see newRouter
@@ -74,23 +85,26 @@ func allowedMethods(r *http.Request) string {
 func handler(log *slog.Logger, f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
-		if err == nil {
-			return
+		if err == nil || errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+			return // it is answered, or nobody is there to read it
 		}
-		problem, ok := errors.AsType[*Problem](err)
-		switch {
-		case ok:
-		case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
-			return // nobody is there to read it
-		default:
-			id := rand.Text()[:8]
-			log.Error("answered internal error", "err", err, "request_id", id)
-			problem = &Problem{
-				Status: http.StatusInternalServerError,
-				Detail: "internal error; the log of stspub serve says more under request_id " + id,
-			}
-		}
-		writeProblem(w, problem)
+		writeProblem(w, problemOf(r.Context(), log, err))
+	}
+}
+
+// problemOf returns the problem that an error wraps. Another error is for the log, where the problem says to look.
+func problemOf(ctx context.Context, log *slog.Logger, err error) *Problem {
+	if problem, ok := errors.AsType[*Problem](err); ok {
+		return problem
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return &Problem{Status: http.StatusServiceUnavailable, Detail: "the request was cut off"} // nobody reads it
+	}
+	id := rand.Text()[:8]
+	log.Error("answered internal error", "err", err, "request_id", id)
+	return &Problem{
+		Status: http.StatusInternalServerError,
+		Detail: "internal error; the log of stspub serve says more under request_id " + id,
 	}
 }
 
@@ -111,13 +125,11 @@ func notFound(name policygen.Name, err error) error {
 }
 
 func writeProblem(w http.ResponseWriter, p *Problem) {
-	p.Type = "about:blank"
-	p.Title = http.StatusText(p.Status)
 	w.Header().Set("Content-Type", problemType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
 	// An error is the client's going away.
-	_ = json.NewEncoder(w).Encode(p)
+	_ = json.NewEncoder(w).Encode(p.complete())
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {

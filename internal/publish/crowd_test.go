@@ -77,7 +77,7 @@ func startCrowd(t *testing.T, ns *labtest.DNSServer, conf *config.Config) *crowd
 		Store: st, Snapshot: c.snapshot, Sight: c, Certs: c, Log: slog.New(slog.NewTextHandler(quiet{t}, &slog.HandlerOptions{Level: slog.LevelError})),
 		Load:     func() (*config.Config, []string, error) { return c.conf, nil, nil },
 		Accepted: func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(a config.Account) (dnsupdate.Account, error) {
+		OpenAccount: func(_ string, a config.Account) (dnsupdate.Account, error) {
 			return dnsupdate.Open(a, dnsupdate.Options{})
 		},
 		OnStep: c.customer,
@@ -249,7 +249,7 @@ func (c *crowd) Prior(context.Context, policygen.Name) publish.Prior {
 	return publish.Prior{Existed: true}
 }
 
-func (c *crowd) Host(_ context.Context, name policygen.Name) publish.Host {
+func (c *crowd) Host(_ context.Context, name policygen.Name, _ string) publish.Host {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.elsewhere[name] {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stspub/stspub/internal/config"
-	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -28,7 +26,7 @@ var ErrRefused = errors.New("refused")
 func (r *Reconciler) Declare(ctx context.Context, conf *config.Config, hash string) (ReloadReport, error) {
 	r.reload.Lock()
 	defer r.reload.Unlock()
-	next, err := r.mean(conf)
+	next, err := r.mean(conf, r.settings.Load().owned)
 	if err != nil {
 		return ReloadReport{}, err
 	}
@@ -135,8 +133,10 @@ func (r *Reconciler) wakeConcerned(ctx context.Context, old, next *settings) err
 	}
 	var names []policygen.Name
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
-		refused := d.State.Failures+d.State.Report.Failures > 0 && old.accounts[d.Account] != next.accounts[d.Account]
-		if refused || restaged[d.MXSet] && d.Removed.IsZero() && !enforced(d.State.Served) && !(attached(d) && d.State.Served != "") {
+		before, _ := old.account(d)
+		after, _ := next.account(d)
+		refused := d.State.Failures+d.State.Report.Failures > 0 && before != after
+		if refused || d.Tenant == Tenant && restaged[d.MXSet] && d.Removed.IsZero() && !enforced(d.State.Served) && !(attached(d) && d.State.Served != "") {
 			names = append(names, d.Name)
 		}
 		return nil
@@ -155,32 +155,11 @@ func (r *Reconciler) wakeConcerned(ctx context.Context, old, next *settings) err
 	return errors.Join(err, g.Wait())
 }
 
-// mean returns what a configuration means here. It opens the accounts that are new or changed: an open one knows when its
-// provider wants to be left alone.
-func (r *Reconciler) mean(conf *config.Config) (*settings, error) {
-	kept := *conf
-	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
-	kept.MXSets = maps.Clone(conf.MXSets)
-	old := r.settings.Load()
-	next := &settings{conf: &kept, accounts: make(map[string]dnsupdate.Account)}
-	var errs []error
-	for name, a := range conf.Accounts {
-		if old != nil && old.conf.Accounts[name] == a {
-			next.accounts[name] = old.accounts[name]
-			continue
-		}
-		account, err := r.cfg.OpenAccount(a)
-		errs = append(errs, err)
-		next.accounts[name] = account
-	}
-	return next, errors.Join(errs...)
-}
-
 // declaration translates the MX sets and domains of a configuration.
 func declaration(conf *config.Config) store.Declaration {
 	d := store.Declaration{Owner: store.OwnerFile}
 	for name, m := range conf.MXSets {
-		d.MXSets = append(d.MXSets, store.MXSet{Tenant: Tenant, Name: name, Policy: m.Policy})
+		d.MXSets = append(d.MXSets, store.MXSet{Tenant: Tenant, Name: name, Policy: m.Policy, Rollout: m.Rollout})
 	}
 	shared := make(map[string]bool)
 	for _, c := range conf.Domains {
@@ -199,9 +178,6 @@ func declaration(conf *config.Config) store.Declaration {
 	return d
 }
 
-// Tenant is the only one, for now.
-const Tenant = "default"
-
 // massRemoval is how many removals at once are taken for a mistake: more than ten, and more than one in a hundred.
 func massRemoval(removed, owned int) bool { return removed > max(10, owned/100) }
 
@@ -211,6 +187,9 @@ func Refused(ctx context.Context, st store.Store, conf *config.Config) error {
 		return err // it was judged when it was taken
 	}
 	s := newSurvey(conf.Digest, conf.MXSets, conf)
+	if err := s.readOwned(ctx, st); err != nil {
+		return err
+	}
 	err := st.EachDomain(ctx, func(have store.Domain) error {
 		return s.add(have, func() ([]store.Served, error) { return nil, nil })
 	})
@@ -226,8 +205,9 @@ func Refused(ctx context.Context, st store.Store, conf *config.Config) error {
 		ErrRefused, strings.Join(p.Refused, "; "))
 }
 
-// misplaced says why a domain with a record cannot become what is declared: its record would be left behind.
-func misplaced(conf *config.Config, have store.Domain, want config.Domain, found bool) error {
+// misplaced says why a domain with a record cannot become what is declared: its record would be left behind. known says
+// that its account is there, found that it stays.
+func misplaced(conf *config.Config, have store.Domain, want config.Domain, found, known bool) error {
 	draining, record := "it drains", have.State.Record
 	if have.State.Zone == "" {
 		record = have.State.Report.Record
@@ -235,7 +215,7 @@ func misplaced(conf *config.Config, have store.Domain, want config.Domain, found
 	if !have.State.Horizon.IsZero() {
 		draining += " until " + have.State.Horizon.UTC().Format(time.DateTime+" MST")
 	}
-	switch _, known := conf.Accounts[have.Account]; {
+	switch {
 	case !found && !known && have.Account != "":
 		return fmt.Errorf("account.%s: account is needed for the record of %s until that is gone (%s); put it back",
 			have.Account, have.Name, draining)
@@ -244,11 +224,16 @@ func misplaced(conf *config.Config, have store.Domain, want config.Domain, found
 	case want.Publish != have.Publish:
 		return fmt.Errorf("domain %s: publish cannot change from %q to %q while its record is at %s; remove the domain, and add it "+
 			"again when it has drained", have.Name, have.Publish, want.Publish, record)
-	case (have.Publish == store.PublishAlias || have.Publish == store.PublishShared) && !strings.HasSuffix(record, "."+conf.Alias.Zone):
+	case inAliasZone(have.Publish) && !strings.HasSuffix(record, "."+conf.Alias.Zone):
 		return fmt.Errorf("alias.zone: %q is not the zone of the record %s that %s uses; customers' CNAMEs lead there; put it back",
 			conf.Alias.Zone, record, have.Name)
 	}
 	return nil
+}
+
+// inAliasZone says whether a record lies in the alias zone.
+func inAliasZone(publish string) bool {
+	return publish == store.PublishAlias || publish == store.PublishShared || publish == store.PublishWildcard
 }
 
 // force lets through what a plan lists: the policies that strand mail, and deletions.

@@ -67,7 +67,7 @@ func TestDeclaredOnce(t *testing.T) {
 			Store: st, Snapshot: publish.NewSnapshot(), Certs: w, Log: slog.New(slog.DiscardHandler), Sight: w,
 			Load:        func() (*config.Config, []string, error) { return next, nil, nil },
 			Accepted:    func(context.Context, *config.Config) error { return nil },
-			OpenAccount: func(config.Account) (dnsupdate.Account, error) { return nil, nil },
+			OpenAccount: func(string, config.Account) (dnsupdate.Account, error) { return nil, nil },
 		})
 	}
 	holds := func(what string, conf *config.Config, declared int) {

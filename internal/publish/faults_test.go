@@ -186,6 +186,7 @@ func (a account) Name() string { return a.name }
 func (a account) Apply(ctx context.Context, c dnsupdate.Change) error {
 	a.mu.Lock()
 	hangs := a.hangs == a.name
+	a.asked = append(a.asked, a.name+" "+c.Name)
 	a.mu.Unlock()
 	if hangs {
 		<-ctx.Done()

@@ -98,7 +98,7 @@ func newDeceived(t *testing.T, names ...policygen.Name) *deceived {
 		Store: st, Snapshot: d.snapshot, Sight: d, Certs: d, Log: slog.New(slog.NewTextHandler(quiet{t}, nil)),
 		Load:     func() (*config.Config, []string, error) { return d.conf, nil, nil },
 		Accepted: func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(a config.Account) (dnsupdate.Account, error) {
+		OpenAccount: func(_ string, a config.Account) (dnsupdate.Account, error) {
 			open, err := dnsupdate.Open(a, dnsupdate.Options{})
 			return countingAccount{open, &d.calls, &d.last}, err
 		},
@@ -139,9 +139,9 @@ func (d *deceived) name(ip string) {
 	d.look()
 }
 
-func (d *deceived) Host(ctx context.Context, name policygen.Name) publish.Host {
+func (d *deceived) Host(ctx context.Context, name policygen.Name, target string) publish.Host {
 	d.looks(name.PolicyHost()).Add(1)
-	return d.sight.Load().Host(ctx, name)
+	return d.sight.Load().Host(ctx, name, target)
 }
 
 func (d *deceived) TXT(ctx context.Context, record string) publish.TXT {

@@ -41,7 +41,7 @@ func (r *Reconciler) Reload(ctx context.Context, hash string) (ReloadReport, err
 // Alias is the alias zone of the configuration in force, without it "", the TTL of its records, and its account.
 func (r *Reconciler) Alias() (zone string, ttl time.Duration, account dnsupdate.Account) {
 	set := r.settings.Load()
-	return set.conf.Alias.Zone, set.conf.Publish.TTL, set.accounts[set.conf.Alias.Account]
+	return set.conf.Alias.Zone, set.conf.Publish.TTL, set.accounts[key{Tenant, set.conf.Alias.Account}]
 }
 
 // SetFault keeps a fault of the service as a whole that was found elsewhere, for example at start; an empty reason
@@ -67,11 +67,16 @@ func (r *Reconciler) Status(ctx context.Context, name policygen.Name) (Status, e
 	if err != nil {
 		return Status{}, fmt.Errorf("read %s: %w", name, err)
 	}
+	return r.whole(ctx, d)
+}
+
+// whole is the status of a domain with its history.
+func (r *Reconciler) whole(ctx context.Context, d store.Domain) (Status, error) {
 	set := r.settings.Load()
 	s := r.status(set, d)
-	history, err := r.cfg.Store.History(ctx, name)
+	history, err := r.cfg.Store.History(ctx, d.Name)
 	if err != nil {
-		return Status{}, fmt.Errorf("read the history of %s: %w", name, err)
+		return Status{}, fmt.Errorf("read the history of %s: %w", d.Name, err)
 	}
 	for _, h := range history {
 		s.History = append(s.History, Past{Policy: h.Text, Foreign: h.Foreign, From: h.From, To: h.To})
@@ -95,7 +100,7 @@ func (r *Reconciler) Adopt(ctx context.Context, name policygen.Name) error {
 
 func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	s := Status{
-		Name: d.Name, Tenant: d.Tenant, MXSet: d.MXSet, Publish: d.Publish, Account: d.Account, Owner: d.Owner,
+		Name: d.Name, ETag: d.ETag(), Tenant: d.Tenant, MXSet: d.MXSet, Publish: d.Publish, Account: d.Account, Owner: d.Owner,
 		Step: d.State.Step, Reason: d.State.Reason, Fault: d.State.Fault, Since: d.State.Since,
 		Due: d.Due, Checked: d.State.Checked, Draining: !d.Removed.IsZero(), Horizon: d.State.Horizon,
 		Findings: d.State.Findings, Detached: d.State.Detached, Stage: stageOf(set, d),
@@ -150,7 +155,7 @@ func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing b
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	if set := r.settings.Load().conf.MXSets[d.MXSet]; set.Policy.Mode != policygen.Enforce || !d.Removed.IsZero() {
+	if set, _ := r.settings.Load().mxset(d.Tenant, d.MXSet); set.Policy.Mode != policygen.Enforce || !d.Removed.IsZero() {
 		return fmt.Errorf("%w: %s has no stage to leave: it is on its way out, or its MX set is not in mode enforce", ErrRefused, name)
 	}
 	err = r.update(ctx, name, func(d *store.Domain) {
@@ -176,7 +181,10 @@ func (r *Reconciler) Expel(ctx context.Context, name policygen.Name) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	if d.Removed.IsZero() {
+	switch {
+	case d.Removed.IsZero() && d.Owner == store.OwnerAPI:
+		return fmt.Errorf("%w: %s is declared by the API; remove it there first", ErrRefused, name)
+	case d.Removed.IsZero():
 		return fmt.Errorf("%w: %s is declared in the configuration; take it out there first, and reload", ErrRefused, name)
 	}
 	return r.update(ctx, name, func(d *store.Domain) { d.State.Expelled = true })

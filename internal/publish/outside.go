@@ -67,16 +67,18 @@ func nothing(v dnsupdate.View) bool {
 }
 
 // Host asks every authoritative server of the domain, so that no cache delays the news.
-func (o *Outside) Host(ctx context.Context, name policygen.Name) Host {
+func (o *Outside) Host(ctx context.Context, name policygen.Name, target string) Host {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	host := name.PolicyHost()
-	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", host, o.Hostname)
+	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", host, target)
 	us, old, err := o.ourPlace(ctx)
 	if err != nil {
 		return Host{Reason: fmt.Sprintf("%s; our own name %s has no address: %v", waiting, o.Hostname, err)}
 	}
-	h := o.pointsTo(ctx, host, o.home(us), waiting)
+	home := o.home(us)
+	home.Target = target
+	h := o.pointsTo(ctx, host, home, waiting)
 	if h.Ours {
 		h.TTL = max(time.Until(old), 0)
 	}

@@ -38,7 +38,7 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 		dec := Next(w, d.State, seen, now)
 		switch {
 		case dec.Look != 0:
-			if err := r.look(ctx, dec.Look, w, d, &seen); err != nil {
+			if err := r.look(ctx, dec.Look, w, d, Target(set.conf.Server.Hostname, d.Tenant), &seen); err != nil {
 				return err
 			}
 			continue
@@ -192,7 +192,7 @@ func largestMaxAge(history []store.Served) time.Duration {
 }
 
 // look fills the part of seen that a decision asked for.
-func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, seen *Seen) error {
+func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, target string, seen *Seen) error {
 	if w.Wildcard && l != LookTXT {
 		return r.lookShared(ctx, l, w, d, seen)
 	}
@@ -202,7 +202,7 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, s
 		v := r.cfg.Sight.Prior(ctx, w.Name)
 		seen.Prior = &v
 	case LookHost:
-		v := r.cfg.Sight.Host(ctx, w.Name)
+		v := r.cfg.Sight.Host(ctx, w.Name, target)
 		seen.Host = &v
 		if !v.Ours {
 			r.liveFor(w.Name, d.State.Served, false)

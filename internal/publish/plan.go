@@ -126,7 +126,7 @@ var errOtherPlan = errors.New("not the hash of what would be done now")
 // Plan says what [Reconciler.Reload] would do with a configuration. Progress, if not nil, is told about once a second
 // how many of the domains whose MX are looked up are done.
 func (r *Reconciler) Plan(ctx context.Context, conf *config.Config, progress func(done, total int)) (Plan, error) {
-	next, err := r.mean(conf)
+	next, err := r.mean(conf, r.settings.Load().owned)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -136,6 +136,7 @@ func (r *Reconciler) Plan(ctx context.Context, conf *config.Config, progress fun
 func (r *Reconciler) plan(ctx context.Context, conf *config.Config, next *settings, progress func(done, total int)) (Plan, error) {
 	set := r.settings.Load()
 	s := newSurvey(set.conf.Digest, set.conf.MXSets, conf)
+	s.owned = set.owned.names()
 	err := r.cfg.Store.EachDomain(ctx, func(have store.Domain) error {
 		return s.add(have, func() ([]store.Served, error) { return r.cfg.Store.History(ctx, have.Name) })
 	})
@@ -148,7 +149,7 @@ func (r *Reconciler) plan(ctx context.Context, conf *config.Config, next *settin
 	}
 	s.hold(string(hold))
 	p := s.end(time.Now(), func(name string) float64 {
-		if a := next.accounts[name]; a != nil {
+		if a := next.accounts[key{Tenant, name}]; a != nil {
 			return a.Rate().Changes
 		}
 		return 0

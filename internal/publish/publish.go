@@ -40,8 +40,8 @@ const (
 type Sight interface {
 	// Prior says whether a policy host or _mta-sts record exists for a domain.
 	Prior(ctx context.Context, name policygen.Name) Prior
-	// Host says where the policy host points.
-	Host(ctx context.Context, name policygen.Name) Host
+	// Host says where the policy host points; target is where its CNAME should lead.
+	Host(ctx context.Context, name policygen.Name, target string) Host
 	// Body fetches the policy from every node and by its public name. LiveFor is left zero.
 	Body(ctx context.Context, name policygen.Name, text string) Body
 	// TXT asks every authoritative server for the record. Ours is left empty.
@@ -87,8 +87,12 @@ type Config struct {
 	Load func() (*config.Config, []string, error)
 	// Accepted is told of every configuration that was taken; it keeps it.
 	Accepted func(context.Context, *config.Config) error
-	// OpenAccount makes a DNS account of its configuration.
-	OpenAccount func(config.Account) (dnsupdate.Account, error)
+	// OpenAccount makes a DNS account of a tenant of its configuration.
+	OpenAccount func(tenant string, a config.Account) (dnsupdate.Account, error)
+	// CheckAccount has an account read in a zone, and writes nothing; nil: accounts are not checked when they come.
+	CheckAccount func(ctx context.Context, tenant string, a config.Account, zone string) error
+	// Prover looks for the proofs of claims; nil: none is ever proven.
+	Prover Prover
 	// OnStep, if set, is told of every step that a publication passes or waits at, as it happens.
 	OnStep func(name policygen.Name, step, message string)
 }
@@ -98,8 +102,9 @@ type Reconciler struct {
 	cfg      Config
 	settings atomic.Pointer[settings]
 	wake     chan struct{} // capacity 1
+	claims   chan struct{} // capacity 1: claims are to be looked at
 
-	reload sync.Mutex // one Declare or Reload at a time
+	reload sync.Mutex // held by who replaces the settings
 	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
 	declaring sync.RWMutex
 
@@ -110,7 +115,7 @@ type Reconciler struct {
 	mu     sync.Mutex // guards the fields below, and those of the doors but places
 	tracks map[policygen.Name]*track
 	faults map[string]string // of the service as a whole, by subject
-	doors  map[string]*door  // by account
+	doors  map[key]*door     // by account
 	start  startup
 	clock  time.Time // when the clock was last looked at
 
@@ -121,20 +126,15 @@ type Reconciler struct {
 	counted  time.Time
 }
 
-// settings is what a configuration means here. It is replaced as a whole.
-type settings struct {
-	conf     *config.Config
-	accounts map[string]dnsupdate.Account
-}
-
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
 func New(cfg Config) *Reconciler {
 	return &Reconciler{
 		cfg:    cfg,
 		wake:   make(chan struct{}, 1),
+		claims: make(chan struct{}, 1),
 		tracks: make(map[policygen.Name]*track),
 		faults: make(map[string]string),
-		doors:  make(map[string]*door),
+		doors:  make(map[key]*door),
 	}
 }
 
@@ -167,7 +167,11 @@ func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadRepo
 	if err := Refused(ctx, r.cfg.Store, conf); err != nil {
 		return ReloadReport{}, err
 	}
-	next, err := r.mean(conf)
+	own, err := r.loadOwned(ctx)
+	if err != nil {
+		return ReloadReport{}, err
+	}
+	next, err := r.mean(conf, own)
 	if err != nil {
 		return ReloadReport{}, err
 	}
@@ -217,6 +221,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { r.watchClock(ctx); return nil })
 	g.Go(func() error { r.dispatch(ctx); return nil })
+	if r.cfg.Prover != nil {
+		g.Go(func() error { r.runClaims(ctx); return nil })
+	}
 	return g.Wait()
 }
 

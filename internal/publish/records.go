@@ -7,13 +7,13 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// Records is what the customer of a domain puts into DNS, as zone-file lines. What must wait is a comment that says so. For
+// Records is what the customer of a domain puts into DNS, as zone-file lines; hostname is the service's. What must wait is a comment that says so. For
 // a shared record it is what stspub writes, all of it comments.
 func Records(d store.Domain, hostname, aliasZone string) []string {
 	if d.Publish == store.PublishWildcard {
 		return sharedLines(d)
 	}
-	lines := []string{fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.PolicyHost(), hostname)}
+	lines := []string{fmt.Sprintf("%s. 300 IN CNAME %s.", d.Name.PolicyHost(), Target(hostname, d.Tenant))}
 	if d.Name.PolicyHost() == hostname {
 		lines[0] = "; " + hostname + ". is this server's own name: its A and AAAA records stay"
 	}

@@ -76,7 +76,7 @@ func (c *counted) enter(n int) {
 }
 
 // Host counts: a pass begins with it.
-func (m *many) Host(context.Context, policygen.Name) publish.Host {
+func (m *many) Host(context.Context, policygen.Name, string) publish.Host {
 	m.begun.Add(1)
 	return publish.Host{Ours: true}
 }
@@ -165,7 +165,7 @@ func (m *many) declare() time.Duration {
 		Store: m.store, Snapshot: m.snapshot, Sight: m, Certs: m, Log: slog.New(slog.DiscardHandler),
 		Load:     func() (*config.Config, []string, error) { return m.conf, nil, nil },
 		Accepted: func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(a config.Account) (dnsupdate.Account, error) {
+		OpenAccount: func(_ string, a config.Account) (dnsupdate.Account, error) {
 			if m.account.Account != nil {
 				return &m.account, nil
 			}

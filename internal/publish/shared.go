@@ -26,7 +26,7 @@ const (
 
 // policy is what a domain is to serve by its stage, and how long its roll-out lasts; zero: it is over, or there is none.
 func (s *settings) policy(d store.Domain) (policygen.Policy, time.Duration, bool) {
-	set, ok := s.conf.MXSets[d.MXSet]
+	set, ok := s.mxset(d.Tenant, d.MXSet)
 	p, rollout := stage(set, d)
 	return p, rollout, ok
 }
@@ -232,11 +232,12 @@ func (r *Reconciler) sample(ctx context.Context, record store.Domain) (Body, tim
 	if len(names) == 0 {
 		return Body{Live: !announced, Reason: "none of its domains is served here, as far as their last looks showed"}, 0, nil
 	}
+	target := Target(r.settings.Load().conf.Server.Hostname, record.Tenant)
 	bodies, hosts := make([]Body, len(names)), make([]Host, len(names))
 	var g errgroup.Group
 	for i, name := range names {
 		g.Go(func() error {
-			hosts[i] = r.cfg.Sight.Host(ctx, name)
+			hosts[i] = r.cfg.Sight.Host(ctx, name, target)
 			bodies[i] = r.cfg.Sight.Body(ctx, name, record.State.Served)
 			return nil
 		})
@@ -337,8 +338,8 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 // unfit says why a domain cannot have a shared policy in mode enforce. Own means that this is its own affair and says
 // nothing of the policy.
 func (r *Reconciler) unfit(ctx context.Context, d, record store.Domain, policy string) (why string, own bool) {
-	rollout := r.settings.Load().conf.MXSets[record.MXSet].Rollout
-	switch {
+	set, _ := r.settings.Load().mxset(record.Tenant, record.MXSet)
+	switch rollout := set.Rollout; {
 	case d.State.Forced == policy:
 		return "", false
 	case d.State.Pinned:

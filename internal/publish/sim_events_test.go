@@ -20,7 +20,7 @@ func (s *sharedSim) Prior(ctx context.Context, name policygen.Name) Prior {
 	return Prior{Existed: d.cname != "" || !d.fresh || !d.hostOurs}
 }
 
-func (s *sharedSim) Host(ctx context.Context, name policygen.Name) Host {
+func (s *sharedSim) Host(ctx context.Context, name policygen.Name, _ string) Host {
 	d := s.customer(name)
 	if passOf(ctx).record {
 		return Host{Ours: d.hostOurs}

@@ -195,7 +195,7 @@ func (s *sharedSim) boot() {
 	s.rec = New(Config{
 		Store: s, Snapshot: NewSnapshot(), Sight: s, Certs: s, Log: slog.New(slog.DiscardHandler),
 		Accepted:    func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(config.Account) (dnsupdate.Account, error) { return (*simAccount)(s), nil },
+		OpenAccount: func(string, config.Account) (dnsupdate.Account, error) { return (*simAccount)(s), nil },
 	})
 	if _, err := s.rec.Start(context.Background(), s.config()); err != nil {
 		s.bad("start: %v", err)

@@ -99,6 +99,12 @@ func (m *memStore) Declare(_ context.Context, d store.Declaration, now time.Time
 	return done, nil
 }
 
+// The simulation has nothing that the API declares.
+
+func (m *memStore) MXSets(context.Context) ([]store.MXSet, error) { return nil, nil }
+
+func (m *memStore) Accounts(context.Context) ([]store.Account, error) { return nil, nil }
+
 func (m *memStore) Domain(_ context.Context, name policygen.Name) (store.Domain, error) {
 	r, there := m.rows[name]
 	if !there {

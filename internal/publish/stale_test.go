@@ -70,7 +70,7 @@ func TestStaleAnswers(t *testing.T) {
 		Sight:    staleSight{w, &publish.Outside{Observer: &dnsupdate.Observer{Resolver: resolver}}},
 		Load:     func() (*config.Config, []string, error) { return conf, nil, nil },
 		Accepted: func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(a config.Account) (dnsupdate.Account, error) {
+		OpenAccount: func(_ string, a config.Account) (dnsupdate.Account, error) {
 			open, err := dnsupdate.Open(a, dnsupdate.Options{})
 			return countingAccount{open, &calls, &last}, err
 		},

@@ -16,6 +16,7 @@ type Status struct {
 	Publish string         `json:"publish"`
 	Account string         `json:"account"`
 	Owner   string         `json:"owner"`
+	ETag    string         `json:"etag,omitempty"` // of what is declared; see [Change]
 
 	Step     string          `json:"step"`             // dns, cert, body, settle, txt, verify, delegation, live; drain, adopt, …
 	Reason   string          `json:"reason,omitempty"` // what it waits for

@@ -34,6 +34,7 @@ type survey struct {
 	byHand   policygen.Name // whose writes were counted last
 	gone     hash.Hash
 
+	owned   ownedNames
 	sharing map[string]string       // account of the shared record that is wanted, by MX set
 	records map[string]store.Domain // shared records that are there, by MX set
 }
@@ -125,8 +126,11 @@ func (s *survey) add(have store.Domain, history func() ([]store.Served, error)) 
 	}
 	want, found := s.wanted[have.Name]
 	delete(s.wanted, have.Name)
+	if have.Owner == store.OwnerAPI {
+		return s.addOwned(have, want, found, history)
+	}
 	if have.State.Zone != "" || have.State.Report.Text != "" {
-		if err := misplaced(s.conf, have, want, found); err != nil {
+		if err := misplaced(s.conf, have, want, found, s.knows(have)); err != nil {
 			s.plan.errs = append(s.plan.errs, err)
 		}
 	}
@@ -137,10 +141,8 @@ func (s *survey) add(have store.Domain, history func() ([]store.Served, error)) 
 	switch {
 	case declared && !found:
 		return s.remove(have, history)
-	case !found && !have.Removed.IsZero():
+	case !found:
 		return nil // it drains on
-	case !found: // the API's, on an MX set that the file may change
-		want = config.Domain{Name: have.Name, MXSet: have.MXSet, Publish: have.Publish, Account: have.Account, TLSRPT: have.TLSRPT}
 	}
 	return s.keep(have, want, history)
 }

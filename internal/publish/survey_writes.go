@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/stspub/stspub/internal/config"
@@ -18,6 +19,13 @@ func (s *survey) addShared(have store.Domain) {
 	if !have.Removed.IsZero() {
 		return // if it is wanted again, it counts as one that is not there
 	}
+	if zone := s.conf.Alias.Zone; have.Owner == store.OwnerAPI && string(have.Name) != sharedName(have.Tenant, have.MXSet, zone) {
+		s.plan.errs = append(s.plan.errs, fmt.Errorf("alias.zone: %q is not the zone of %s, which domains of the API share; put it back",
+			zone, have.Name))
+	}
+	if have.Tenant != Tenant {
+		return
+	}
 	s.records[have.MXSet] = have
 	before, _ := stage(s.old[have.MXSet], have)
 	after, _ := stage(s.new[have.MXSet], have)
@@ -25,7 +33,7 @@ func (s *survey) addShared(have store.Domain) {
 		s.held(have)
 	}
 	switch account, wanted := s.sharing[have.MXSet]; {
-	case !wanted && have.State.Zone != "":
+	case !wanted && have.State.Zone != "" && have.Owner == store.OwnerFile:
 		s.writes[have.Account]++ // it is deleted when its domains have records of their own
 	case wanted && have.State.Served != after.Text() && before.Text() != after.Text():
 		s.writes[account]++

@@ -94,7 +94,7 @@ func (r *Reconciler) lookAtReport(ctx context.Context, name policygen.Name, w re
 
 // writeReport does what was decided at the account that holds the record.
 func (r *Reconciler) writeReport(ctx context.Context, set *settings, d store.Domain, dec reportDecision) error {
-	account, ok := set.accounts[d.Account]
+	account, ok := set.account(d)
 	if !ok {
 		return fmt.Errorf("write the TLSRPT record of %s: account %q is not configured; put it back", d.Name, d.Account)
 	}

@@ -47,10 +47,12 @@ func newReportLife(t *testing.T, way string, start func(testing.TB, ...lab.Zone)
 	w := newWorld(t)
 	l.rec = publish.New(publish.Config{
 		Store: st, Snapshot: publish.NewSnapshot(), Certs: w, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Sight:       &publish.Outside{Client: &sender.Client{Resolver: resolver}, Observer: &dnsupdate.Observer{Resolver: resolver}},
-		Load:        func() (*config.Config, []string, error) { return l.conf, nil, nil },
-		Accepted:    w.accept,
-		OpenAccount: func(a config.Account) (dnsupdate.Account, error) { return dnsupdate.Open(a, dnsupdate.Options{}) },
+		Sight:    &publish.Outside{Client: &sender.Client{Resolver: resolver}, Observer: &dnsupdate.Observer{Resolver: resolver}},
+		Load:     func() (*config.Config, []string, error) { return l.conf, nil, nil },
+		Accepted: w.accept,
+		OpenAccount: func(_ string, a config.Account) (dnsupdate.Account, error) {
+			return dnsupdate.Open(a, dnsupdate.Options{})
+		},
 	})
 	if _, err := l.rec.Start(t.Context(), l.conf); err != nil {
 		t.Fatal(err)

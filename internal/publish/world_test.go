@@ -60,6 +60,10 @@ type world struct {
 	onceRead   func() // when the domains of a shared record were read, once
 	loadErr    error
 	applied    []dnsupdate.Change
+	asked      []string // account and name of each write
+	prover     publish.Prover
+	checked    []string // accounts that were to read, and where
+	checkErr   error
 	steps      []string
 	wanted     map[string]bool
 	dropped    []string
@@ -127,7 +131,7 @@ func (w *world) start() error {
 			return w.conf, nil, w.loadErr
 		},
 		Accepted:    func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(a config.Account) (dnsupdate.Account, error) { return account{w, a.Name}, nil },
+		OpenAccount: w.open, CheckAccount: w.check, Prover: w.prover,
 		OnStep: func(name policygen.Name, step, message string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -151,6 +155,23 @@ func (w *world) start() error {
 		}
 	}
 	return nil
+}
+
+func (w *world) open(tenant string, a config.Account) (dnsupdate.Account, error) {
+	if a.Provider == "broken" {
+		return nil, errors.New("unknown provider")
+	}
+	if tenant != publish.Tenant {
+		a.Name = tenant + "/" + a.Name
+	}
+	return account{w, a.Name}, nil
+}
+
+func (w *world) check(_ context.Context, tenant string, a config.Account, zone string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.checked = append(w.checked, tenant+"/"+a.Name+" "+zone+" "+string(a.APIToken))
+	return w.checkErr
 }
 
 // inBubble runs a test in a bubble, with a reconciler that runs.
@@ -264,7 +285,7 @@ func (w *world) Prior(context.Context, policygen.Name) publish.Prior {
 	return publish.Prior{Existed: w.prior}
 }
 
-func (w *world) Host(_ context.Context, name policygen.Name) publish.Host {
+func (w *world) Host(_ context.Context, name policygen.Name, _ string) publish.Host {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if h, ok := w.host[name]; ok {

@@ -12,11 +12,11 @@ import (
 
 // write does what was decided at the account that holds the record.
 func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, zone string, dec Decision) error {
-	account, ok := set.accounts[d.Account]
+	account, ok := set.account(d)
 	if !ok {
 		return fmt.Errorf("write the record of %s: account %q is not configured; put it back", d.Name, d.Account)
 	}
-	leave, err := r.enter(ctx, d.Account)
+	leave, err := r.enter(ctx, set.accountKey(d))
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (d *door) quick(now time.Time) bool {
 
 // enter takes a place at an account until leave is called. All may be taken: then it waits for an account that is quick,
 // since to look again later costs more, and for no other.
-func (r *Reconciler) enter(ctx context.Context, account string) (leave func(), err error) {
+func (r *Reconciler) enter(ctx context.Context, account key) (leave func(), err error) {
 	r.mu.Lock()
 	d := r.doors[account]
 	if d == nil {

@@ -16,7 +16,7 @@ func TestEnter(t *testing.T) {
 		fill := func() {
 			t.Helper()
 			for range places {
-				leave, err := r.enter(ctx, "main")
+				leave, err := r.enter(ctx, key{Tenant, "main"})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -32,7 +32,7 @@ func TestEnter(t *testing.T) {
 		waits := func(want time.Duration, busy bool) {
 			t.Helper()
 			begun := time.Now()
-			f, err := r.enter(ctx, "main")
+			f, err := r.enter(ctx, key{Tenant, "main"})
 			if took := time.Since(begun); took != want || errors.Is(err, errBusy) != busy {
 				t.Errorf("enter: %v after %v, want busy %t after %v", err, took, busy, want)
 			}
@@ -43,7 +43,7 @@ func TestEnter(t *testing.T) {
 
 		fill()
 		waits(0, true) // nobody knows it yet
-		if other, err := r.enter(ctx, "other"); err != nil {
+		if other, err := r.enter(ctx, key{Tenant, "other"}); err != nil {
 			t.Errorf("another account: %v", err)
 		} else {
 			other()
@@ -51,7 +51,7 @@ func TestEnter(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // in the bubble
 		leave(lap)
 		for range lap {
-			f, err := r.enter(ctx, "main")
+			f, err := r.enter(ctx, key{Tenant, "main"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +61,7 @@ func TestEnter(t *testing.T) {
 		leaves = leaves[1:]
 		time.AfterFunc(200*time.Millisecond, first)
 		waits(200*time.Millisecond, false)
-		f, err := r.enter(ctx, "main")
+		f, err := r.enter(ctx, key{Tenant, "main"})
 		if err != nil {
 			t.Fatal(err)
 		}

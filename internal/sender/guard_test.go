@@ -146,4 +146,15 @@ func TestHome(t *testing.T) {
 			t.Errorf("Leads(%q, %v) = %v, want %v", c.chain, c.addrs, got, c.want)
 		}
 	}
+	if home.Is("b.sts.provider.test") {
+		t.Error("the target of a tenant is that of all")
+	}
+	home.Target = "b.sts.provider.test"
+	for target, want := range map[string]bool{
+		"b.sts.provider.test": true, "sts.provider.test": true, "c.sts.provider.test": false, "x.b.sts.provider.test": false, "": false,
+	} {
+		if home.Is(target) != want {
+			t.Errorf("Is(%q) = %v for a tenant, want %v", target, !want, want)
+		}
+	}
 }

@@ -9,10 +9,14 @@ import (
 type Home struct {
 	Name  string       // ours, the target of customers' CNAMEs; lower case, without trailing dot
 	Addrs []netip.Addr // ours
+	// Target is the name below ours that the customers of a tenant point to; empty: that of tenant "default".
+	Target string
 }
 
-// Is says whether a CNAME's target, lower case and without trailing dot, is our name.
-func (h Home) Is(target string) bool { return target == h.Name || target == "default."+h.Name }
+// Is says whether a CNAME's target, lower case and without trailing dot, is our name, or the tenant's.
+func (h Home) Is(target string) bool {
+	return target == h.Name || target == "default."+h.Name || h.Target != "" && target == h.Target
+}
 
 // Holds says whether there are addresses and all are ours.
 func (h Home) Holds(addrs []netip.Addr) bool {

@@ -55,12 +55,19 @@ type copiedTable struct {
 // running processes is apart.
 func copiedTables() []copiedTable {
 	return []copiedTable{
-		{"mxsets", "tenant, name", "tenant name owner mode mx", "max_age", "", ""},
+		{"tenants", "name", "name", "domains orders writes created", "", ""},
+		{"tokens", "id", "id tenant role label", "created expires used revoked", "", "hash"},
+		{"mxsets", "tenant, name", "tenant name owner mode mx", "max_age rollout", "", ""},
+		{"accounts", "tenant, name", "tenant name provider sealed", "", "", "settings"},
+		{
+			"claims", "tenant, name", "tenant name mxset publish account tlsrpt token reason", "created expires due looked looks",
+			"adopt", "",
+		},
 		{
 			"domains", "name", "name tenant mxset publish account owner tlsrpt served record zone id intended forced findings step " +
 				"reason report_record report_zone report_text report_problem", "added removed due version change wrote settle handover " +
 				"old_ttl horizon deleted away detached staged promoted since failures checked report_wrote report_verified report_failures",
-			"adopt declared_adopt dirty fresh pinned expelled fault", "",
+			"adopt declared_adopt dirty fresh pinned expelled fault released", "",
 		},
 		{"dropped_domains", "name", "name", "change", "", ""},
 		{"history", "seq", "name text", "seq since until", "by_foreign", ""},
@@ -120,6 +127,10 @@ const copyBatch = 1000
 
 func (c *copier) copy(ctx context.Context, tx transaction) error {
 	if err := tx.lock(ctx, lockSchema, "", false); err != nil {
+		return err
+	}
+	// Every store begins with it; it comes from the source.
+	if _, err := tx.exec(ctx, `DELETE FROM tenants WHERE name = $1`, DefaultTenant); err != nil {
 		return err
 	}
 	for _, table := range copiedTables() {

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/stspub/stspub/internal/policygen"
 )
 
 // Declare implements [Store]. It walks the declared and the stored domains side by side in order of their names, so it
@@ -32,18 +30,26 @@ func (t *tables) Declare(ctx context.Context, d Declaration, now time.Time) (Cha
 		if err := diff.walk(ctx, tx, want); err != nil {
 			return err
 		}
+		if err := diff.keepShared(ctx, tx); err != nil {
+			return err
+		}
 		if err := diff.apply(ctx, tx, now); err != nil {
 			return err
 		}
 		done = diff.count()
-		_, err = tx.exec(ctx, `DELETE FROM mxsets WHERE owner = '' AND NOT EXISTS (
-			SELECT 1 FROM domains WHERE domains.tenant = mxsets.tenant AND domains.mxset = mxsets.name)`)
-		return err
+		return dropUnused(ctx, tx)
 	})
 	if err != nil {
 		return Change{}, err
 	}
 	return done, nil
+}
+
+// dropUnused deletes the MX sets that nobody declares or uses.
+func dropUnused(ctx context.Context, tx transaction) error {
+	_, err := tx.exec(ctx, `DELETE FROM mxsets WHERE owner = '' AND NOT EXISTS (
+		SELECT 1 FROM domains WHERE domains.tenant = mxsets.tenant AND domains.mxset = mxsets.name)`)
+	return err
 }
 
 // sortDeclared returns the declared domains by name.
@@ -74,7 +80,8 @@ type setKey struct{ tenant, name string }
 type storedSet struct {
 	owner, mode, mx string
 	maxAge          int
-	changed         bool // the policy is about to change
+	rollout         int64 // microseconds
+	changed         bool  // the policy is about to change
 }
 
 // declareMXSets writes the MX sets that are new or differ, and disowns those that are missing. It returns all.
@@ -90,7 +97,7 @@ func declareMXSets(ctx context.Context, tx transaction, d Declaration) (map[setK
 			return nil, fmt.Errorf("mx set %q is declared twice: drop one", m.Name)
 		}
 		declared[key] = true
-		if err := declareMXSet(ctx, tx, sets, key, d.Owner, m.Policy); err != nil {
+		if err := declareMXSet(ctx, tx, sets, key, d.Owner, m); err != nil {
 			return nil, fmt.Errorf("mx set %q: %w", m.Name, err)
 		}
 	}
@@ -112,22 +119,20 @@ func storedSets(ctx context.Context, tx transaction) (map[setKey]*storedSet, err
 	err := tx.query(ctx, func(r row) error {
 		var key setKey
 		var set storedSet
-		err := r.Scan(&key.tenant, &key.name, &set.owner, &set.mode, &set.maxAge, &set.mx)
+		err := r.Scan(&key.tenant, &key.name, &set.owner, &set.mode, &set.maxAge, &set.mx, &set.rollout)
 		sets[key] = &set
 		return err
-	}, `SELECT tenant, name, owner, mode, max_age, mx FROM mxsets`)
+	}, `SELECT tenant, name, owner, mode, max_age, mx, rollout FROM mxsets`)
 	return sets, err
 }
 
-// declareMXSet brings sets and the table to policy p, writing only what differs.
-func declareMXSet(ctx context.Context, tx transaction, sets map[setKey]*storedSet, key setKey, owner string,
-	p policygen.Policy,
-) error {
-	mx, err := json.Marshal(p.MX)
+// declareMXSet brings sets and the table to what is declared, writing only what differs.
+func declareMXSet(ctx context.Context, tx transaction, sets map[setKey]*storedSet, key setKey, owner string, m MXSet) error {
+	set, err := toStore(m)
 	if err != nil {
 		return err
 	}
-	set := storedSet{owner: owner, mode: string(p.Mode), maxAge: p.MaxAge, mx: string(mx)}
+	set.owner = owner
 	if old := sets[key]; old != nil {
 		if old.owner != owner && old.owner != "" {
 			return fmt.Errorf("belongs to owner %q: change it there, or take another name", old.owner)
@@ -135,13 +140,31 @@ func declareMXSet(ctx context.Context, tx transaction, sets map[setKey]*storedSe
 		if *old == set {
 			return nil
 		}
-		set.changed = old.mode != set.mode || old.maxAge != set.maxAge || old.mx != set.mx
+		set.changed = !old.serves(set)
 	}
 	sets[key] = &set
-	_, err = tx.exec(ctx, `INSERT INTO mxsets (tenant, name, owner, mode, max_age, mx) VALUES ($1, $2, $3, $4, $5, $6)
+	return writeMXSet(ctx, tx, key, set)
+}
+
+// toStore is an MX set as the table has it.
+func toStore(m MXSet) (storedSet, error) {
+	mx, err := json.Marshal(m.Policy.MX)
+	return storedSet{
+		owner: m.Owner, mode: string(m.Policy.Mode), maxAge: m.Policy.MaxAge, mx: string(mx), rollout: m.Rollout.Microseconds(),
+	}, err
+}
+
+// serves says whether two MX sets have the same policy.
+func (s storedSet) serves(other storedSet) bool {
+	return s.mode == other.mode && s.maxAge == other.maxAge && s.mx == other.mx
+}
+
+func writeMXSet(ctx context.Context, tx transaction, key setKey, set storedSet) error {
+	_, err := tx.exec(ctx, `INSERT INTO mxsets (tenant, name, owner, mode, max_age, mx, rollout)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (tenant, name) DO UPDATE SET owner = excluded.owner, mode = excluded.mode,
-		max_age = excluded.max_age, mx = excluded.mx`,
-		key.tenant, key.name, set.owner, set.mode, set.maxAge, set.mx)
+		max_age = excluded.max_age, mx = excluded.mx, rollout = excluded.rollout`,
+		key.tenant, key.name, set.owner, set.mode, set.maxAge, set.mx, set.rollout)
 	return err
 }
 
@@ -149,14 +172,16 @@ func declareMXSet(ctx context.Context, tx transaction, sets map[setKey]*storedSe
 func (t *tables) MXSets(ctx context.Context) ([]MXSet, error) {
 	scan := func(r row) (m MXSet, err error) {
 		var mx string
-		if err := r.Scan(&m.Tenant, &m.Name, &m.Policy.Mode, &m.Policy.MaxAge, &mx); err != nil {
+		var rollout int64
+		if err := r.Scan(&m.Tenant, &m.Name, &m.Owner, &m.Policy.Mode, &m.Policy.MaxAge, &mx, &rollout); err != nil {
 			return m, err
 		}
+		m.Rollout = time.Duration(rollout) * time.Microsecond
 		if err := json.Unmarshal([]byte(mx), &m.Policy.MX); err != nil {
 			return m, fmt.Errorf("mx set %q: %w", m.Name, err)
 		}
 		return m, nil
 	}
 	return collect(ctx, t, "read mx sets", scan,
-		`SELECT tenant, name, mode, max_age, mx FROM mxsets ORDER BY tenant, name`)
+		`SELECT tenant, name, owner, mode, max_age, mx, rollout FROM mxsets ORDER BY tenant, name`)
 }

@@ -17,6 +17,7 @@ type difference struct {
 	add, change, restore []*Domain        // as declared
 	remove               []policygen.Name // no longer declared
 	touch                []policygen.Name // the policy of their MX set changed
+	shared               []Domain         // shared records that the owner does not declare (any more)
 }
 
 // walk compares the declared domains, by name, with the stored ones.
@@ -49,8 +50,9 @@ func (c *difference) walk(ctx context.Context, tx transaction, want []*Domain) e
 
 // compare decides about one stored domain; declared is nil when it is not declared.
 func (c *difference) compare(have Domain, declared *Domain) error {
+	common := have.Publish == PublishWildcard || !have.Removed.IsZero() && declared != nil && have.Tenant == declared.Tenant
 	switch set := c.sets[setKey{have.Tenant, have.MXSet}]; {
-	case declared != nil && have.Owner != c.owner:
+	case declared != nil && have.Owner != c.owner && !common:
 		return fmt.Errorf("domain %q belongs to owner %q: remove it there first", have.Name, have.Owner)
 	case declared != nil && !have.Removed.IsZero():
 		c.restore = append(c.restore, declared)
@@ -58,10 +60,32 @@ func (c *difference) compare(have Domain, declared *Domain) error {
 		c.change = append(c.change, declared)
 	case !have.Removed.IsZero():
 		// It drains, by the policy that it has.
+	case declared == nil && have.Publish == PublishWildcard:
+		c.shared = append(c.shared, have)
 	case declared == nil && have.Owner == c.owner:
 		c.remove = append(c.remove, have.Name)
 	case set != nil && set.changed:
 		c.touch = append(c.touch, have.Name)
+	}
+	return nil
+}
+
+// keepShared has those shared records removed that no other owner's domain needs. One that is needed is touched as other
+// domains are.
+func (c *difference) keepShared(ctx context.Context, tx transaction) error {
+	for _, d := range c.shared {
+		var needed bool
+		err := tx.get(ctx, `SELECT EXISTS (SELECT 1 FROM domains
+			WHERE tenant = $1 AND mxset = $2 AND publish = 'shared' AND removed = 0 AND owner <> $3)`,
+			[]any{d.Tenant, d.MXSet, c.owner}, &needed)
+		switch set := c.sets[setKey{d.Tenant, d.MXSet}]; {
+		case err != nil:
+			return err
+		case !needed:
+			c.remove = append(c.remove, d.Name)
+		case set != nil && set.changed:
+			c.touch = append(c.touch, d.Name)
+		}
 	}
 	return nil
 }
@@ -113,8 +137,8 @@ func (c *difference) apply(ctx context.Context, tx transaction, now time.Time) e
 	for _, declared := range [][]*Domain{c.change, c.restore} {
 		if err := execAll(ctx, tx, `UPDATE domains SET tenant = $1, mxset = $2, publish = $3, account = $4,
 			adopt = CASE WHEN declared_adopt <> $5 OR removed <> 0 THEN $5 ELSE adopt END, declared_adopt = $5, removed = 0,
-			due = $6, claimed = 0, woken = FALSE, version = $7, tlsrpt = $9 WHERE name = $8`, declared, func(d *Domain) []any {
-			return []any{d.Tenant, d.MXSet, d.Publish, d.Account, d.Adopt, at, version, d.Name, d.TLSRPT}
+			due = $6, claimed = 0, woken = FALSE, version = $7, tlsrpt = $9, owner = $10 WHERE name = $8`, declared, func(d *Domain) []any {
+			return []any{d.Tenant, d.MXSet, d.Publish, d.Account, d.Adopt, at, version, d.Name, d.TLSRPT, c.owner}
 		}); err != nil {
 			return err
 		}

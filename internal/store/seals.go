@@ -15,6 +15,7 @@ const (
 	labelProof       = "proof"
 	labelCertificate = "certificate/" // and its name
 	labelValue       = "value/"       // and its key
+	labelAccount     = "account/"     // its tenant, a slash and its name
 )
 
 // checkSeals says whether everything in a store can be opened, and changes nothing.
@@ -67,11 +68,13 @@ func (t *tables) Reseal(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	count := 0
-	for _, part := range []struct{ table, column, label string }{
-		{"certificates", "private_key", labelCertificate}, {"key_values", "value", labelValue},
+	for _, part := range []sealedColumn{
+		{"certificates", "name", "private_key", labelCertificate},
+		{"key_values", "name", "value", labelValue},
+		{"accounts", "tenant || '/' || name", "settings", labelAccount},
 	} {
 		for last, n := "", resealBatch; n == resealBatch; count += n {
-			if last, n, err = t.resealBatch(ctx, part.table, part.column, part.label, last); err != nil {
+			if last, n, err = t.resealBatch(ctx, part, last); err != nil {
 				return count, err
 			}
 		}
@@ -89,8 +92,11 @@ func (t *tables) Reseal(ctx context.Context) (int, error) {
 	return count, nil
 }
 
+// sealedColumn is where secrets are; name is the expression that makes their label with the prefix.
+type sealedColumn struct{ table, name, column, label string }
+
 // resealBatch seals the next rows of a table behind the name last, and returns the last name and how many there were.
-func (t *tables) resealBatch(ctx context.Context, table, column, label, last string) (string, int, error) {
+func (t *tables) resealBatch(ctx context.Context, of sealedColumn, last string) (string, int, error) {
 	type secret struct {
 		name, sealed string
 		value        []byte
@@ -103,18 +109,18 @@ func (t *tables) resealBatch(ctx context.Context, table, column, label, last str
 			err := r.Scan(&s.name, &s.sealed, &s.value)
 			batch = append(batch, s)
 			return err
-		}, tx.locking(`SELECT name, sealed, `+column+` FROM `+table+` WHERE name > $1 AND sealed <> $2 ORDER BY name LIMIT $3 + 0`,
-			"FOR UPDATE"), last, t.ring.ID(), resealBatch)
+		}, tx.locking(`SELECT `+of.name+` AS label, sealed, `+of.column+` FROM `+of.table+
+			` WHERE `+of.name+` > $1 AND sealed <> $2 ORDER BY label LIMIT $3 + 0`, "FOR UPDATE"), last, t.ring.ID(), resealBatch)
 		if err != nil {
 			return err
 		}
 		for i, s := range batch {
-			if batch[i].value, err = t.ring.Open(s.sealed, label+s.name, s.value); err != nil {
-				return fmt.Errorf("row %q of %s: %w", s.name, table, err)
+			if batch[i].value, err = t.ring.Open(s.sealed, of.label+s.name, s.value); err != nil {
+				return fmt.Errorf("row %q of %s: %w", s.name, of.table, err)
 			}
 		}
-		return tx.execMany(ctx, `UPDATE `+table+` SET `+column+` = $1, sealed = $2 WHERE name = $3`, len(batch), func(i int) []any {
-			id, sealed := t.ring.Seal(label+batch[i].name, batch[i].value)
+		return tx.execMany(ctx, `UPDATE `+of.table+` SET `+of.column+` = $1, sealed = $2 WHERE `+of.name+` = $3`, len(batch), func(i int) []any {
+			id, sealed := t.ring.Seal(of.label+batch[i].name, batch[i].value)
 			return []any{sealed, id, batch[i].name}
 		})
 	})

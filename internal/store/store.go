@@ -168,7 +168,10 @@ type Report struct {
 type MXSet struct {
 	Tenant string
 	Name   string
+	Owner  string // empty: nobody declares it any more; a [Declaration] does not read it
 	Policy policygen.Policy
+	// Rollout is how long a domain is in mode testing before it gets Policy.Mode enforce; zero: not at all.
+	Rollout time.Duration
 }
 
 // Declaration is all that one owner declares at once.
@@ -260,8 +263,12 @@ type Store interface {
 	// publish, account, adopt, TLSRPT, or the policy of their MX set) become due now, missing ones get Removed = now, removed ones
 	// that are declared again lose it; both are due now too, and all of them lose their claim. Domains and MX sets of
 	// another owner are an error, as are those declared twice and a domain whose MX set nobody declares; then nothing is
-	// changed. MX sets of no domain's use and no longer declared are deleted. What equals the last declaration is not
+	// changed. A domain of another owner that was removed and belongs to the same tenant is no error, it changes its owner.
+	// MX sets of no domain's use and no longer declared are deleted. What equals the last declaration is not
 	// written at all: so an Adopt that came by Save stays until the declared one changes.
+	//
+	// A shared record is nobody's own: it may be declared by all owners of domains with publish shared of its MX set, and
+	// is missing when nobody does that has one.
 	Declare(ctx context.Context, d Declaration, now time.Time) (Change, error)
 	// MXSets returns all MX sets.
 	MXSets(ctx context.Context) ([]MXSet, error)
@@ -375,6 +382,51 @@ type Store interface {
 	Nodes(ctx context.Context) ([]Node, error)
 	// Deregister keeps that a node is gone, and frees what it had claimed. One that never was is ErrNotFound.
 	Deregister(ctx context.Context, id string) error
+
+	Tenancy
+
+	// What the API declares.
+
+	// PutMXSet declares one MX set for its owner, and says whether that changed anything. If its policy or its roll-out is
+	// another one, its domains become due now and lose their claim, but for those that drain. One of another owner is an
+	// [*OwnedError].
+	PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, error)
+	// DeleteMXSet forgets an MX set of an owner. While a domain that does not drain uses it that is an [*InUseError]; one
+	// that drains has what it needs. One that is not there is ErrNotFound, one of another owner an [*OwnedError].
+	DeleteMXSet(ctx context.Context, tenant, name, owner string) error
+	// ApplyDomains makes the changes of a batch in one transaction, and returns an outcome for each. The error is one of the
+	// store, and then nothing is changed. What is changed becomes due now and loses its claim; what is as it is wanted
+	// already is not written at all. The shared record of an MX set drains when its last domain does.
+	ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]DomainOutcome, error)
+	// ReleaseDomain notes whether the tenant of a domain lets another one have it, until that is so. A domain that is not
+	// there or not the tenant's is ErrNotFound.
+	ReleaseDomain(ctx context.Context, tenant string, name policygen.Name, released bool) error
+	// DomainsOf returns the domains of a tenant by name (by bytes), from the first one after a name, n at most, without
+	// shared records. The cost of a page does not grow with the number of domains, unless a filter for both MX set and step
+	// finds few of many.
+	DomainsOf(ctx context.Context, tenant string, filter DomainFilter, after policygen.Name, n int) ([]Domain, error)
+	// CountDomains counts the domains of a tenant that an owner declares, without those that drain and shared records.
+	CountDomains(ctx context.Context, tenant, owner string) (int, error)
+
+	// Accounts returns all accounts by tenant and name.
+	Accounts(ctx context.Context) ([]Account, error)
+	// PutAccount adds or replaces one.
+	PutAccount(ctx context.Context, a Account) error
+	// DeleteAccount forgets one. While a domain of its tenant names it that is an [*InUseError]; one that is not there is
+	// ErrNotFound.
+	DeleteAccount(ctx context.Context, tenant, name string) error
+
+	// DomainClaim returns the claim of a tenant to a domain, or ErrNotFound.
+	DomainClaim(ctx context.Context, tenant string, name policygen.Name) (DomainClaim, error)
+	// ClaimsOf returns the claims of a tenant by the name of the domain, from the first one after a name, n at most.
+	ClaimsOf(ctx context.Context, tenant string, after policygen.Name, n int) ([]DomainClaim, error)
+	// DueClaims returns at most n claims with Due <= now that have not expired, the most overdue first, and moves their Due
+	// to now+lease, so that nobody else looks at them meanwhile.
+	DueClaims(ctx context.Context, now time.Time, lease time.Duration, n int) ([]DomainClaim, error)
+	// SaveClaim writes Due and what is below it. A claim that is not there any more, or has another Token, is ErrNotFound.
+	SaveClaim(ctx context.Context, c DomainClaim) error
+	// ExpireClaims forgets the claims with Expires <= now, and returns how many those were.
+	ExpireClaims(ctx context.Context, now time.Time) (int, error)
 
 	// Ping says whether the store can be written, by writing. It waits for writes under way, so give it a deadline.
 	Ping(ctx context.Context) error

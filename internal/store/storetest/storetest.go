@@ -28,13 +28,14 @@ func Run(t *testing.T, open Open) {
 	for _, group := range []map[string]func(*env){
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
 		sharedTests(), certificateTests(), changeTests(), servedTests(), journalTests(), nodeTests(), valueTests(),
-		durableTests(), sealTests(),
+		durableTests(), sealTests(), tenantTests(),
+		batchTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { run(t, open, nil, test) })
 		}
 	}
-	for _, group := range []map[string]func(*env){certificateTests(), changeTests(), valueTests(), durableTests()} {
+	for _, group := range []map[string]func(*env){certificateTests(), changeTests(), valueTests(), durableTests(), accountTests()} {
 		for name, test := range group {
 			t.Run("Sealed/"+name, func(t *testing.T) { run(t, open, ring(t, 1), test) })
 		}

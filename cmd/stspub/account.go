@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/httpd"
+)
+
+func newAccount() *cobra.Command {
+	s := &server{}
+	cmd := group(&cobra.Command{
+		Use: "account", Short: "Manage the DNS accounts of the running server",
+		Example: "  stspub account list\n  stspub account put main --provider desec --secret-file api_token=/run/secrets/desec --zone example.org",
+	}, newAccountList(s), newAccountPut(s), newAccountRemove(s))
+	s.flags(cmd)
+	s.tenantFlag(cmd)
+	return cmd
+}
+
+func newAccountList(s *server) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List accounts, a line each, without their secrets",
+		Example: "  stspub account list --tenant acme",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := s.client().Accounts(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeLines(cmd.OutOrStdout(), all)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			fmt.Fprintln(w, "ACCOUNT\tOWNER\tPROVIDER")
+			for _, a := range all {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", a.Name, a.Owner, a.Provider)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
+	return cmd
+}
+
+func newAccountPut(s *server) *cobra.Command {
+	var spec httpd.AccountSpec
+	var settings, secrets []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "put NAME",
+		Short: "Add a DNS account, or replace it",
+		Long: `put declares an account at a DNS provider to the running server, as an [account.NAME] table of the configuration does;
+docs/providers.md has the keys of each provider. A secret is read from a file here, and goes by its key without the ending
+_file or _env. It is kept sealed where [store] has a key, and never shown again.
+
+With --zone the account has to read that zone before it is taken. Nothing is written there.`,
+		Example: `  stspub account put main --provider desec --secret-file api_token=/run/secrets/desec --zone example.org
+  stspub account put own --provider rfc2136 --set server=192.0.2.53 --set key_name=stspub --secret-file key=tsig.key`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if spec.Settings, err = accountSettings(settings, secrets); err != nil {
+				return err
+			}
+			a, err := s.client().PutAccount(cmd.Context(), args[0], spec)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(a)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "account %s at %s is taken; %s\n", a.Name, a.Provider, a.Check)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&spec.Provider, "provider", "", "the DNS provider, by `NAME`")
+	cmd.Flags().StringVar(&spec.Zone, "zone", "", "a `ZONE` that it must be able to read")
+	cmd.Flags().StringArrayVar(&settings, "set", nil, "a setting as `KEY=VALUE`; may be repeated")
+	cmd.Flags().StringArrayVar(&secrets, "secret-file", nil, "a secret setting as `KEY=FILE`; may be repeated")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// accountSettings reads settings, and the files with secret ones.
+func accountSettings(settings, secrets []string) (map[string]string, error) {
+	all := make(map[string]string)
+	for _, pair := range settings {
+		key, value, found := strings.Cut(pair, "=")
+		if !found {
+			return nil, usageError{fmt.Errorf("--set: %q is not KEY=VALUE", pair)}
+		}
+		all[key] = value
+	}
+	for _, pair := range secrets {
+		key, path, found := strings.Cut(pair, "=")
+		if !found {
+			return nil, usageError{fmt.Errorf("--secret-file: %q is not KEY=FILE", key)}
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("--secret-file: %w", err)
+		}
+		all[key] = strings.TrimSpace(string(text))
+	}
+	return all, nil
+}
+
+func newAccountRemove(s *server) *cobra.Command {
+	return &cobra.Command{
+		Use:     "remove NAME",
+		Short:   "Remove an account that no domain needs",
+		Long:    `remove is refused while a domain needs the account, also one that drains: its record is to be deleted at the end.`,
+		Example: "  stspub account remove main",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := s.client().RemoveAccount(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "account %s is removed\n", args[0])
+			return nil
+		},
+	}
+}

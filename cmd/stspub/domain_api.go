@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/httpd"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// specFlags are what is wanted of a domain.
+func (s *server) specFlags(cmd *cobra.Command, spec *httpd.DomainSpec) {
+	cmd.Flags().StringVar(&spec.MXSet, "mxset", "", "the MX set that its policy is made of, by `NAME`")
+	cmd.Flags().StringVar(&spec.Publish, "publish", "", "how its record is reached: `zone`, alias, shared or manual")
+	cmd.Flags().StringVar(&spec.Account, "account", "", "with --publish zone: the account that holds the zone, by `NAME`")
+	cmd.Flags().StringArrayVar(&spec.TLSRPT, "tlsrpt", nil, "where senders report failures, an `ADDRESS` as mailto: or https:; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("mxset", s.completeMXSet) // only a flag that is not there is an error
+	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.FixedCompletions(
+		[]string{store.PublishZone, store.PublishAlias, store.PublishShared, store.PublishManual}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func newDomainAdd(s *server) *cobra.Command {
+	var spec httpd.DomainSpec
+	var dryRun, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "add DOMAIN",
+		Short: "Add a domain, or change what is wanted of it",
+		Long: `add declares a domain to the running server, as a [[domain]] table of the configuration does. What it was declared before
+is replaced. A domain that the configuration declares is changed there.
+
+A domain of a tenant is a claim at first: "stspub records DOMAIN" says what proves it. The tenant "default" needs no proof.`,
+		Example: "  stspub domain add shop.example --mxset eu --publish alias",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := domainArg(args)
+			if err != nil {
+				return err
+			}
+			if spec.MXSet == "" || spec.Publish == "" {
+				return usageError{fmt.Errorf("--mxset and --publish are needed")}
+			}
+			r, err := s.client().PutDomain(cmd.Context(), name, spec, dryRun)
+			if err != nil {
+				return err
+			}
+			return writeResult(cmd.OutOrStdout(), r, dryRun, asJSON)
+		},
+	}
+	s.specFlags(cmd, &spec)
+	cmd.Flags().BoolVar(&spec.Adopt, "adopt", false, "a record that somebody else published may be replaced")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would become of it, and change nothing")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// writeResult says what became of a domain.
+func writeResult(out io.Writer, r httpd.DomainResult, dryRun, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(r)
+	}
+	would := ""
+	if dryRun {
+		would = "would be "
+	}
+	next := ""
+	switch store.Result(r.Result) {
+	case store.ResultAdded, store.ResultChanged, store.ResultRestored:
+		next = "; what its owner sets: stspub records " + r.Name
+	case store.ResultClaimed:
+		next = "; what proves it: stspub records " + r.Name
+	case store.ResultRemoved:
+		next = "; it drains: stspub domain show " + r.Name
+	}
+	if dryRun {
+		next = ""
+	}
+	_, err := fmt.Fprintf(out, "%s %s%s%s\n", r.Name, would, r.Result, next)
+	return err
+}
+
+func newDomainClaims(s *server) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "claims",
+		Short:   "List domains that are claimed and not proven, a line each",
+		Example: "  stspub domain claims --tenant acme",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := s.client().Claims(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeLines(cmd.OutOrStdout(), all)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			fmt.Fprintln(w, "DOMAIN\tMXSET\tPUBLISH\tUNTIL\tWAITING FOR")
+			for _, c := range all {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.MXSet, c.Publish, date(c.Expires), c.Reason)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
+	return cmd
+}
+
+func newDomainRelease(s *server) *cobra.Command {
+	var withdraw bool
+	cmd := s.doer(cobra.Command{
+		Use:   "release DOMAIN",
+		Short: "Let another tenant have a domain as soon as he proves that it is his",
+		Long: `release is the consent to a move: without it a domain goes to another tenant only when it has been removed and drains.
+Until the other one has proven it, everything stays as it is.`,
+		Example: "  stspub domain release shop.example",
+	}, "%s may go to the tenant who proves it", func(ctx context.Context, name string) error {
+		return s.client().Release(ctx, name, withdraw)
+	})
+	cmd.Flags().BoolVar(&withdraw, "withdraw", false, "take that back")
+	return cmd
+}
+
+func newDomainExport(s *server) *cobra.Command {
+	var all bool
+	var q httpd.DomainQuery
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Print the domains of the API as import takes them, a line of JSON each",
+		Long: `export prints what the API declared, as JSON lines that "stspub domain import" takes. Those that drain are left out, and
+so are permissions to adopt a record: they are for a record that somebody has looked at.`,
+		Example: "  stspub domain export > domains.ndjson\n  stspub domain export --mxset eu --all",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e := json.NewEncoder(cmd.OutOrStdout())
+			return s.client().Find(cmd.Context(), q, func(d publish.Status) error {
+				if d.Publish == store.PublishWildcard || d.Draining || d.Owner != store.OwnerAPI && !all {
+					return nil
+				}
+				return e.Encode(exported(d))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&q.MXSet, "mxset", "", "only those of this MX set, by `NAME`")
+	cmd.Flags().BoolVar(&all, "all", false, "those of the configuration file, too")
+	return cmd
+}
+
+// exported is the line that declares a domain as it is.
+func exported(d publish.Status) httpd.ChangeLine {
+	spec := httpd.DomainSpec{MXSet: d.MXSet, Publish: d.Publish}
+	if d.Publish == store.PublishZone {
+		spec.Account = d.Account
+	}
+	if d.TLSRPT != nil && d.TLSRPT.Text != "" {
+		if uris, err := policygen.ParseReport(d.TLSRPT.Text); err == nil { // it is of our own making
+			spec.TLSRPT = uris
+		}
+	}
+	return httpd.ChangeLine{Name: string(d.Name), DomainSpec: spec}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/httpd"
+	"github.com/stspub/stspub/internal/store"
+)
+
+func newTenant() *cobra.Command {
+	s := &server{}
+	cmd := group(&cobra.Command{
+		Use: "tenant", Short: "Manage the tenants of the running server",
+		Long: `A tenant has its own MX sets, domains, accounts and tokens, and sees nothing of another's. What the configuration file
+declares belongs to the tenant "default".`,
+		Example: "  stspub tenant list\n  stspub tenant add acme --domains 500",
+	}, newTenantList(s), newTenantAdd(s), newTenantLimit(s), newTenantRemove(s))
+	s.flags(cmd)
+	return cmd
+}
+
+func newTenantList(s *server) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List tenants, a line each",
+		Example: "  stspub tenant list\n  stspub tenant list --json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := s.client().Tenants(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeLines(cmd.OutOrStdout(), all)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			fmt.Fprintln(w, "TENANT\tDOMAINS\tORDERS A DAY\tDNS WRITES A DAY\tSINCE")
+			for _, t := range all {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, limit(t.Domains), limit(t.Orders), limit(t.Writes), date(t.Created))
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
+	return cmd
+}
+
+// writeLines prints values as JSON, a line each.
+func writeLines[T any](out io.Writer, all []T) error {
+	e := json.NewEncoder(out)
+	for _, v := range all {
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limit is what a tenant may take.
+func limit(n int) string {
+	if n == 0 {
+		return "any"
+	}
+	return strconv.Itoa(n)
+}
+
+func date(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04Z")
+}
+
+// limitFlags are what a tenant may take.
+func limitFlags(cmd *cobra.Command, l *store.Limits) {
+	cmd.Flags().IntVar(&l.Domains, "domains", 0, "how many domains it may have; 0: any number")
+	cmd.Flags().IntVar(&l.Orders, "orders", 0, "how many certificates it may order in a day; 0: any number")
+	cmd.Flags().IntVar(&l.Writes, "writes", 0, "how many writes to DNS it may cause in a day; 0: any number")
+}
+
+// writeTenant says what a tenant is now.
+func writeTenant(out io.Writer, t httpd.TenantInfo, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(t)
+	}
+	fmt.Fprintf(out, "tenant %s may have %s domains, order %s certificates a day, and cause %s DNS writes a day\n",
+		t.Name, limit(t.Domains), limit(t.Orders), limit(t.Writes))
+	return nil
+}
+
+func newTenantAdd(s *server) *cobra.Command {
+	var limits store.Limits
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Add a tenant",
+		Long: `add makes a tenant. Its name becomes part of names in DNS: customers of the tenant point their CNAMEs to NAME.HOSTNAME,
+so it never changes. Let its panel in with "stspub token add --tenant NAME".`,
+		Example: "  stspub tenant add acme --domains 500",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := s.client().AddTenant(cmd.Context(), httpd.NewTenant{Name: args[0], Limits: limits})
+			if err != nil {
+				return err
+			}
+			return writeTenant(cmd.OutOrStdout(), t, asJSON)
+		},
+	}
+	limitFlags(cmd, &limits)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newTenantLimit(s *server) *cobra.Command {
+	var limits store.Limits
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "limit NAME",
+		Short:   "Change what a tenant may take",
+		Long:    `limit sets all limits of a tenant; what is not given has none from then on. What the tenant has beyond a limit stays.`,
+		Example: "  stspub tenant limit acme --domains 5000 --orders 200",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := s.client().LimitTenant(cmd.Context(), args[0], limits)
+			if err != nil {
+				return err
+			}
+			return writeTenant(cmd.OutOrStdout(), t, asJSON)
+		},
+	}
+	limitFlags(cmd, &limits)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newTenantRemove(s *server) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Remove a tenant that has nothing, and revoke its tokens",
+		Long: `remove is refused while the tenant has domains, accounts or MX sets. Its domains drain first: senders hold their
+policies.`,
+		Example: "  stspub tenant remove acme",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := s.client().RemoveTenant(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "tenant %s is removed\n", args[0])
+			return nil
+		},
+	}
+}

@@ -1,0 +1,202 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// Account is a DNS account as the API shows it: without anything secret.
+type Account struct {
+	Name     string `json:"name"`
+	Owner    string `json:"owner"` // "file" or "api"
+	Provider string `json:"provider"`
+}
+
+// Accounts returns the accounts of a tenant by name.
+func (r *Reconciler) Accounts(tenant string) []Account {
+	set := r.settings.Load()
+	all := []Account{}
+	for k, a := range set.accounts {
+		if k.tenant != tenant {
+			continue
+		}
+		account := Account{Name: k.name, Owner: store.OwnerFile, Provider: set.conf.Accounts[k.name].Provider}
+		if _, own := set.owned.accounts[k]; own {
+			account.Owner, account.Provider = store.OwnerAPI, a.Provider()
+		}
+		all = append(all, account)
+	}
+	slices.SortFunc(all, func(a, b Account) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// PutAccount declares a DNS account of a tenant by the API. If zone is not empty, the account first has to read there, and
+// what came of it is returned in words; nothing is written. An account that does not open or read is an [*InvalidError],
+// one of the file a [*store.OwnedError].
+func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Account, zone string) (string, error) {
+	if err := cmp.Or(checkLabel("tenant", tenant), checkLabel("name", a.Name)); err != nil {
+		return "", err
+	}
+	if err := r.notFiles(tenant, a.Name); err != nil {
+		return "", err
+	}
+	open, err := r.cfg.OpenAccount(tenant, a)
+	if err != nil {
+		return "", invalid("account", "%s", err)
+	}
+	said, err := r.checkAccount(ctx, tenant, a, zone)
+	if err != nil {
+		return "", err
+	}
+	settings, err := json.Marshal(settingsOf(a))
+	if err != nil {
+		return "", fmt.Errorf("keep account %q: %w", a.Name, err)
+	}
+	r.reload.Lock()
+	defer r.reload.Unlock()
+	if err := r.notFiles(tenant, a.Name); err != nil { // a reload may have come first
+		return "", err
+	}
+	next := r.settings.Load().with(func(o *owned) { o.accounts[key{tenant, a.Name}] = open })
+	if _, err := r.swap(next, func() (bool, error) {
+		return true, r.cfg.Store.PutAccount(ctx, store.Account{Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings})
+	}); err != nil {
+		return "", err
+	}
+	r.fault("account "+tenant+"/"+a.Name, "")
+	r.pokeClaims()
+	return said, r.wakeFaulty(ctx, tenant, a.Name)
+}
+
+// checkAccount has an account read, and says what came of it.
+func (r *Reconciler) checkAccount(ctx context.Context, tenant string, a config.Account, zone string) (string, error) {
+	if zone == "" || r.cfg.CheckAccount == nil {
+		return "not tried: no zone was named to read", nil
+	}
+	name, err := policygen.ParseName(zone)
+	if err != nil {
+		return "", why("zone", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	if err := r.cfg.CheckAccount(ctx, tenant, a, string(name)); err != nil {
+		return "", invalid("account", "%s", err)
+	}
+	return fmt.Sprintf("the account reads the zone %s", name), nil
+}
+
+// notFiles refuses an account of the configuration file.
+func (r *Reconciler) notFiles(tenant, name string) error {
+	if _, there := r.settings.Load().conf.Accounts[name]; there && tenant == Tenant {
+		return &store.OwnedError{What: "account", Name: name, Owner: store.OwnerFile}
+	}
+	return nil
+}
+
+// wakeFaulty has those looked at whom the old account may have failed. The others come back by themselves.
+func (r *Reconciler) wakeFaulty(ctx context.Context, tenant, account string) error {
+	for after := policygen.Name(""); ; {
+		page, err := r.cfg.Store.DomainsOf(ctx, tenant, store.DomainFilter{Fault: true}, after, planPage)
+		if err != nil {
+			return err
+		}
+		for _, d := range page {
+			after = d.Name
+			if d.Account != account {
+				continue
+			}
+			if err := r.Wake(ctx, d.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+		if len(page) < planPage {
+			return nil
+		}
+	}
+}
+
+// DeleteAccount forgets an account of the API. While a domain needs it, also one that drains, that is a
+// [*store.InUseError].
+func (r *Reconciler) DeleteAccount(ctx context.Context, tenant, name string) error {
+	r.reload.Lock()
+	defer r.reload.Unlock()
+	if err := r.notFiles(tenant, name); err != nil {
+		return err
+	}
+	next := r.settings.Load().with(func(o *owned) { delete(o.accounts, key{tenant, name}) })
+	_, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.DeleteAccount(ctx, tenant, name) })
+	if err == nil {
+		r.fault("account "+tenant+"/"+name, "")
+	}
+	return err
+}
+
+// accountSettings are those of a [config.Account] that the store keeps, with its secrets, which do not print otherwise.
+type accountSettings struct {
+	APIToken     string `json:"api_token,omitempty"`
+	APIURL       string `json:"api_url,omitempty"`
+	KeyID        string `json:"key_id,omitempty"`
+	SubUser      bool   `json:"sub_user,omitempty"`
+	Secret       string `json:"secret,omitempty"`
+	ConsumerKey  string `json:"consumer_key,omitempty"`
+	Server       string `json:"server,omitempty"`
+	KeyName      string `json:"key_name,omitempty"`
+	KeyAlgorithm string `json:"key_algorithm,omitempty"`
+	Key          string `json:"key,omitempty"`
+	APIKey       string `json:"api_key,omitempty"`
+	ServerID     string `json:"server_id,omitempty"`
+}
+
+func settingsOf(a config.Account) accountSettings {
+	return accountSettings{
+		APIToken: string(a.APIToken), APIURL: a.APIURL, KeyID: a.KeyID, SubUser: a.SubUser, Secret: string(a.Secret),
+		ConsumerKey: string(a.ConsumerKey), Server: a.Server, KeyName: a.KeyName, KeyAlgorithm: a.KeyAlgorithm, Key: string(a.Key),
+		APIKey: string(a.APIKey), ServerID: a.ServerID,
+	}
+}
+
+// readSettings is the configuration of an account of the store.
+func readSettings(a store.Account) (config.Account, error) {
+	var s accountSettings
+	if json.Unmarshal(a.Settings, &s) != nil { // its words would quote from a secret
+		return config.Account{}, fmt.Errorf("read the settings of account %q: they are no JSON", a.Name)
+	}
+	return config.Account{
+		Name: a.Name, Provider: a.Provider, APIToken: config.Secret(s.APIToken), APIURL: s.APIURL, KeyID: s.KeyID, SubUser: s.SubUser,
+		Secret: config.Secret(s.Secret), ConsumerKey: config.Secret(s.ConsumerKey), Server: s.Server, KeyName: s.KeyName,
+		KeyAlgorithm: s.KeyAlgorithm, Key: config.Secret(s.Key), APIKey: config.Secret(s.APIKey), ServerID: s.ServerID,
+	}, nil
+}
+
+// unopened is an account that did not open. Whoever wants to write is told why.
+type unopened struct {
+	name, provider string
+	err            error
+}
+
+// Name returns the account's name.
+func (u unopened) Name() string { return u.name }
+
+// Provider returns its provider.
+func (u unopened) Provider() string { return u.provider }
+
+// Rate is none.
+func (u unopened) Rate() dnsupdate.Rate { return dnsupdate.Rate{Batch: 1} }
+
+// Apply writes nothing.
+func (u unopened) Apply(_ context.Context, c dnsupdate.Change) error {
+	return &dnsupdate.Error{
+		Account: u.name, Provider: u.provider, Op: "read", Zone: c.Zone, Name: c.Name, Kind: dnsupdate.KindAuth,
+		Err: fmt.Errorf("%w; put the account again", u.err),
+	}
+}

@@ -1,0 +1,186 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// Tenant is the one that everything in the configuration file belongs to.
+const Tenant = "default"
+
+// Target is where the customers of a tenant point their policy hosts: the service's own name, or one below it that is the
+// tenant's.
+func Target(hostname, tenant string) string {
+	if tenant == Tenant || tenant == "" {
+		return hostname
+	}
+	return tenant + "." + hostname
+}
+
+// key names an MX set or an account of a tenant.
+type key struct{ tenant, name string }
+
+// settings is what a configuration and the API's declarations mean here. It is replaced as a whole.
+type settings struct {
+	conf     *config.Config
+	accounts map[key]dnsupdate.Account // all of them
+	owned    *owned
+}
+
+// owned is what the API declares beside its domains. It is not changed once it is in settings.
+type owned struct {
+	mxsets   map[key]config.MXSet
+	accounts map[key]dnsupdate.Account
+}
+
+// names are what is in it.
+func (o *owned) names() ownedNames {
+	n := ownedNames{mxsets: make(map[key]bool), accounts: make(map[key]bool)}
+	for k := range o.mxsets {
+		n.mxsets[k] = true
+	}
+	for k := range o.accounts {
+		n.accounts[k] = true
+	}
+	return n
+}
+
+// Tenants returns the tenants that have MX sets of their own, by name. Without one there is no domain.
+func (r *Reconciler) Tenants() []string {
+	all := []string{Tenant}
+	for k := range r.settings.Load().owned.mxsets {
+		all = append(all, k.tenant)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// mxset returns an MX set of a tenant, whoever declares it.
+func (s *settings) mxset(tenant, name string) (config.MXSet, bool) {
+	if set, ok := s.conf.MXSets[name]; ok && tenant == Tenant {
+		return set, true
+	}
+	set, ok := s.owned.mxsets[key{tenant, name}]
+	return set, ok
+}
+
+// accountKey names the account that holds the records of a domain. The alias zone is the service's, for all tenants: what
+// the API declares does not name its account.
+func (s *settings) accountKey(d store.Domain) key {
+	k := key{d.Tenant, d.Account}
+	if inAliasZone(d.Publish) {
+		k.tenant = Tenant
+		if k.name == "" {
+			k.name = s.conf.Alias.Account
+		}
+	}
+	return k
+}
+
+// account is that of a domain. It is never one of another tenant, but for the alias zone.
+func (s *settings) account(d store.Domain) (dnsupdate.Account, bool) {
+	a, ok := s.accounts[s.accountKey(d)]
+	return a, ok
+}
+
+// readOwned reads what the API declares, with accounts that are not open.
+func readOwned(ctx context.Context, st store.Store) (*owned, error) {
+	o := &owned{mxsets: make(map[key]config.MXSet), accounts: make(map[key]dnsupdate.Account)}
+	sets, err := st.MXSets(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read what the API declares: %w", err)
+	}
+	for _, m := range sets {
+		if m.Owner == store.OwnerAPI {
+			o.mxsets[key{m.Tenant, m.Name}] = config.MXSet{Name: m.Name, Policy: m.Policy, Rollout: m.Rollout}
+		}
+	}
+	accounts, err := st.Accounts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read what the API declares: %w", err)
+	}
+	for _, a := range accounts {
+		o.accounts[key{a.Tenant, a.Name}] = nil
+	}
+	return o, nil
+}
+
+// loadOwned reads what the API declares, and opens its accounts. One that does not open is a fault, and no reason not to
+// start.
+func (r *Reconciler) loadOwned(ctx context.Context) (*owned, error) {
+	o, err := readOwned(ctx, r.cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := r.cfg.Store.Accounts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read what the API declares: %w", err)
+	}
+	for _, a := range accounts {
+		open, err := r.openOwned(a)
+		if err != nil {
+			r.fault("account "+a.Tenant+"/"+a.Name, err.Error())
+			open = unopened{a.Name, a.Provider, err}
+		}
+		o.accounts[key{a.Tenant, a.Name}] = open
+	}
+	return o, nil
+}
+
+func (r *Reconciler) openOwned(a store.Account) (dnsupdate.Account, error) {
+	conf, err := readSettings(a)
+	if err != nil {
+		return nil, err
+	}
+	return r.cfg.OpenAccount(a.Tenant, conf)
+}
+
+// mean returns what a configuration means here, beside what the API declares. It opens the accounts that are new or
+// changed: an open one knows when its provider wants to be left alone.
+func (r *Reconciler) mean(conf *config.Config, own *owned) (*settings, error) {
+	kept := *conf
+	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
+	kept.MXSets = maps.Clone(conf.MXSets)
+	old := r.settings.Load()
+	next := &settings{conf: &kept, accounts: maps.Clone(own.accounts), owned: own}
+	var errs []error
+	for name := range conf.MXSets {
+		if _, there := own.mxsets[key{Tenant, name}]; there {
+			errs = append(errs, fmt.Errorf("mxset.%s: the API has an MX set of this name; take another, or remove that one", name))
+		}
+	}
+	for name, a := range conf.Accounts {
+		k := key{Tenant, name}
+		if _, there := own.accounts[k]; there {
+			errs = append(errs, fmt.Errorf("account.%s: the API has an account of this name; take another, or remove that one", name))
+			continue
+		}
+		if old != nil && old.conf.Accounts[name] == a {
+			next.accounts[k] = old.accounts[k]
+			continue
+		}
+		account, err := r.cfg.OpenAccount(Tenant, a)
+		errs = append(errs, err)
+		next.accounts[k] = account
+	}
+	return next, errors.Join(errs...)
+}
+
+// with returns settings in which the API declares something else. The caller holds r.reload.
+func (s *settings) with(change func(*owned)) *settings {
+	own := &owned{mxsets: maps.Clone(s.owned.mxsets), accounts: maps.Clone(s.owned.accounts)}
+	change(own)
+	next := &settings{conf: s.conf, accounts: maps.Clone(s.accounts), owned: own}
+	for k := range s.owned.accounts {
+		delete(next.accounts, k)
+	}
+	maps.Copy(next.accounts, own.accounts)
+	return next
+}

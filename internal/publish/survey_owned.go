@@ -1,0 +1,69 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/store"
+)
+
+// ownedNames are the MX sets and accounts that the API declares.
+type ownedNames struct{ mxsets, accounts map[key]bool }
+
+// readOwned has a survey know what the API declares from the store.
+func (s *survey) readOwned(ctx context.Context, st store.Store) error {
+	own, err := readOwned(ctx, st)
+	if err != nil {
+		return err
+	}
+	s.owned = own.names()
+	return nil
+}
+
+// knows says whether the account of a domain is there.
+func (s *survey) knows(have store.Domain) bool {
+	if s.owned.accounts[key{have.Tenant, have.Account}] {
+		return true
+	}
+	_, known := s.conf.Accounts[have.Account]
+	return known && (have.Tenant == Tenant || inAliasZone(have.Publish))
+}
+
+// addOwned is for a domain of the API. The file has to leave it what it stands on, and may change the MX set that it is on.
+func (s *survey) addOwned(have store.Domain, want config.Domain, found bool, history func() ([]store.Served, error)) error {
+	drains := !have.Removed.IsZero()
+	refuse := func(format string, args ...any) { s.plan.errs = append(s.plan.errs, fmt.Errorf(format, args...)) }
+	if found && (!drains || have.Tenant != Tenant) {
+		refuse("domain %s belongs to the API (tenant %q): remove it there first, or leave it out of the file", have.Name, have.Tenant)
+		return nil
+	}
+	published := have.State.Zone != "" || have.State.Report.Text != ""
+	switch {
+	case found:
+		if err := misplaced(s.conf, have, want, true, true); err != nil && published {
+			refuse("%w", err)
+		}
+		return s.keep(have, want, history)
+	case drains:
+		if err := misplaced(s.conf, have, want, false, s.knows(have)); err != nil && published {
+			refuse("%w", err)
+		}
+		return nil
+	}
+	want = config.Domain{Name: have.Name, MXSet: have.MXSet, Publish: have.Publish, Account: have.Account, TLSRPT: have.TLSRPT}
+	switch set := (key{have.Tenant, have.MXSet}); {
+	case have.Account != "" && !s.knows(have):
+		refuse("account.%s: domain %s of the API needs this account; put it back", have.Account, have.Name)
+	case inAliasZone(have.Publish) && s.conf.Alias.Zone == "":
+		refuse("alias: domain %s of the API has its record in the alias zone; put the table back", have.Name)
+	case published && misplaced(s.conf, have, want, true, true) != nil:
+		refuse("%w", misplaced(s.conf, have, want, true, true))
+	case s.owned.mxsets[set] || have.Tenant != Tenant: // the file has no say in its policy
+	case s.new[have.MXSet].Name == "":
+		refuse("mxset.%s: domain %s of the API is on this MX set; put it back", have.MXSet, have.Name)
+	default:
+		return s.keep(have, want, history)
+	}
+	return nil
+}

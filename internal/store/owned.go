@@ -1,0 +1,194 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+)
+
+// queryTouch has the domains of an MX set looked at, but for those that drain.
+const queryTouch = `UPDATE domains SET due = $1, claimed = 0, woken = FALSE, version = $2 WHERE tenant = $3 AND mxset = $4 AND removed = 0`
+
+// PutMXSet implements [Store].
+func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, error) {
+	if m.Owner == "" {
+		return false, fmt.Errorf("put mx set %q: it needs an owner", m.Name)
+	}
+	changed := false
+	err := t.db.write(ctx, fmt.Sprintf("put mx set %q", m.Name), func(ctx context.Context, tx transaction) error {
+		sets, err := storedSets(ctx, tx)
+		if err != nil {
+			return err
+		}
+		set, err := toStore(m)
+		if err != nil {
+			return err
+		}
+		key := setKey{m.Tenant, m.Name}
+		old := sets[key]
+		switch {
+		case old != nil && old.owner != m.Owner && old.owner != "":
+			return &OwnedError{What: "mx set", Name: m.Name, Owner: old.owner}
+		case old != nil && *old == set:
+			return nil
+		}
+		changed = true
+		if err := writeMXSet(ctx, tx, key, set); err != nil || old == nil || old.serves(set) && old.rollout == set.rollout {
+			return err
+		}
+		version, err := tx.nextVersion(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, queryTouch, micros(now), version, m.Tenant, m.Name)
+		return err
+	})
+	return changed && err == nil, err
+}
+
+// queryUser finds a domain of an MX set that does not drain; shared records go with their domains.
+const queryUser = `SELECT name FROM domains WHERE tenant = $1 AND mxset = $2 AND removed = 0 AND publish <> 'wildcard' ORDER BY name LIMIT 1`
+
+// DeleteMXSet implements [Store].
+func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string) error {
+	return t.db.write(ctx, fmt.Sprintf("delete mx set %q", name), func(ctx context.Context, tx transaction) error {
+		sets, err := storedSets(ctx, tx)
+		if err != nil {
+			return err
+		}
+		switch old := sets[setKey{tenant, name}]; {
+		case old == nil || old.owner == "":
+			return ErrNotFound
+		case old.owner != owner:
+			return &OwnedError{What: "mx set", Name: name, Owner: old.owner}
+		}
+		var by policygen.Name
+		switch err := tx.get(ctx, queryUser, []any{tenant, name}, &by); {
+		case err == nil:
+			return &InUseError{What: "mx set", Name: name, By: by}
+		case !errors.Is(err, ErrNotFound):
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE mxsets SET owner = '' WHERE tenant = $1 AND name = $2`, tenant, name); err != nil {
+			return err
+		}
+		return dropUnused(ctx, tx)
+	})
+}
+
+// ReleaseDomain implements [Store].
+func (t *tables) ReleaseDomain(ctx context.Context, tenant string, name policygen.Name, released bool) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("release domain %q", name), func(ctx context.Context, tx transaction) error {
+		return changed(ErrNotFound)(tx.exec(ctx, `UPDATE domains SET released = $1 WHERE name = $2 AND tenant = $3 AND publish <> 'wildcard'`,
+			released, name, tenant))
+	})
+}
+
+// firstName is before all names of domains and after those of shared records, which begin with an asterisk.
+const firstName = "/"
+
+// DomainsOf implements [Store].
+func (t *tables) DomainsOf(ctx context.Context, tenant string, f DomainFilter, after policygen.Name, n int) ([]Domain, error) {
+	query, args := queryDomainsOf(tenant, f, after, n)
+	return collect(ctx, t, "read the domains of a tenant", scanDomain, query, args...)
+}
+
+// queryDomainsOf picks the index that leads to a page without a look at many others. A column that is not to be looked up
+// by its index is hidden in an expression.
+func queryDomainsOf(tenant string, f DomainFilter, after policygen.Name, n int) (query string, args []any) {
+	query, args = `SELECT `+domainColumns+` FROM domains WHERE tenant = $1 AND name > $2`, []any{tenant, max(string(after), firstName)}
+	if f.Prefix != "" {
+		query += ` AND name >= $3 AND name < $4`
+		args = append(args, f.Prefix, f.Prefix+"\x7f") // names are ASCII
+	}
+	if f.Fault {
+		query += ` AND fault = TRUE`
+	}
+	// Most domains are live, so that this says less than the MX set; of other steps there are few.
+	byStep := !f.Fault && f.Step != "" && (f.MXSet == "" || f.Step != "live")
+	byMXSet := !f.Fault && !byStep
+	for _, c := range []struct {
+		column, value string
+		indexed       bool
+	}{{"step", f.Step, byStep}, {"mxset", f.MXSet, byMXSet}} {
+		switch {
+		case c.value == "":
+			continue
+		case c.indexed:
+			query += fmt.Sprintf(` AND %s = $%d`, c.column, len(args)+1)
+		default:
+			query += fmt.Sprintf(` AND (%s || '') = $%d`, c.column, len(args)+1)
+		}
+		if c.value == StepNew {
+			c.value = ""
+		}
+		args = append(args, c.value)
+	}
+	// SQLite looks at a bare LIMIT ? when it plans, and so would prepare the query again at each use.
+	return query + fmt.Sprintf(` ORDER BY name LIMIT $%d + 0`, len(args)+1), append(args, max(n, 0))
+}
+
+// queryCountDomains reads nothing but an index.
+const queryCountDomains = `SELECT count(*) FROM domains WHERE tenant = $1 AND name > '` + firstName + `' AND owner = $2 AND removed = 0`
+
+// CountDomains implements [Store].
+func (t *tables) CountDomains(ctx context.Context, tenant, owner string) (int, error) {
+	n, err := one(ctx, t, "count the domains of a tenant", scanNumber, queryCountDomains, tenant, owner)
+	return int(n), err
+}
+
+// Accounts implements [Store].
+func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
+	scan := func(r row) (a Account, err error) {
+		var seal string
+		if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal); err != nil {
+			return a, err
+		}
+		if a.Settings, err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings); err != nil {
+			return a, fmt.Errorf("account %q of tenant %q: %w", a.Name, a.Tenant, err)
+		}
+		return a, nil
+	}
+	return collect(ctx, t, "read accounts", scan, `SELECT tenant, name, provider, settings, sealed FROM accounts ORDER BY tenant, name`)
+}
+
+// PutAccount implements [Store].
+func (t *tables) PutAccount(ctx context.Context, a Account) error {
+	seal, settings := t.ring.Seal(labelAccount+a.Tenant+"/"+a.Name, a.Settings)
+	return t.exec(ctx, fmt.Sprintf("put account %q", a.Name), `INSERT INTO accounts (tenant, name, provider, settings, sealed)
+		VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,
+		settings = excluded.settings, sealed = excluded.sealed`, a.Tenant, a.Name, a.Provider, blob(settings), seal)
+}
+
+// Who needs an account: first those that do not drain.
+const (
+	queryAccountUser   = `SELECT name FROM domains WHERE tenant = $1 AND account = $2 AND account <> '' AND removed = 0 LIMIT 1`
+	queryAccountDrains = `SELECT count(*), max(horizon), min(horizon) FROM domains WHERE tenant = $1 AND account = $2 AND account <> '' AND removed > 0`
+)
+
+// DeleteAccount implements [Store].
+func (t *tables) DeleteAccount(ctx context.Context, tenant, name string) error {
+	return t.db.write(ctx, fmt.Sprintf("delete account %q", name), func(ctx context.Context, tx transaction) error {
+		used := &InUseError{What: "account", Name: name}
+		switch err := tx.get(ctx, queryAccountUser, []any{tenant, name}, &used.By); {
+		case err == nil:
+			return used
+		case !errors.Is(err, ErrNotFound):
+			return err
+		}
+		var last, first *int64 // NULL: there are none
+		if err := tx.get(ctx, queryAccountDrains, []any{tenant, name}, &used.Draining, &last, &first); err != nil {
+			return err
+		}
+		if used.Draining > 0 {
+			if *first > 0 { // else some horizon is not known yet
+				used.Until = fromMicros(*last)
+			}
+			return used
+		}
+		return changed(ErrNotFound)(tx.exec(ctx, `DELETE FROM accounts WHERE tenant = $1 AND name = $2`, tenant, name))
+	})
+}

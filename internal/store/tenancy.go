@@ -1,0 +1,158 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const selectTenant = `SELECT name, domains, orders, writes, created FROM tenants`
+
+func scanTenant(r row) (n Tenant, err error) {
+	err = r.Scan(&n.Name, &n.Limits.Domains, &n.Limits.Orders, &n.Limits.Writes, stamp{&n.Created})
+	return n, err
+}
+
+// Tenants implements [Store].
+func (t *tables) Tenants(ctx context.Context) ([]Tenant, error) {
+	return collect(ctx, t, "read tenants", scanTenant, selectTenant+` ORDER BY name`)
+}
+
+// Tenant implements [Store].
+func (t *tables) Tenant(ctx context.Context, name string) (Tenant, error) {
+	return one(ctx, t, fmt.Sprintf("read tenant %q", name), scanTenant, selectTenant+` WHERE name = $1`, name)
+}
+
+// AddTenant implements [Store].
+func (t *tables) AddTenant(ctx context.Context, n Tenant) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("add tenant %q", n.Name), func(ctx context.Context, tx transaction) error {
+		return changed(ErrExists)(tx.exec(ctx, `INSERT INTO tenants (name, domains, orders, writes, created)
+			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING`,
+			n.Name, n.Limits.Domains, n.Limits.Orders, n.Limits.Writes, micros(n.Created)))
+	})
+}
+
+// SetLimits implements [Store].
+func (t *tables) SetLimits(ctx context.Context, name string, l Limits) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("limit tenant %q", name), func(ctx context.Context, tx transaction) error {
+		return changed(ErrNotFound)(tx.exec(ctx, `UPDATE tenants SET domains = $1, orders = $2, writes = $3 WHERE name = $4`,
+			l.Domains, l.Orders, l.Writes, name))
+	})
+}
+
+// DeleteTenant implements [Store].
+func (t *tables) DeleteTenant(ctx context.Context, name string, now time.Time) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("delete tenant %q", name), func(ctx context.Context, tx transaction) error {
+		if name == DefaultTenant {
+			return fmt.Errorf("%w: it is that of the configuration file", ErrInUse)
+		}
+		for _, of := range []struct{ what, query string }{
+			{"domain", `SELECT name FROM domains WHERE tenant = $1 LIMIT 1`},
+			{"account", `SELECT name FROM accounts WHERE tenant = $1 LIMIT 1`},
+			{"mx set", `SELECT name FROM mxsets WHERE tenant = $1 AND owner <> '' LIMIT 1`},
+		} {
+			var first string
+			switch err := tx.get(ctx, of.query, []any{name}, &first); {
+			case err == nil:
+				return fmt.Errorf("%w: it has the %s %q; remove that first, and let domains drain", ErrInUse, of.what, first)
+			case !errors.Is(err, ErrNotFound):
+				return err
+			}
+		}
+		if _, err := tx.exec(ctx, `DELETE FROM claims WHERE tenant = $1`, name); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE tokens SET revoked = $1 WHERE tenant = $2 AND revoked = 0`, micros(now), name); err != nil {
+			return err
+		}
+		return changed(ErrNotFound)(tx.exec(ctx, `DELETE FROM tenants WHERE name = $1`, name))
+	})
+}
+
+// changed returns otherwise when a statement changed nothing.
+func changed(otherwise error) func(rows int64, err error) error {
+	return func(rows int64, err error) error {
+		if err == nil && rows == 0 {
+			return otherwise
+		}
+		return err
+	}
+}
+
+// TenantOf implements [Store].
+func (t *tables) TenantOf(ctx context.Context, domain string) (string, error) {
+	doing := fmt.Sprintf("read the tenant of %q", domain)
+	scan := func(r row) (tenant string, err error) {
+		err = r.Scan(&tenant)
+		return tenant, err
+	}
+	// A row in any case: to find none and to find one is the same way through the index.
+	tenant, err := one(ctx, t, doing, scan, `SELECT coalesce((SELECT tenant FROM domains WHERE name = $1), '')`, domain)
+	if err == nil && tenant == "" {
+		err = said(doing, ErrNotFound)
+	}
+	return tenant, err
+}
+
+// SharedOf implements [Store].
+func (t *tables) SharedOf(ctx context.Context, tenant string) ([]Domain, error) {
+	return collect(ctx, t, "read the shared records of a tenant", scanDomain,
+		`SELECT `+domainColumns+` FROM domains WHERE tenant = $1 AND publish = 'wildcard' ORDER BY name`, tenant)
+}
+
+const selectToken = `SELECT id, tenant, role, label, hash, created, expires, used, revoked FROM tokens`
+
+func scanToken(r row) (k Token, err error) {
+	err = r.Scan(&k.ID, &k.Tenant, &k.Role, &k.Label, &k.Hash, stamp{&k.Created}, stamp{&k.Expires}, stamp{&k.Used}, stamp{&k.Revoked})
+	return k, err
+}
+
+// Tokens implements [Store].
+func (t *tables) Tokens(ctx context.Context, tenant string) ([]Token, error) {
+	return collect(ctx, t, "read tokens", scanToken, selectToken+` WHERE tenant = $1 ORDER BY created, id`, tenant)
+}
+
+// Token implements [Store].
+func (t *tables) Token(ctx context.Context, id string) (Token, error) {
+	return one(ctx, t, fmt.Sprintf("read token %q", id), scanToken, selectToken+` WHERE id = $1`, id)
+}
+
+// HasTokens implements [Store].
+func (t *tables) HasTokens(ctx context.Context) (bool, error) {
+	scan := func(r row) (there bool, err error) {
+		err = r.Scan(&there)
+		return there, err
+	}
+	return one(ctx, t, "read tokens", scan, `SELECT EXISTS (SELECT 1 FROM tokens)`)
+}
+
+// AddToken implements [Store].
+func (t *tables) AddToken(ctx context.Context, k Token) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("add token %q", k.ID), func(ctx context.Context, tx transaction) error {
+		var there bool
+		if err := tx.get(ctx, `SELECT $1 = '' OR EXISTS (SELECT 1 FROM tenants WHERE name = $1)`, []any{k.Tenant}, &there); err != nil {
+			return err
+		}
+		if !there {
+			return fmt.Errorf("tenant %q: %w", k.Tenant, ErrNotFound)
+		}
+		return changed(ErrExists)(tx.exec(ctx, `INSERT INTO tokens (id, tenant, role, label, hash, created, expires)
+			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
+			k.ID, k.Tenant, k.Role, k.Label, blob(k.Hash), micros(k.Created), micros(k.Expires)))
+	})
+}
+
+// UseToken implements [Store].
+func (t *tables) UseToken(ctx context.Context, id string, now time.Time) error {
+	return t.exec(ctx, fmt.Sprintf("note the use of token %q", id), `UPDATE tokens SET used = $1 WHERE id = $2 AND used < $3`,
+		micros(now), id, micros(now))
+}
+
+// RevokeToken implements [Store].
+func (t *tables) RevokeToken(ctx context.Context, id string, now time.Time) error {
+	return t.db.writeSoon(ctx, fmt.Sprintf("revoke token %q", id), func(ctx context.Context, tx transaction) error {
+		return changed(ErrNotFound)(tx.exec(ctx, `UPDATE tokens SET revoked = CASE revoked WHEN 0 THEN $1 ELSE revoked END
+			WHERE id = $2`, micros(now), id))
+	})
+}

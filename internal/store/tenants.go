@@ -1,0 +1,83 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// More errors that callers branch on.
+var (
+	// ErrExists says that there is one of that name already.
+	ErrExists = errors.New("there is one already")
+	// ErrInUse says that something needs it still.
+	ErrInUse = errors.New("in use")
+)
+
+// DefaultTenant is the tenant of what the configuration file declares. It is always there.
+const DefaultTenant = "default"
+
+// Limits are what a tenant may take. Zero: as much as it likes.
+type Limits struct {
+	Domains int `json:"domains,omitempty" minimum:"0" doc:"how many domains it may have, draining ones included; without it, any number"`
+	Orders  int `json:"orders_a_day,omitempty" minimum:"0" doc:"how many certificates it may order in a day; without it, any number"`
+	Writes  int `json:"writes_a_day,omitempty" minimum:"0" doc:"how many writes to DNS it may cause in a day; without it, any number"`
+}
+
+// Tenant is who owns domains, MX sets, accounts and tokens.
+type Tenant struct {
+	Name    string // an LDH label, for ever
+	Limits  Limits
+	Created time.Time
+}
+
+// What a [Token] allows.
+const (
+	RoleAdmin = "admin" // all of its tenant, or of the service
+	RoleRead  = "read"  // to look at that
+)
+
+// Token is a key to the admin API. Its secret is not kept.
+type Token struct {
+	ID      string
+	Tenant  string // empty: it is for the service as a whole
+	Role    string // RoleAdmin or RoleRead
+	Label   string // who has it, for people
+	Hash    []byte // SHA-256 of the secret
+	Created time.Time
+	Expires time.Time // zero: never
+	Used    time.Time // last, to about a minute; zero: never
+	Revoked time.Time // zero: it was not
+}
+
+// Tenancy is the part of a [Store] about tenants and their tokens.
+type Tenancy interface {
+	// Tenants returns all tenants by name, and Tenant one, or ErrNotFound.
+	Tenants(ctx context.Context) ([]Tenant, error)
+	Tenant(ctx context.Context, name string) (Tenant, error)
+	// AddTenant adds one; if it is there, the error wraps ErrExists.
+	AddTenant(ctx context.Context, t Tenant) error
+	// SetLimits changes those of a tenant, or returns ErrNotFound.
+	SetLimits(ctx context.Context, name string, l Limits) error
+	// DeleteTenant forgets a tenant and its claims, and revokes its tokens. While it has domains (draining ones too),
+	// accounts or MX sets the error wraps ErrInUse and says which. The default tenant is always in use.
+	DeleteTenant(ctx context.Context, name string, now time.Time) error
+	// TenantOf returns the tenant of a domain, or ErrNotFound, and takes as long for the one as for the other.
+	TenantOf(ctx context.Context, domain string) (string, error)
+	// SharedOf returns the shared records of a tenant by name.
+	SharedOf(ctx context.Context, tenant string) ([]Domain, error)
+
+	// Tokens returns the tokens of a tenant, or with "" those of the service, revoked and expired ones too, oldest first.
+	Tokens(ctx context.Context, tenant string) ([]Token, error)
+	// Token returns one, or ErrNotFound.
+	Token(ctx context.Context, id string) (Token, error)
+	// HasTokens says whether there ever was a token.
+	HasTokens(ctx context.Context) (bool, error)
+	// AddToken keeps a token. A tenant that is not there is ErrNotFound, an ID that is there ErrExists. Used and Revoked are
+	// not read.
+	AddToken(ctx context.Context, t Token) error
+	// UseToken notes that a token was used now.
+	UseToken(ctx context.Context, id string, now time.Time) error
+	// RevokeToken ends a token, or returns ErrNotFound. One that was revoked before stays revoked since then.
+	RevokeToken(ctx context.Context, id string, now time.Time) error
+}
