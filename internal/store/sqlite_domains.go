@@ -190,6 +190,12 @@ func (s *SQLite) Save(ctx context.Context, d *Domain, now time.Time) error {
 		if err := saveState(ctx, tx, saved, plan); err != nil {
 			return err
 		}
+		if old.state.Step != saved.State.Step || old.state.Fault != saved.State.Fault { // mostly not, and they have indexes
+			if _, err := tx.ExecContext(ctx, `UPDATE domains SET step = ?, fault = ? WHERE name = ?`,
+				saved.State.Step, saved.State.Fault, saved.Name); err != nil {
+				return err
+			}
+		}
 		if err := saveShared(ctx, tx, old.state, saved, now); err != nil {
 			return err
 		}
@@ -223,7 +229,7 @@ func (p plan) after(due, now int64) plan {
 
 // stored is what the table holds of a domain that is about to be written.
 type stored struct {
-	state State // only what books are kept of
+	state State // only what books are kept of, Step and Fault
 	plan  plan
 }
 
@@ -231,9 +237,9 @@ type stored struct {
 func latest(ctx context.Context, tx *transaction, d Domain) (stored, error) {
 	var old stored
 	var version int64
-	err := tx.QueryRowContext(ctx, `SELECT version, served, id, intended, due, claimed, woken FROM domains WHERE name = ?`,
-		d.Name).Scan(&version, &old.state.Served, &old.state.ID, &old.state.Intended,
-		&old.plan.due, &old.plan.claimed, &old.plan.woken)
+	err := tx.QueryRowContext(ctx, `SELECT version, served, id, intended, step, fault, due, claimed, woken
+		FROM domains WHERE name = ?`, d.Name).Scan(&version, &old.state.Served, &old.state.ID, &old.state.Intended,
+		&old.state.Step, &old.state.Fault, &old.plan.due, &old.plan.claimed, &old.plan.woken)
 	if errors.Is(err, sql.ErrNoRows) {
 		return stored{}, fmt.Errorf("%w: %w", ErrStale, ErrNotFound)
 	}
@@ -243,7 +249,7 @@ func latest(ctx context.Context, tx *transaction, d Domain) (stored, error) {
 	return old, err
 }
 
-// saveState writes what Save may write.
+// saveState writes what Save may write, but for Step and Fault.
 func saveState(ctx context.Context, tx *transaction, d Domain, p plan) error {
 	st, rp := d.State, d.State.Report
 	findings := ""
@@ -259,7 +265,7 @@ func saveState(ctx context.Context, tx *transaction, d Domain, p plan) error {
 			served = ?, dirty = ?, record = ?, zone = ?, id = ?, intended = ?, wrote = ?, fresh = ?,
 			settle = ?, handover = ?, old_ttl = ?, horizon = ?, deleted = ?, away = ?, forced = ?,
 			detached = ?, staged = ?, promoted = ?, pinned = ?, expelled = ?, findings = ?,
-			step = ?, reason = ?, since = ?, fault = ?, failures = ?, checked = ?,
+			reason = ?, since = ?, failures = ?, checked = ?,
 			report_record = ?, report_zone = ?, report_text = ?, report_wrote = ?, report_verified = ?, report_problem = ?,
 			report_failures = ?
 		WHERE name = ?`,
@@ -267,7 +273,7 @@ func saveState(ctx context.Context, tx *transaction, d Domain, p plan) error {
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
 		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
-		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
+		st.Reason, micros(st.Since), st.Failures, micros(st.Checked),
 		rp.Record, rp.Zone, rp.Text, micros(rp.Wrote), micros(rp.Verified), rp.Problem, rp.Failures,
 		d.Name)
 	return err
