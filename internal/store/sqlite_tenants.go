@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -60,7 +62,7 @@ func (s *SQLite) DeleteTenant(ctx context.Context, name string, now time.Time) e
 			switch err := tx.QueryRowContext(ctx, of.query, name).Scan(&first); {
 			case err == nil:
 				return fmt.Errorf("%w: it has the %s %q; remove that first, and let domains drain", ErrInUse, of.what, first)
-			case err != sql.ErrNoRows:
+			case !errors.Is(err, sql.ErrNoRows):
 				return err
 			}
 		}
@@ -167,4 +169,33 @@ func (s *SQLite) RevokeToken(ctx context.Context, id string, now time.Time) erro
 		return changed(ErrNotFound)(tx.ExecContext(ctx, `UPDATE tokens SET revoked = CASE revoked WHEN 0 THEN ? ELSE revoked END
 			WHERE id = ?`, micros(now), id))
 	})
+}
+
+// queryTaken counts the domains and claims of a tenant, each no further than a limit, in indexes.
+const queryTaken = `SELECT (SELECT count(*) FROM (SELECT 1 FROM domains WHERE tenant = ?1 AND name > '` + firstName + `' LIMIT ?2))
+	+ (SELECT count(*) FROM (SELECT 1 FROM claims WHERE tenant = ?1 LIMIT ?2))`
+
+// takeRoom counts one more domain of a tenant, and says whether there was no room for it.
+func (w *batchWriter) takeRoom(ctx context.Context, tenant string) (full bool, err error) {
+	room, known := w.room[tenant]
+	if !known {
+		if room, err = w.findRoom(ctx, tenant); err != nil {
+			return false, err
+		}
+	}
+	w.room[tenant] = max(room-1, 0)
+	return room <= 0, nil
+}
+
+// findRoom returns how many more domains a tenant may have.
+func (w *batchWriter) findRoom(ctx context.Context, tenant string) (int, error) {
+	var limit, taken int
+	err := w.tx.QueryRowContext(ctx, `SELECT domains FROM tenants WHERE name = ?`, tenant).Scan(&limit)
+	if limit == 0 && (err == nil || errors.Is(err, sql.ErrNoRows)) {
+		return math.MaxInt, nil
+	}
+	if err == nil {
+		err = w.tx.QueryRowContext(ctx, queryTaken, tenant, limit).Scan(&taken)
+	}
+	return limit - taken, err
 }
