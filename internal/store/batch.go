@@ -24,7 +24,7 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 		if err := tx.lock(ctx, lockDeclaration, "", false); err != nil {
 			return err
 		}
-		w := batchWriter{b: &b, tx: tx, at: micros(now), known: make(map[setKey]bool), left: make(map[setKey]bool)}
+		w := batchWriter{b: &b, tx: tx, at: micros(now), known: make(map[setKey]bool), left: make(map[setKey]bool), room: make(map[string]int)}
 		outcomes = outcomes[:0]
 		for _, c := range b.Changes {
 			outcome, err := w.change(ctx, c)
@@ -58,6 +58,7 @@ type batchWriter struct {
 	version int64
 	known   map[setKey]bool // MX sets that were looked for
 	left    map[setKey]bool // MX sets whose shared record lost a domain
+	room    map[string]int  // how many more domains a tenant may have
 }
 
 func (w *batchWriter) change(ctx context.Context, c DomainChange) (DomainOutcome, error) {
@@ -66,6 +67,11 @@ func (w *batchWriter) change(ctx context.Context, c DomainChange) (DomainOutcome
 		return DomainOutcome{}, err
 	}
 	d := w.b.decide(c, at)
+	if d.action == actInsert && !c.Proven || d.action == actClaim && at.claim == nil { // what is proven was counted as a claim
+		if full, err := w.takeRoom(ctx, c.Domain.Tenant); err != nil || full {
+			return DomainOutcome{Err: ErrLimit}, err
+		}
+	}
 	if d.action == actUpdate || d.action == actRemove {
 		if at.have.Publish == PublishShared && at.have.Removed.IsZero() {
 			w.left[setKey{at.have.Tenant, at.have.MXSet}] = true

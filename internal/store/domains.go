@@ -180,6 +180,12 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 		}
 		old.plan = old.plan.after(micros(saved.Due), micros(now))
 		saved.Due = fromMicros(old.plan.due)
+		if old.state.Step != saved.State.Step || old.state.Fault != saved.State.Fault { // mostly not, and they have indexes
+			if _, err := tx.exec(ctx, `UPDATE domains SET step = $1, fault = $2 WHERE name = $3`,
+				saved.State.Step, saved.State.Fault, saved.Name); err != nil {
+				return err
+			}
+		}
 		if err := keepBooks(ctx, tx, saved.Name, old.state, saved.State, now); err != nil {
 			return err
 		}
@@ -223,7 +229,7 @@ func (p plan) after(due, now int64) plan {
 
 // stored is what the table holds of a domain that is about to be written.
 type stored struct {
-	state State // only what books are kept of
+	state State // only what books are kept of, Step and Fault
 	plan  plan
 	// change is that of the last write that changed what the domain is served.
 	change int64
@@ -233,9 +239,9 @@ type stored struct {
 func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
 	var old stored
 	var version int64
-	err := tx.get(ctx, tx.locking(`SELECT version, served, id, intended, due, claimed, woken, change FROM domains WHERE name = $1`,
-		"FOR UPDATE"), []any{d.Name}, &version, &old.state.Served, &old.state.ID, &old.state.Intended,
-		&old.plan.due, &old.plan.claimed, &old.plan.woken, &old.change)
+	err := tx.get(ctx, tx.locking(`SELECT version, served, id, intended, step, fault, due, claimed, woken, change FROM domains
+		WHERE name = $1`, "FOR UPDATE"), []any{d.Name}, &version, &old.state.Served, &old.state.ID, &old.state.Intended,
+		&old.state.Step, &old.state.Fault, &old.plan.due, &old.plan.claimed, &old.plan.woken, &old.change)
 	if errors.Is(err, ErrNotFound) {
 		return stored{}, fmt.Errorf("%w: %w", ErrStale, ErrNotFound)
 	}
@@ -245,7 +251,7 @@ func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
 	return old, err
 }
 
-// saveState writes what Save may write.
+// saveState writes what Save may write, but for Step and Fault.
 func saveState(ctx context.Context, tx transaction, d Domain, p plan, change int64) error {
 	st, rp := d.State, d.State.Report
 	findings := ""
@@ -261,15 +267,15 @@ func saveState(ctx context.Context, tx transaction, d Domain, p plan, change int
 			served = $6, dirty = $7, record = $8, zone = $9, id = $10, intended = $11, wrote = $12, fresh = $13,
 			settle = $14, handover = $15, old_ttl = $16, horizon = $17, deleted = $18, away = $19, forced = $20,
 			detached = $21, staged = $22, promoted = $23, pinned = $24, expelled = $25, findings = $26,
-			step = $27, reason = $28, since = $29, fault = $30, failures = $31, checked = $32,
-			report_record = $33, report_zone = $34, report_text = $35, report_wrote = $36, report_verified = $37, report_problem = $38,
-			report_failures = $39, change = $40
-		WHERE name = $41`,
+			reason = $27, since = $28, failures = $29, checked = $30,
+			report_record = $31, report_zone = $32, report_text = $33, report_wrote = $34, report_verified = $35, report_problem = $36,
+			report_failures = $37, change = $38
+		WHERE name = $39`,
 		d.Adopt, p.due, p.claimed, p.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
 		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
-		st.Step, st.Reason, micros(st.Since), st.Fault, st.Failures, micros(st.Checked),
+		st.Reason, micros(st.Since), st.Failures, micros(st.Checked),
 		rp.Record, rp.Zone, rp.Text, micros(rp.Wrote), micros(rp.Verified), rp.Problem, rp.Failures,
 		change, d.Name)
 	return err

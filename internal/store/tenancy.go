@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -155,4 +156,33 @@ func (t *tables) RevokeToken(ctx context.Context, id string, now time.Time) erro
 		return changed(ErrNotFound)(tx.exec(ctx, `UPDATE tokens SET revoked = CASE revoked WHEN 0 THEN $1 ELSE revoked END
 			WHERE id = $2`, micros(now), id))
 	})
+}
+
+// queryTaken counts the domains and claims of a tenant, each no further than a limit, in indexes.
+const queryTaken = `SELECT (SELECT count(*) FROM (SELECT 1 FROM domains WHERE tenant = $1 AND name > '` + firstName + `' LIMIT $2 + 0) AS d)
+	+ (SELECT count(*) FROM (SELECT 1 FROM claims WHERE tenant = $1 LIMIT $2 + 0) AS c)`
+
+// takeRoom counts one more domain of a tenant, and says whether there was no room for it.
+func (w *batchWriter) takeRoom(ctx context.Context, tenant string) (full bool, err error) {
+	room, known := w.room[tenant]
+	if !known {
+		if room, err = w.findRoom(ctx, tenant); err != nil {
+			return false, err
+		}
+	}
+	w.room[tenant] = max(room-1, 0)
+	return room <= 0, nil
+}
+
+// findRoom returns how many more domains a tenant may have.
+func (w *batchWriter) findRoom(ctx context.Context, tenant string) (int, error) {
+	var limit, taken int
+	err := w.tx.get(ctx, `SELECT domains FROM tenants WHERE name = $1`, []any{tenant}, &limit)
+	if limit == 0 && (err == nil || errors.Is(err, ErrNotFound)) {
+		return math.MaxInt, nil
+	}
+	if err == nil {
+		err = w.tx.get(ctx, queryTaken, []any{tenant, limit}, &taken)
+	}
+	return limit - taken, err
 }

@@ -12,6 +12,8 @@ var (
 	ErrExists = errors.New("there is one already")
 	// ErrInUse says that something needs it still.
 	ErrInUse = errors.New("in use")
+	// ErrLimit says that a tenant has all that it may have.
+	ErrLimit = errors.New("the tenant has as many domains as it may have, with those that drain and those it claims")
 )
 
 // DefaultTenant is the tenant of what the configuration file declares. It is always there.
@@ -19,7 +21,7 @@ const DefaultTenant = "default"
 
 // Limits are what a tenant may take. Zero: as much as it likes.
 type Limits struct {
-	Domains int `json:"domains,omitempty" minimum:"0" doc:"how many domains it may have, draining ones included; without it, any number"`
+	Domains int `json:"domains,omitempty" minimum:"0" doc:"how many domains it may have, with those that drain and those it claims; without it, any number"`
 	Orders  int `json:"orders_a_day,omitempty" minimum:"0" doc:"how many certificates it may order in a day; without it, any number"`
 	Writes  int `json:"writes_a_day,omitempty" minimum:"0" doc:"how many writes to DNS it may cause in a day; without it, any number"`
 }

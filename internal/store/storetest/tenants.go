@@ -15,6 +15,7 @@ func tenantTests() map[string]func(*env) {
 		"Tenant/StaysWhileInUse":        tenantInUse,
 		"Tenant/LeavesWithItsTokens":    tenantLeaves,
 		"Tenant/OfADomain":              tenantOf,
+		"Tenant/HasNoMoreThanItMay":     tenantLimited,
 		"Token/ComesBackAsAdded":        tokenAdded,
 		"Token/BelongsToATenant":        tokenTenant,
 		"Token/UseIsNoted":              tokenUse,
@@ -154,6 +155,39 @@ func (e *env) inOwnSet(d store.Domain) store.Domain {
 	_, err := e.PutMXSet(e.ctx(), set, at(0))
 	e.must(err)
 	return d
+}
+
+func tenantLimited(e *env) {
+	e.must(e.AddTenant(e.ctx(), store.Tenant{Name: "a", Limits: store.Limits{Domains: 3}, Created: at(0)}))
+	set := sets()[1]
+	set.Tenant, set.Owner = "a", store.OwnerAPI
+	_, err := e.PutMXSet(e.ctx(), set, at(0))
+	e.must(err)
+	add := func(name policygen.Name, claim bool) store.DomainChange {
+		d := domain(name)
+		d.Tenant, d.MXSet = "a", "us"
+		c := store.DomainChange{Domain: d}
+		if claim {
+			c.Claim = &store.DomainClaim{Token: string(name), Created: at(0), Expires: at(90), Due: at(0)}
+		}
+		return c
+	}
+	remove := add("a.example", false)
+	remove.Remove = true
+	limit := store.ErrLimit.Error()
+	e.equal("in one batch", words(e.apply(1, add("a.example", false), add("b.example", true), add("b.example", true), add("c.example", false), add("d.example", false))),
+		[]string{"added", "claimed", "unchanged", "added", limit})
+	e.equal("in the next", words(e.apply(2, add("d.example", true), add("c.example", false), remove)), []string{limit, "unchanged", "removed"})
+	e.equal("while one drains", words(e.apply(3, add("d.example", false), add("a.example", false), remove)), []string{limit, "restored", "removed"})
+	proven := add("b.example", false)
+	proven.Proven = true
+	e.equal("what is proven", words(e.apply(4, proven, add("d.example", false))), []string{"added", limit})
+	e.must(e.Delete(e.ctx(), e.domain("a.example")))
+	e.equal("after one is gone", words(e.apply(5, add("d.example", false), add("e.example", false))), []string{"added", limit})
+	e.must(e.SetLimits(e.ctx(), "a", store.Limits{Domains: 1}))
+	e.equal("below what is there", words(e.apply(6, add("e.example", false), add("d.example", false))), []string{limit, "unchanged"})
+	e.must(e.SetLimits(e.ctx(), "a", store.Limits{}))
+	e.equal("without a limit", words(e.apply(7, add("e.example", false))), []string{"added"})
 }
 
 func tokenAdded(e *env) {
