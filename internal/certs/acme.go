@@ -84,7 +84,7 @@ func NewACME(cfg config.ACME, values Values, log *slog.Logger) (*ACME, error) {
 		cfg:    cfg,
 		values: values,
 		log:    log,
-		http: &http.Client{Transport: newWire(cfg.Budget.PerSecond, &http.Transport{
+		http: &http.Client{CheckRedirect: stay, Transport: newWire(cfg.Directory, cfg.Budget.PerSecond, &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSClientConfig:       &tls.Config{RootCAs: roots},
@@ -188,10 +188,11 @@ func (a *ACME) register(ctx context.Context, s *session) (err error) {
 // client makes a client for one order, which waits for nobody else's answers: those of package acme hold locks while they
 // ask. Replaces is what the order replaces, see certID; empty: nothing.
 func (a *ACME) client(s session, replaces string) *acme.Client {
+	transport := &passage{session: s, url: a.cfg.Directory, replaces: replaces, next: a.http.Transport}
 	c := &acme.Client{
 		Key:          s.key,
 		DirectoryURL: a.cfg.Directory,
-		HTTPClient:   &http.Client{Transport: &passage{session: s, url: a.cfg.Directory, replaces: replaces, next: a.http.Transport}},
+		HTTPClient:   &http.Client{CheckRedirect: stay, Transport: transport},
 		UserAgent:    userAgent,
 		RetryBackoff: retryNonce,
 	}
