@@ -417,6 +417,9 @@ func (o *obtained) check(t *testing.T) {
 		}
 		judge(err, fuzzedHost, "fuzz.test")
 	}
+	if w := o.window; len(w.Explanation) > 2*maxWords || strings.ContainsFunc(w.Explanation, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("the explanation has %d bytes, or is not printable: %.300q", len(w.Explanation), w.Explanation)
+	}
 	if w := o.window; o.asked == nil && (!w.Start.Before(w.End) || w.Retry < leastRetry || w.Retry > mostRetry) {
 		t.Errorf("window %+v", w)
 	}
@@ -469,6 +472,7 @@ func FuzzAuthority(f *testing.F) {
 	f.Add(uint8(8), uint8(thenClose), "200 OK", string(ca.leaf(ca.key.Public(), "other.test")))
 	f.Add(uint8(8), uint8(thenClose), "200 OK", strings.Repeat(other, 7))
 	f.Add(uint8(8), uint8(thenClose), "200 OK", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+	f.Add(uint8(9), uint8(thenClose), "200 OK", strings.ReplaceAll(windowText(), "/why", `/\u001b[2J`+strings.Repeat("y", 10_000)))
 	f.Fuzz(func(t *testing.T, place, then uint8, head, body string) {
 		at := places()[int(place)%len(places())]
 		answer := []byte("HTTP/1.1 " + head + "\r\n\r\n" + body)
