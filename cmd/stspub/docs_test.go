@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -160,5 +161,51 @@ func TestREADMENamesTheTwoCommands(t *testing.T) {
 	ci, err := os.ReadFile("../../.ci/run")
 	if err != nil || !strings.Contains(string(ci), "./test") {
 		t.Errorf(".ci/run does not call ./test: %v", err)
+	}
+}
+
+// Every test that docs/security.md names is there, and every fuzz target is named.
+func TestTestsInSecurity(t *testing.T) {
+	text, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := make(map[string]bool)
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(\w+ \*testing\.[TF]\)`)
+	err = filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range function.FindAllSubmatch(source, -1) {
+			there[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := make(map[string]bool)
+	for _, m := range regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`").FindAllSubmatch(text, -1) {
+		name := string(m[1])
+		named[name] = true
+		if !there[name] {
+			t.Errorf("security.md names %s, which no package has", name)
+		}
+	}
+	for name := range there {
+		if strings.HasPrefix(name, "Fuzz") && !named[name] {
+			t.Errorf("security.md does not name the fuzz target %s", name)
+		}
+	}
+	if len(named) < 80 {
+		t.Errorf("security.md names %d tests, want those for all rows", len(named))
+	}
+	// A row without a test is an answer that nobody has seen.
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "| ") && !strings.Contains(line, "`Test") && !strings.Contains(line, "`Fuzz") &&
+			!strings.Contains(line, "shown by") && !strings.Contains(line, "(#limits)") {
+			t.Errorf("security.md has no test for: %s", line)
+		}
 	}
 }

@@ -84,14 +84,15 @@ func NewACME(cfg config.ACME, values Values, log *slog.Logger) (*ACME, error) {
 		cfg:    cfg,
 		values: values,
 		log:    log,
-		http: &http.Client{Transport: newWire(cfg.Budget.PerSecond, &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-			TLSClientConfig:       &tls.Config{RootCAs: roots},
-			TLSHandshakeTimeout:   10 * time.Second,
-			ResponseHeaderTimeout: 30 * time.Second,
-			IdleConnTimeout:       30 * time.Second,
-			ForceAttemptHTTP2:     true,
+		http: &http.Client{CheckRedirect: stay, Transport: newWire(cfg.Directory, cfg.Budget.PerSecond, &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			TLSClientConfig:        &tls.Config{RootCAs: roots},
+			TLSHandshakeTimeout:    10 * time.Second,
+			ResponseHeaderTimeout:  30 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+			IdleConnTimeout:        30 * time.Second,
+			ForceAttemptHTTP2:      true,
 		})},
 		ways:    newWays(!cfg.NoHTTP),
 		session: make(chan *session, 1),
@@ -192,7 +193,7 @@ func (a *ACME) client(p *passage) *acme.Client {
 	c := &acme.Client{
 		Key:          p.session.key,
 		DirectoryURL: a.cfg.Directory,
-		HTTPClient:   &http.Client{Transport: p},
+		HTTPClient:   &http.Client{CheckRedirect: stay, Transport: p},
 		UserAgent:    userAgent,
 		RetryBackoff: retryNonce,
 	}

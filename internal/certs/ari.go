@@ -53,7 +53,7 @@ func (a *ACME) window(ctx context.Context, leaf []byte) (Window, error) {
 	w := Window{
 		Start:       info.SuggestedWindow.Start.UTC(),
 		End:         info.SuggestedWindow.End.UTC(),
-		Explanation: info.ExplanationURL,
+		Explanation: oneLine(info.ExplanationURL),
 		Retry:       defaultRetry,
 	}
 	if !w.Start.Before(w.End) { // RFC 9773, Section 4.2: such an answer is none

@@ -82,7 +82,12 @@ func (k *Keeper) readCopy(m *memory, path string) (mark string, err error) {
 	for _, name := range header.Authorities {
 		authorities = append(authorities, m.authorityOf(name))
 	}
-	m.reserve(max(0, min(header.Count, 1<<26)))
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	// More do not fit into the file, whatever it says.
+	m.reserve(max(0, min(header.Count, int(info.Size()/(metaSize+ownerSize+scalarSize)))))
 	for i := 0; ; i++ {
 		label := header.Mark + "/" + strconv.Itoa(i)
 		meta, count, err := k.readBlock(r, header.Sealed, label)

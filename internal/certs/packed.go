@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/acme"
@@ -184,6 +186,19 @@ func (k *Keeper) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 		return nil, nil
 	}
 	return k.memory.certificate(&v)
+}
+
+// FewStrangers returns a handler that gives the challenges of HTTP-01 for names that are wanted, and few others, to answers,
+// and the rest to fallback: as GetCertificate does with those of TLS-ALPN-01.
+func (k *Keeper) FewStrangers(answers, fallback http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := strings.Cut(r.Host, ":") // what is an IPv6 address is no name
+		if !k.strangers.Allow() && !k.wants(host) {
+			fallback.ServeHTTP(w, r)
+			return
+		}
+		answers.ServeHTTP(w, r)
+	})
 }
 
 // wants says whether a certificate of a name, in any case, is wanted.

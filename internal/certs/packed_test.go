@@ -3,6 +3,8 @@ package certs
 import (
 	"crypto/tls"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,6 +49,29 @@ func TestChallengesOfStrangersAreFew(t *testing.T) {
 		time.Sleep(time.Second)
 		if ask("mta-sts.elsewhere.test"); read["mta-sts.elsewhere.test"] != 1 {
 			t.Error("a second later a name that another node may want is not looked up")
+		}
+
+		// The same on port 80.
+		time.Sleep(time.Minute)
+		asked := make(map[string]int)
+		h := k.FewStrangers(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked[r.Host]++ }), http.NotFoundHandler())
+		get := func(host string) int {
+			rec := httptest.NewRecorder()
+			r := httptest.NewRequest(http.MethodGet, "/.well-known/acme-challenge/x", nil)
+			r.Host = host
+			h.ServeHTTP(rec, r)
+			return rec.Code
+		}
+		for n := range 1000 {
+			get(fmt.Sprintf("x%d.test", n))
+		}
+		if len(asked) != strangersPerSecond || get("mta-sts.gone.test") != http.StatusNotFound {
+			t.Errorf("%d names that nobody wants were looked up", len(asked))
+		}
+		for _, host := range []string{"mta-sts.known.test", "MTA-STS.new.test.:80"} {
+			if get(host); asked[host] != 1 {
+				t.Errorf("%s was not looked up", host)
+			}
 		}
 	})
 }

@@ -28,22 +28,33 @@ const (
 )
 
 // wire is the way to an authority. It keeps to a pace, bounds answers in size and time, and the pauses that they ask for,
-// and names the authority in errors.
+// and names the authority in errors. Where the directory came by TLS, all else does: whom the authority names inside our
+// network has no certificate to show, and hears nothing.
 type wire struct {
-	limit *rate.Limiter
-	next  http.RoundTripper
+	secure bool
+	limit  *rate.Limiter
+	next   http.RoundTripper
 }
 
-// newWire makes a wire of at most so many requests a second; 0: any number.
-func newWire(perSecond int, next http.RoundTripper) *wire {
-	if perSecond <= 0 {
-		return &wire{rate.NewLimiter(rate.Inf, 0), next}
+// newWire makes a wire to the authority of a directory, for at most so many requests a second; 0: any number.
+func newWire(directory string, perSecond int, next http.RoundTripper) *wire {
+	w := &wire{strings.HasPrefix(directory, "https:"), rate.NewLimiter(rate.Inf, 0), next}
+	if perSecond > 0 {
+		w.limit = rate.NewLimiter(rate.Limit(perSecond), perSecond)
 	}
-	return &wire{rate.NewLimiter(rate.Limit(perSecond), perSecond), next}
+	return w
 }
+
+// stay has redirects taken for answers. What is signed for one address is good at no other (RFC 8555, Section 6.4), and an
+// authority is not to send us elsewhere.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // RoundTrip is for http.RoundTripper.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	if w.secure && req.URL.Scheme != "https" {
+		closeBody(req)
+		return nil, fmt.Errorf("ask the authority at %s: it names an address without TLS, %q", req.URL.Host, req.URL.Redacted())
+	}
 	if err := w.limit.Wait(req.Context()); err != nil {
 		closeBody(req)
 		return nil, fmt.Errorf("wait for the pace of requests to %s: %w", req.URL.Host, err)

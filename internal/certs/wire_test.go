@@ -40,7 +40,7 @@ func TestStalledAnswerFreesTheSession(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.http.Transport = newWire(0, stalled{`{"newNonce":"https://ca.test/`})
+		a.http.Transport = newWire(a.cfg.Directory, 0, stalled{`{"newNonce":"https://ca.test/`})
 		begun := time.Now()
 		_, err = a.Identities(context.Background())
 		if d := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || d != answerTimeout {
@@ -49,7 +49,7 @@ func TestStalledAnswerFreesTheSession(t *testing.T) {
 		if v := judge(overdue(t.Context(), err), "a.test", "a.test"); !v.outage {
 			t.Error("it is the name's fault")
 		}
-		a.http.Transport = newWire(0, answering{`{}`})
+		a.http.Transport = newWire(a.cfg.Directory, 0, answering{`{}`})
 		if _, err := a.Identities(context.Background()); err != nil {
 			t.Errorf("the next question: %v", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -186,7 +187,10 @@ func (d *daemon) assemble() error {
 	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
-		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Challenges: responder.HTTPHandler, Log: d.o.Log,
+		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Log: d.o.Log,
+		Challenges: func(fallback http.Handler) http.Handler {
+			return d.keeper.FewStrangers(responder.HTTPHandler(fallback), fallback)
+		},
 	})
 	if err != nil {
 		return err

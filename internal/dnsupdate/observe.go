@@ -86,7 +86,7 @@ func (a *Answer) fill(r *dns.Msg, name string, qtype uint16) {
 		}
 	}
 	for _, rr := range r.Answer {
-		if unfqdn(rr.Header().Name) != name {
+		if unfqdn(rr.Header().Name) != name || rr.Header().Class != dns.ClassINET {
 			continue
 		}
 		cname, isAlias := rr.(*dns.CNAME)

@@ -283,6 +283,37 @@ func TestObserveUnknown(t *testing.T) {
 	}
 }
 
+// TestObserveCrowdOfServers: a zone whose DNS names very many servers, or addresses of one, does not have us ask them all.
+func TestObserveCrowdOfServers(t *testing.T) {
+	t.Parallel()
+	in := startInternet(t)
+	var servers, addrs []string
+	for i := range 1000 {
+		servers = append(servers, fmt.Sprintf("ns%d.victim.example.", i))
+		addrs = append(addrs, fmt.Sprintf("127.0.%d.%d", 4+i/250, 1+i%250))
+	}
+	const want = `observe TXT "_mta-sts.example.org": find name servers of "example.org": it has more than 64, or they have more addresses`
+	set(t, in.root, zone, "NS", servers...)
+	if _, err := in.observer.Observe(t.Context(), record, dns.TypeTXT); err == nil || err.Error() != want {
+		t.Errorf("Observe with 1000 name servers = %v, want %s", err, want)
+	}
+	if n := in.root.Queries("ns0.victim.example", "A"); n != 0 {
+		t.Errorf("%d questions for the address of one of them, want none", n)
+	}
+	set(t, in.root, zone, "NS", "ns1.example.org.", "ns2.example.org.")
+	set(t, in.root, "ns2."+zone, "A", addrs...)
+	if _, err := in.observer.Observe(t.Context(), record, dns.TypeTXT); err == nil || err.Error() != want {
+		t.Errorf("Observe with 1000 addresses of a name server = %v, want %s", err, want)
+	}
+	set(t, in.root, "ns2."+zone, "A", addrs[:maxAddresses-2]...) // ns1 has two
+	if v := in.observe(t, record, dns.TypeTXT); len(v.Answers) != maxAddresses {
+		t.Errorf("%d of %d addresses are asked", len(v.Answers), maxAddresses)
+	}
+}
+
+// maxAddresses is how many addresses of the name servers of a zone are asked.
+const maxAddresses = 64
+
 // TestObserveNoRoute gives a name server an IPv6 address that this machine may have no way to.
 func TestObserveNoRoute(t *testing.T) {
 	t.Parallel()

@@ -18,6 +18,9 @@ const (
 	remember = 5 * time.Minute
 	// maxRemembered bounds each cache.
 	maxRemembered = 10_000
+	// maxServers bounds the name servers of a zone, and their addresses: a customer's DNS names them, and all are asked.
+	// The root has 26 addresses.
+	maxServers = 64
 )
 
 // server is one address of a name server.
@@ -88,11 +91,14 @@ func (o *Observer) serversOf(ctx context.Context, zone string) ([]server, error)
 		return nil, fmt.Errorf("find name servers of %q: %w", zone, err)
 	}
 	var out []server
-	known := true
-	for _, rr := range ns.RRs {
-		found, whole := o.addressesOf(ctx, unfqdn(rr.(*dns.NS).Ns))
+	known, many := true, len(ns.RRs) > maxServers
+	for i := 0; i < len(ns.RRs) && !many; i++ {
+		found, whole := o.addressesOf(ctx, unfqdn(ns.RRs[i].(*dns.NS).Ns))
 		out = append(out, found...)
-		known = known && whole
+		known, many = known && whole, len(out) > maxServers
+	}
+	if many {
+		return nil, fmt.Errorf("find name servers of %q: it has more than %d, or they have more addresses", zone, maxServers)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("find name servers of %q: none has an address", zone)

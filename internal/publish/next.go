@@ -81,6 +81,7 @@ func (p *pass) wait(step, reason string, fault bool, after time.Duration) *Decis
 	if p.s.Step != step {
 		p.s.Step, p.s.Since, p.s.Failures = step, p.now, 0
 	}
+	reason = brief(reason)
 	p.s.Reason, p.s.Fault = reason, fault
 	if fault && len(p.s.Findings) == 0 {
 		p.find(step, reason)
@@ -229,12 +230,22 @@ func (p *pass) alive() *Decision {
 
 // find notes something that a human has to mend.
 func (p *pass) find(code, text string) {
-	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Fault: true, Since: p.now, Text: text})
+	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Fault: true, Since: p.now, Text: brief(text)})
 }
 
 // notice notes something that passes, or can be lived with.
 func (p *pass) notice(code, text string) {
-	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Since: p.now, Text: text})
+	p.s.Findings = append(p.s.Findings, store.Finding{Code: code, Since: p.now, Text: brief(text)})
+}
+
+// maxWords bounds what is said of a domain at a time, in bytes: its DNS, which is quoted, may hold 64 KB at a name.
+const maxWords = 4000
+
+func brief(s string) string {
+	if len(s) <= maxWords {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxWords], "") + "…"
 }
 
 // announce brings State.Served before the senders: dns, cert, body, settle, txt, verify. It returns nil when a

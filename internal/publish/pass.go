@@ -72,8 +72,8 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 		r.intended(d)
 		if dec.Why != "" && !before.Dirty {
 			r.open(d.Name)
-			r.tell(d.Name, StepTXT, dec.Why)
-			r.cfg.Log.Warn("record drifted", "domain", d.Name, "reason", dec.Why)
+			r.tell(d.Name, StepTXT, brief(dec.Why))
+			r.cfg.Log.Warn("record drifted", "domain", d.Name, "reason", brief(dec.Why))
 		}
 		r.tellCommit(w, before, d.State)
 		if w.Wildcard && d.State.ID != before.ID {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
@@ -112,6 +113,29 @@ func TestFindings(t *testing.T) {
 		w.pass(7 * time.Hour)
 		if s = w.status("a.example"); len(s.Findings) > 0 || s.Fault {
 			t.Errorf("findings %+v after all is mended", s.Findings)
+		}
+	})
+}
+
+// Whoever fills a name with text does not fill our store and log.
+func TestLargeRecordIsToldInFewWords(t *testing.T) {
+	w := newWorld(t, "a.example")
+	large := "v=STSv1; id=" + strings.Repeat("ü", 30_000)
+	w.txt["_mta-sts.a.example"] = []string{large}
+	run(t, w, func(w *world) {
+		s := w.reach("a.example", publish.StepAdopt, time.Hour)
+		const begin = "somebody else's record stands at _mta-sts.a.example: "
+		if len(s.Reason) > 5000 || !strings.HasPrefix(s.Reason, begin) || !utf8.ValidString(s.Reason) {
+			t.Errorf("the reason has %d bytes: %.100q", len(s.Reason), s.Reason)
+		}
+		if err := w.rec.Adopt(w.ctx, "a.example"); err != nil {
+			t.Fatal(err)
+		}
+		s = w.reach("a.example", publish.StepLive, 3*time.Hour)
+		w.change(func() { w.txt["_mta-sts.a.example"] = []string{large} })
+		w.pass(7 * time.Hour)
+		if now := w.status("a.example"); now.ID == s.ID || w.txt["_mta-sts.a.example"][0] == large {
+			t.Errorf("the record is still somebody else's; id %s", now.ID)
 		}
 	})
 }

@@ -18,6 +18,7 @@ const (
 	connectTimeout = 10 * time.Second // TCP and TLS, one address
 	fetchTimeout   = time.Minute      // RFC 8461, Section 3.3
 	probeTimeout   = 30 * time.Second // one MX: greeting, EHLO, STARTTLS
+	maxTargets     = 16               // addresses of one host that are tried; its DNS may name any number of anybody's
 )
 
 // Client looks at domains from outside. Its fields must not change after the first call. It is safe for concurrent use.
@@ -90,7 +91,7 @@ func (c *Client) smtpPort() int { return cmp.Or(c.SMTPPort, 25) }
 func (c *Client) targets(ctx context.Context, host string, port int) (Addresses, []string, *StepError) {
 	found, err := c.Resolver.Addrs(ctx, host)
 	var out []string
-	for _, a := range found.Addrs {
+	for _, a := range found.Addrs[:min(len(found.Addrs), maxTargets)] {
 		out = append(out, net.JoinHostPort(a.String(), strconv.Itoa(port)))
 	}
 	switch {

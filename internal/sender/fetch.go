@@ -48,7 +48,7 @@ func (c *Client) FetchPolicy(ctx context.Context, name policygen.Name) (Fetched,
 	for _, addr := range addrs {
 		f, err = c.FetchPolicyAt(ctx, name, addr)
 		var step *StepError
-		if !errors.As(err, &step) || step.Step != StepConnect {
+		if !errors.As(err, &step) || step.Step != StepConnect || ctx.Err() != nil {
 			break
 		}
 	}
@@ -95,13 +95,14 @@ func (c *Client) fetch(ctx context.Context, host string, f *Fetched) (Step, erro
 	defer answer.Body.Close()
 	f.Status, f.Proto, f.Header = answer.StatusCode, answer.Proto, answer.Header
 	f.Body, err = io.ReadAll(io.LimitReader(answer.Body, maxBody+1))
+	long := len(f.Body) > maxBody
+	f.Body = f.Body[:min(len(f.Body), maxBody)]
 	switch {
 	case f.Status != http.StatusOK: // of an error page nothing else matters
 		return StepStatus, fmt.Errorf("status %d", f.Status)
 	case err != nil:
 		return StepHTTP, err
-	case len(f.Body) > maxBody:
-		f.Body = f.Body[:maxBody]
+	case long:
 		return StepLength, errors.New("longer than 64 KiB")
 	}
 	return "", nil

@@ -53,7 +53,7 @@ func (c *Client) probe(ctx context.Context, host string) (Probed, *StepError) {
 			return p, nil
 		}
 		failed = &StepError{Step: step, Host: host, Addr: addr, Err: cause(err), verb: probeVerb}
-		if step != StepConnect {
+		if step != StepConnect || ctx.Err() != nil {
 			return p, failed
 		}
 	}
