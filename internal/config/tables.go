@@ -25,6 +25,10 @@ type serverTable struct {
 	HTTP      text `toml:"http"`
 	Admin     text `toml:"admin"`
 	Health    text `toml:"health"`
+
+	Linger      span `toml:"linger"`
+	Node        text `toml:"node"`
+	NodeAddress text `toml:"node_address"`
 }
 
 type storeTable struct {
@@ -116,6 +120,8 @@ type publishTable struct {
 
 	Settle span `toml:"settle"`
 	TTL    span `toml:"ttl"`
+
+	NodeGrace span `toml:"node_grace"`
 }
 
 type checkTable struct {
