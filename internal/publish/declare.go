@@ -91,7 +91,7 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 	}
 	d := declaration(conf)
 	r.declaring.Lock()
-	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
+	change, err := r.cfg.Store.Declare(ctx, d, r.now())
 	if err != nil {
 		r.declaring.Unlock()
 		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
@@ -109,7 +109,7 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 	report.Warnings = restartNeeded(old.conf, conf)
 	if old.conf.Publish != conf.Publish || old.conf.Check.Every != conf.Check.Every {
 		// The times of the next looks were drawn with the old settings.
-		if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
+		if err := r.cfg.Store.Wake(ctx, "", r.now()); err != nil {
 			return report, fmt.Errorf("have all domains looked at: %w", err)
 		}
 		return report, nil
@@ -286,8 +286,8 @@ func (r *Reconciler) update(ctx context.Context, name policygen.Name, f func(*st
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 		f(&d)
-		d.Due = time.Now()
-		switch err := r.cfg.Store.Save(ctx, &d, time.Now()); {
+		d.Due = r.now()
+		switch err := r.cfg.Store.Save(ctx, &d, r.now()); {
 		case err == nil:
 			r.poke()
 			return nil
