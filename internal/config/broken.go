@@ -45,6 +45,7 @@ func glance(path string) *loader {
 	// No TOML. But there is one key each of these names, in [store] at least.
 	l.doc.Store.URL = find(raw, "url")
 	table := storeLines(raw)
+	l.doc.Store.PasswordFile, l.doc.Store.PasswordEnv = find(table, "password_file"), find(table, "password_env")
 	l.doc.Store.KeyFile, l.doc.Store.KeyEnv = find(table, "key_file"), find(table, "key_env")
 	for old := range bytes.SplitSeq(findList(table, "old_key_files"), []byte(",")) {
 		if t := find(append([]byte("x="), old...), "x"); t.given() {

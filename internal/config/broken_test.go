@@ -30,6 +30,40 @@ func TestGlanceStorePath(t *testing.T) {
 	}
 }
 
+func TestGlanceStorePostgres(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"word": "a/b@c\n"}
+	for _, c := range []struct{ name, content, want string }{
+		{"as it should be", base + "[store]\nurl = 'postgres://u@db/stspub'\npassword_file = 'word'\n", "postgres://u:a%2Fb%40c@db/stspub"},
+		{"by a socket", "[store]\nurl = 'postgres://u@/stspub?host=/run'\n", "postgres://u@/stspub?host=/run"},
+		{"in an error of syntax", "[store]\nurl = 'postgresql://u@db/stspub'\npassword_file = 'word'\n[server\n", "postgresql://u:a%2Fb%40c@db/stspub"},
+		{"that names nobody", "[store]\nurl = 'postgres://db/stspub'\n", ""},
+	} {
+		if got := GlanceStore(inFolder(t, "stspub.toml", c.content, files), noEnv).Postgres; string(got) != c.want {
+			t.Errorf("%s: GlanceStore = %q, want %q", c.name, string(got), c.want)
+		}
+	}
+}
+
+func TestPostgresWarning(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]int{
+		"postgres://u@db.example.net/stspub":                     1,
+		"postgres://u@db.example.net/stspub?sslmode=require":     1,
+		"postgres://u@db.example.net/stspub?sslmode=verify-full": 0,
+		"postgres://u@127.0.0.1:5432/stspub":                     0,
+		"postgres://u@[::1]/stspub":                              0,
+		"postgres://u@localhost/stspub":                          0,
+		"postgres://u@/stspub?host=/run/postgresql":              0,
+	} {
+		path := inFolder(t, "stspub.toml", base+"[store]\nurl = '"+url+"'\n", map[string]string{"token": "x"})
+		_, warnings, err := Load(path, noEnv)
+		if err != nil || len(warnings) != want {
+			t.Errorf("%s: warnings %v, error %v, want %d", url, warnings, err, want)
+		}
+	}
+}
+
 func TestAdminAddr(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, content, want string }{

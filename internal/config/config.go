@@ -60,6 +60,9 @@ type Server struct {
 // Store is the [store] table.
 type Store struct {
 	Path string // from url = "sqlite:PATH"; default "/var/lib/stspub/stspub.db"
+	// Postgres is from url = "postgres://…", with the password in it, so it must not be shown. Empty: the store is SQLite
+	// at Path, which is without meaning otherwise.
+	Postgres Secret
 	// Keys are what its secrets are sealed with, 32 bytes each: that of key_file or key_env, and those of old_key_files,
 	// which open what is not sealed with the first one yet. None: nothing is sealed.
 	Keys []Secret

@@ -197,8 +197,28 @@ func serverEdits() []edit {
 			`stspub.toml:3: server.admin: "/` + longZone[:120] + `" is too long for a socket; at most 107 bytes`,
 		},
 		{
-			"PostgreSQL", "", "[store]\nurl = 'postgres://stspub:geheim@db/stspub'\n",
-			`stspub.toml:18: store.url: PostgreSQL is not available yet; write url = "sqlite:/var/lib/stspub/stspub.db"`,
+			"PostgreSQL with a password", "", "[store]\nurl = 'postgres://stspub:geheim@db/stspub'\n",
+			`stspub.toml:18: store.url: holds a password; write that into a file of its own, and name the file in password_file`,
+		},
+		{
+			"PostgreSQL with a password apart", "", "[store]\nurl = 'postgres://stspub@db/stspub?password=geheim'\n",
+			`stspub.toml:18: store.url: holds a password; write that into a file of its own, and name the file in password_file`,
+		},
+		{
+			"PostgreSQL without a user", "", "[store]\nurl = 'postgres://db/geheim'\n",
+			`stspub.toml:18: store.url: names no user; write "postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full"`,
+		},
+		{
+			"PostgreSQL nowhere", "", "[store]\nurl = 'postgres://geheim@/stspub'\n",
+			`stspub.toml:18: store.url: names no host; write "postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full", or ?host=/run/postgresql for a socket`,
+		},
+		{
+			"PostgreSQL without a database", "", "[store]\nurl = 'postgres://geheim@db/'\n",
+			`stspub.toml:18: store.url: names no database; write "postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full"`,
+		},
+		{
+			"PostgreSQL by no URL", "", "[store]\nurl = 'postgres://u:geheim@[::1/x'\n",
+			`stspub.toml:18: store.url: is no URL; write "postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full", with %XX for what is special in a name`,
 		},
 		{
 			"unknown engine", "", "[store]\nurl = '/var/lib/geheim.db'\n",

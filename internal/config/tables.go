@@ -34,10 +34,12 @@ type serverTable struct {
 type storeTable struct {
 	Line int
 
-	URL         text `toml:"url"`
-	KeyFile     text `toml:"key_file"`
-	KeyEnv      text `toml:"key_env"`
-	OldKeyFiles list `toml:"old_key_files"`
+	URL          text `toml:"url"`
+	PasswordFile text `toml:"password_file"`
+	PasswordEnv  text `toml:"password_env"`
+	KeyFile      text `toml:"key_file"`
+	KeyEnv       text `toml:"key_env"`
+	OldKeyFiles  list `toml:"old_key_files"`
 }
 
 type dnsTable struct {

@@ -49,12 +49,12 @@ func (d *daemon) open(ctx context.Context) (fault, err error) {
 }
 
 // openStore opens the store of a configuration, or that which a broken one names as far as can be told.
-func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken error) (*store.SQLite, error) {
+func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken error) (store.Store, error) {
 	if broken == nil {
 		return d.openSealed(ctx, conf.Store)
 	}
 	at := config.GlanceStore(d.o.ConfigPath, d.o.Env)
-	if _, err := os.Stat(at.Path); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(at.Path); at.Postgres == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, broken // the first start
 	}
 	st, err := d.openSealed(ctx, at)
@@ -65,16 +65,42 @@ func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken erro
 }
 
 // openSealed opens a store with its keys.
-func (d *daemon) openSealed(ctx context.Context, s config.Store) (*store.SQLite, error) {
+func (d *daemon) openSealed(ctx context.Context, s config.Store) (store.Store, error) {
+	st, keys, err := OpenStore(ctx, s)
+	d.keys = keys
+	return st, err
+}
+
+// OpenStore opens the store of a configuration with the engine and the keys that it names, which are nil where it has none.
+func OpenStore(ctx context.Context, s config.Store) (store.Store, *store.Keyring, error) {
 	var keys [][]byte
 	for _, key := range s.Keys {
 		keys = append(keys, []byte(key))
 	}
-	var err error
-	if d.keys, err = store.NewKeyring(keys...); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+	ring, err := store.NewKeyring(keys...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("store: %w", err)
 	}
-	return store.OpenSealedSQLite(ctx, s.Path, d.keys)
+	if s.Postgres != "" {
+		st, err := store.OpenPostgres(ctx, string(s.Postgres), ring)
+		if err != nil {
+			return nil, nil, err
+		}
+		return st, ring, nil
+	}
+	st, err := store.OpenSealedSQLite(ctx, s.Path, ring)
+	if err != nil {
+		return nil, nil, err
+	}
+	return st, ring, nil
+}
+
+// copyPath is where the copy of the certificates lies: beside the database, if that is a file.
+func copyPath(s config.Store) string {
+	if s.Postgres != "" {
+		return ""
+	}
+	return s.Path + ".certificates"
 }
 
 // reread reads the file for a reload.

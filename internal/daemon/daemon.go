@@ -166,7 +166,7 @@ func (d *daemon) assemble() error {
 	}
 	d.keeper = certs.New(certs.Config{
 		Store: d.store, Authorities: authorities, Budgets: budgets, Challenge: responder.GetCertificate, Gate: d.admit,
-		Log: d.o.Log, OnChange: d.certChanged, Copy: d.conf.Store.Path + ".certificates", Keys: d.keys,
+		Log: d.o.Log, OnChange: d.certChanged, Copy: copyPath(d.conf.Store), Keys: d.keys,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{

@@ -268,3 +268,64 @@ func declareOne(t *testing.T, s *SQLite) Domain {
 	}
 	return d
 }
+
+// TestCopyIsVerified changes a copy behind its back.
+func TestCopyIsVerified(t *testing.T) {
+	t.Parallel()
+	from, to := openTest(t), openTest(t)
+	declareOne(t, from)
+	c := &copier{&from.tables, &to.tables, func(string, int) {}}
+	if err := Copy(t.Context(), from, to, c.tell); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ change, want string }{
+		{`UPDATE domains SET due = due + 1`, "domains: the 1 rows are not those that were copied; does another program write to one of the stores?"},
+		{`DELETE FROM domains`, "domains: 0 rows of 1 arrived"},
+	} {
+		if _, err := to.writer.ExecContext(t.Context(), tt.change); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.verify(t.Context(), copiedTables()[1]); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: error is %v, want %s", tt.change, err, tt.want)
+		}
+	}
+}
+
+// TestCopyKnowsAllColumns compares what is copied with what there is.
+func TestCopyKnowsAllColumns(t *testing.T) {
+	t.Parallel()
+	s := openTest(t)
+	rest := map[string]bool{}
+	rows, err := s.writer.QueryContext(t.Context(), `SELECT m.name || '.' || c.name FROM sqlite_schema AS m, pragma_table_info(m.name) AS c
+		WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := drain(rows, func(r row) error {
+		var name string
+		err := r.Scan(&name)
+		rest[name] = true
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range copiedTables() {
+		for _, column := range table.columns() {
+			if !rest[table.name+"."+column] {
+				t.Errorf("there is no %s.%s, or it is copied twice", table.name, column)
+			}
+			delete(rest, table.name+"."+column)
+		}
+	}
+	// Claims end with a copy, and nodes stay where they are.
+	for _, name := range []string{
+		"domains.claimed", "domains.woken", "domains.holder", "journal.holder", "versions.last", "seals.id", "seals.proof",
+		"migrations.name", "migrations.taken", "nodes.id", "nodes.holder", "nodes.address", "nodes.started", "nodes.heartbeat",
+		"nodes.acknowledged", "nodes.deregistered",
+	} {
+		delete(rest, name)
+	}
+	if len(rest) > 0 {
+		t.Errorf("these are not copied: %v", rest)
+	}
+}

@@ -49,7 +49,7 @@ const (
 	idleLimit      = 30 * time.Second // of a transaction between two statements: whoever began it is cut off, and has locks
 	walkLimit      = time.Hour        // the same while the caller of a walk looks at a page
 	longStatement  = 10 * time.Minute
-	longLimit      = 15 * time.Minute // a transaction that may change every domain
+	longLimit      = 30 * time.Minute // a transaction that may write everything
 	closeLimit     = 5 * time.Second
 )
 
@@ -215,17 +215,26 @@ func end(ctx context.Context, tx pgx.Tx) {
 	_ = tx.Rollback(ctx)
 }
 
-// commit says of what it cannot know whether it was written that it is ErrUnsure.
+// commit says of what it cannot know whether it was written that it is ErrUnsure. When the connection breaks, pgx says that
+// it was closed and nothing sent, even if the commit was sent; so only what is closed before is trusted to be.
 func commit(ctx context.Context, tx pgx.Tx) error {
+	if err := ctx.Err(); err != nil {
+		end(ctx, tx)
+		return err
+	}
+	if tx.Conn().IsClosed() {
+		end(ctx, tx)
+		return pgconn.ErrConnClosed
+	}
 	err := tx.Commit(ctx)
 	var e *pgconn.PgError
 	switch {
-	case err == nil, pgconn.SafeToRetry(err), errors.Is(err, pgx.ErrTxCommitRollback):
+	case err == nil, errors.Is(err, pgx.ErrTxCommitRollback):
 		return err
 	case errors.As(err, &e) && e.SeverityUnlocalized == "ERROR": // FATAL ends the connection, at any moment
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrUnsure, err)
+	return fmt.Errorf("%w, for the way to the database was cut in the commit (%w)", ErrUnsure, err)
 }
 
 // tries is how often something is done at most.
@@ -280,6 +289,12 @@ func (v *versions) take() (int64, bool) {
 	}
 	v.next++
 	return v.next - 1, true
+}
+
+func (v *versions) drop() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.next, v.end = 0, 0
 }
 
 func (v *versions) fill(first int64) {

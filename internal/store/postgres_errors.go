@@ -80,6 +80,8 @@ func (p *Postgres) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%w (%w)", ended, err)
 	}
 	switch code := codeOf(err); {
+	case errors.Is(err, ErrUnsure):
+		return err
 	case code == codePassword, code == codeRefused:
 		return fmt.Errorf("%q refuses its user: look at the user in [store] url, at password_file, and at the server's pg_hba.conf (%w)", p.where, err)
 	case code == codeNoDatabase:

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"hash/crc32"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -126,12 +124,26 @@ func (t *postgresTransaction) now(ctx context.Context) (int64, error) {
 	return micros, err
 }
 
-// storable puts U+FFFD in the place of what PostgreSQL does not take in a text, and somebody outside may send: NUL, and
-// bytes that are no UTF-8.
+func (t *postgresTransaction) resume(ctx context.Context) error {
+	t.store.versions.drop()
+	for _, query := range []string{
+		`SELECT setval('domain_versions', greatest(max(version), 1)) FROM domains`,
+		`SELECT setval(pg_get_serial_sequence('history', 'seq'), greatest(max(seq), 1)) FROM history`,
+		`SELECT setval(pg_get_serial_sequence('ids', 'seq'), greatest(max(seq), 1)) FROM ids`,
+		`SELECT setval(pg_get_serial_sequence('certificate_marks', 'seq'), greatest(max(seq), 1)) FROM certificate_marks`,
+	} {
+		if _, err := t.tx.Exec(ctx, query); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// storable makes texts among arguments such.
 func storable(args []any) []any {
 	for i, a := range args {
-		if s, ok := a.(string); ok && (!utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0) {
-			args[i] = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+		if s, ok := a.(string); ok {
+			args[i] = storableText(s)
 		}
 	}
 	return args

@@ -187,5 +187,11 @@ func (t *sqliteTransaction) keepVersions(ctx context.Context) error {
 	return err
 }
 
+// resume has the next version be greater than all.
+func (t *sqliteTransaction) resume(ctx context.Context) error {
+	_, err := t.exec(ctx, `UPDATE versions SET last = max(last, (SELECT coalesce(max(version), 0) FROM domains))`)
+	return err
+}
+
 // now is the clock of the process, which is the database.
 func (*sqliteTransaction) now(context.Context) (int64, error) { return time.Now().UnixMicro(), nil }

@@ -5,6 +5,9 @@
 // takes and enters policies and ids in the books, Delete ends it. The books outlive it: senders hold a policy for its
 // max_age, and an id stands for one policy for ever (RFC 8461, Section 3.1).
 //
+// There are two engines, [SQLite] for one process and [Postgres] for several. What they decide stands once, in SQL that both
+// understand.
+//
 // It decides nothing: what to write next is decided by package publish. What it promises is order and durability: when
 // a method returns nil, what it wrote survives a crash of the process and of the machine.
 package store

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // tables is the [Store] on the tables that both engines have, in SQL that both understand: $1 and so on are arguments.
@@ -67,6 +69,8 @@ type transaction interface {
 	// nextChange is a version greater than all that it returned before, in whatever transaction: who has seen one has
 	// seen all smaller ones. It may have other transactions wait for the end of this one, so it comes late.
 	nextChange(ctx context.Context) (int64, error)
+	// resume is called when rows were written with their numbers, to give none of them again.
+	resume(ctx context.Context) error
 	// now is the database's clock, in microseconds.
 	now(ctx context.Context) (int64, error)
 }
@@ -153,6 +157,15 @@ func stream[T any](ctx context.Context, t *tables, doing string, scan func(row) 
 		return own
 	}
 	return err
+}
+
+// storableText puts U+FFFD in the place of what PostgreSQL does not take in a text, and somebody outside may send: NUL, and
+// bytes that are no UTF-8.
+func storableText(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // micros is a time as the tables have it.

@@ -21,7 +21,7 @@ import (
 const (
 	postgresRole = "stspub"
 	GuardedRole  = "guarded"
-	GuardedWord  = "correct horse/battery@staple"
+	GuardedWord  = "correct-horse/battery@staple"
 )
 
 // PostgreSQL is a running PostgreSQL server on a port of 127.0.0.1. Its methods may be called at the same time, but for

@@ -1,0 +1,11 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// OpenPostgresWithin is [OpenPostgres] with another limit of what is small.
+func OpenPostgresWithin(ctx context.Context, url string, limit time.Duration) (*Postgres, error) {
+	return openPostgres(ctx, url, nil, limit)
+}
