@@ -82,6 +82,10 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 		if err != nil || done {
 			return ReloadReport{}, err
 		}
+		if old, err := r.outdated(ctx, next.meaning); err != nil || old {
+			r.settings.Store(next) // the faults say it, and nothing is claimed
+			return ReloadReport{}, err
+		}
 	}
 	if err := r.cfg.Store.DeleteValue(ctx, keyDeclared); err != nil {
 		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
@@ -91,7 +95,11 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 	}
 	d := declaration(conf)
 	r.declaring.Lock()
-	change, err := r.cfg.Store.Declare(ctx, d, r.now())
+	err := r.mark(ctx, next.meaning)
+	var change store.Change
+	if err == nil {
+		change, err = r.cfg.Store.Declare(ctx, d, r.now())
+	}
 	if err != nil {
 		r.declaring.Unlock()
 		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
@@ -154,6 +162,9 @@ func (r *Reconciler) mean(conf *config.Config) (*settings, error) {
 	kept.MXSets = maps.Clone(conf.MXSets)
 	old := r.settings.Load()
 	next := &settings{conf: &kept, accounts: make(map[string]dnsupdate.Account)}
+	if r.cfg.Node != "" {
+		next.meaning = meaning(conf)
+	}
 	var errs []error
 	for name, a := range conf.Accounts {
 		if old != nil && old.conf.Accounts[name] == a {

@@ -132,6 +132,7 @@ type Reconciler struct {
 // settings is what a configuration means here. It is replaced as a whole.
 type settings struct {
 	conf     *config.Config
+	meaning  string // where there are several nodes
 	accounts map[string]dnsupdate.Account
 }
 
@@ -276,6 +277,13 @@ func (r *Reconciler) claim(ctx context.Context, free chan struct{}, begin func(s
 			return 0, err
 		}
 		r.declaring.RLock()
+		if ok, err := r.agrees(ctx); err != nil || !ok {
+			r.declaring.RUnlock()
+			for range n {
+				<-free
+			}
+			return idleFew, err
+		}
 		due, err := r.cfg.Store.Claim(ctx, r.now(), lease, n)
 		r.declaring.RUnlock()
 		for range n - len(due) {
