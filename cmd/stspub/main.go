@@ -73,7 +73,7 @@ first, seen from outside, record after, seen at every name server.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		newServe(), newDev(), newCheck(), newDomain(), newCerts(), newPlan(), newReload(), newRecords(), newConfig(), newMigrate(), newHealthcheck(), newVersion(),
+		newServe(), newDev(), newCheck(), newDomain(), newCerts(), newPlan(), newReload(), newRecords(), newNode(), newConfig(), newMigrate(), newHealthcheck(), newVersion(),
 	)
 	return root
 }

@@ -135,6 +135,8 @@ func TestCommandsWithoutServer(t *testing.T) {
 		{"domain adopt a.example", "adopt domain: "},
 		{"domain retry a.example", "retry domain: "},
 		{"records a.example", "show domain: "},
+		{"node list", "list nodes: "},
+		{"node remove node1", "remove node: "},
 		{"reload", "reload: "},
 		{"reload --force 0123456789abcdef", "reload: "},
 		{"plan", "plan: "},

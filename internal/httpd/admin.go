@@ -32,6 +32,10 @@ type Manager interface {
 	Status(ctx context.Context, name policygen.Name) (publish.Status, error)
 	// Faults returns the faults of the service as a whole, by subject.
 	Faults() map[string]string
+	// Nodes returns the nodes on the store that are not gone.
+	Nodes(ctx context.Context) ([]publish.NodeStatus, error)
+	// RemoveNode declares a node gone, or returns store.ErrNotFound. One that lives is refused.
+	RemoveNode(ctx context.Context, id string) error
 	// Certificates says how it stands with all certificates.
 	Certificates() certs.Overview
 	// EachCertificate calls f for every name that is wanted or has a certificate, by name, until f returns an error, which
@@ -121,6 +125,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	r.Get("/v1/faults", a.handle(a.faults))
 	r.Get("/v1/certificates", a.handle(a.certificates))
 	r.Get("/v1/certificates/names", a.handle(a.names))
+	a.nodeRoutes(r)
 	r.Post("/v1/plan", a.handle(a.plan))
 	r.Post("/v1/reload", a.handle(a.reload))
 

@@ -157,13 +157,32 @@ func (r *Reconciler) LookAtNodes(ctx context.Context) error {
 	return nil
 }
 
+// NodeStatus is what an operator is told of a node. It is the answer of the admin API.
+type NodeStatus struct {
+	ID        string    `json:"id"`
+	Address   string    `json:"address,omitempty"` // of its listener; empty: it starts or stops
+	Started   time.Time `json:"started"`
+	Heartbeat time.Time `json:"heartbeat"` // when it was heard of last
+	Silent    int       `json:"silent"`    // seconds since then
+	Lost      bool      `json:"lost"`      // that is too long
+}
+
 // Nodes returns all nodes that are not gone.
-func (r *Reconciler) Nodes(ctx context.Context) ([]store.Node, error) {
+func (r *Reconciler) Nodes(ctx context.Context) ([]NodeStatus, error) {
 	all, err := r.cfg.Store.Nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(n store.Node) bool { return !n.Deregistered.IsZero() }), nil
+	nodes := []NodeStatus{}
+	for _, n := range all {
+		if !n.Deregistered.IsZero() {
+			continue
+		}
+		s := NodeStatus{ID: n.ID, Address: n.Address, Started: n.Started, Heartbeat: n.Heartbeat, Silent: int(n.Silent.Seconds())}
+		s.Lost = r.cfg.Node != "" && n.Silent >= silentAfter
+		nodes = append(nodes, s)
+	}
+	return nodes, nil
 }
 
 // RemoveNode declares a node gone: nobody waits for it any more. One that was heard of lately is refused with [ErrRefused].
@@ -172,12 +191,12 @@ func (r *Reconciler) RemoveNode(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(nodes, func(n store.Node) bool { return n.ID == id })
+	i := slices.IndexFunc(nodes, func(n NodeStatus) bool { return n.ID == id })
 	switch {
 	case i < 0:
 		return fmt.Errorf("remove node %q: %w", id, store.ErrNotFound)
-	case nodes[i].Silent < silentAfter:
-		return fmt.Errorf("%w: node %q was heard of %s ago, so it lives; stop it, then it is gone", ErrRefused, id, nodes[i].Silent.Round(time.Second))
+	case !nodes[i].Lost:
+		return fmt.Errorf("%w: node %q was heard of %d s ago, so it lives; stop it, then it is gone", ErrRefused, id, nodes[i].Silent)
 	}
 	if err := r.cfg.Store.Deregister(ctx, id); err != nil {
 		return err
