@@ -149,6 +149,8 @@ func TestCommandsWithoutServer(t *testing.T) {
 		{"account list", "list accounts: "},
 		{"tenant list", "list tenants: "},
 		{"token add", "add token: "},
+		{"node list", "list nodes: "},
+		{"node remove node1", "remove node: "},
 		{"reload", "reload: "},
 		{"reload --force 0123456789abcdef", "reload: "},
 		{"plan", "plan: "},

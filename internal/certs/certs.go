@@ -41,6 +41,7 @@ type Store interface {
 	LastChange(ctx context.Context) (int64, error)
 	MarkCertificates(ctx context.Context, mark string, change int64) error
 	CertificatesSince(ctx context.Context, mark string, f func(store.Certificate) error) error
+	CertificatesAfter(ctx context.Context, after int64, f func(store.Certificate) error) (int64, error)
 	Orders(ctx context.Context) ([]store.Order, error)
 	SaveOrder(ctx context.Context, o store.Order) error
 	Journal(ctx context.Context, after int64) ([]store.JournalEntry, error)

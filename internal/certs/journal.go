@@ -13,6 +13,8 @@ import (
 const (
 	// leaseTime is how long an order of another process is believed to run that never ended: longer than any does.
 	leaseTime = orderTimeout + saveTimeout + time.Minute
+	// maxSkew is how far the clocks of two processes may be apart.
+	maxSkew = 15 * time.Minute
 	// keepExempt is how long orders are kept in the journal that count for failures alone.
 	keepExempt = 2 * failurePeriod
 )
@@ -26,11 +28,17 @@ type journal struct {
 	last    int64      // newest entry that was read or appended
 	changed int64      // newest change that was read
 	own     map[int64]bool
-	others  map[int64]store.JournalEntry // running
+	others  map[int64]foreignOrder // running
+}
+
+// foreignOrder is an order of another process, which may have another clock.
+type foreignOrder struct {
+	store.JournalEntry
+	seen time.Time // when it was read first
 }
 
 func (j *journal) init(s Store) {
-	j.store, j.own, j.others = s, make(map[int64]bool), make(map[int64]store.JournalEntry)
+	j.store, j.own, j.others = s, make(map[int64]bool), make(map[int64]foreignOrder)
 }
 
 // read takes in what was written since, and calls f for what others wrote: began is set where the entry is new.
@@ -47,10 +55,13 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 			}
 			continue
 		}
-		_, ran := j.others[e.Seq]
+		known, ran := j.others[e.Seq]
 		f(e, !ran)
+		if !ran {
+			known.seen = time.Now()
+		}
 		if e.Ended.IsZero() {
-			j.others[e.Seq] = e
+			j.others[e.Seq] = foreignOrder{e, known.seen}
 		} else {
 			delete(j.others, e.Seq)
 		}
@@ -62,7 +73,11 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 func (j *journal) leased(name string, now time.Time) time.Time {
 	var until time.Time
 	for seq, e := range j.others {
-		end := e.Begun.Add(leaseTime)
+		from := e.seen
+		if old := e.Begun.Add(maxSkew); old.Before(from) {
+			from = old
+		}
+		end := from.Add(leaseTime)
 		if end.Before(now) {
 			delete(j.others, seq)
 		} else if e.Name == name {

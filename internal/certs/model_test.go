@@ -311,10 +311,14 @@ func run(t *testing.T, b *books, m certs.Authority, edit ...func(*certs.Config))
 	return k, stop
 }
 
-// LastChange, MarkCertificates and CertificatesSince are for copies, which this store knows nothing of.
+// LastChange, MarkCertificates, CertificatesAfter and CertificatesSince are for copies and other nodes, which this store knows nothing of.
 func (b *books) LastChange(context.Context) (int64, error) { return 0, nil }
 
 func (b *books) MarkCertificates(context.Context, string, int64) error { return nil }
+
+func (b *books) CertificatesAfter(context.Context, int64, func(store.Certificate) error) (int64, error) {
+	return 0, nil
+}
 
 func (b *books) CertificatesSince(context.Context, string, func(store.Certificate) error) error {
 	return store.ErrNotFound

@@ -57,6 +57,11 @@ type Server struct {
 	AdminTLS                    string
 	AdminCertFile, AdminKeyFile string
 	Health                      string // listen address of a plain listener with /healthz and /readyz; default none
+	// Linger is how long a server that is told to stop goes on serving and says at /readyz that it is not ready; default 0, at
+	// most 5m.
+	Linger      time.Duration
+	Node        string // the name of this server among several on one store; empty: the host name
+	NodeAddress string // "ADDR:PORT" at which the others reach HTTPS; empty: where that listens
 }
 
 // Store is the [store] table.
@@ -140,6 +145,8 @@ type Alias struct {
 type Publish struct {
 	Settle time.Duration // default 5m, 1s..24h
 	TTL    time.Duration // of TXT records; default 300s, 60s..3600s
+	// NodeGrace is how long publications wait for a node that is silent; default 10m, 1s..24h.
+	NodeGrace time.Duration
 }
 
 // Check is the [check] table: how stspub looks at itself from outside.

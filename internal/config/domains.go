@@ -18,8 +18,9 @@ import (
 func (l *loader) timing() {
 	p, c := l.doc.Publish, l.doc.Check
 	l.cfg.Publish = Publish{
-		Settle: l.duration("publish.settle", p.Settle, 5*time.Minute, time.Second, day, `"1s" to "24h"`),
-		TTL:    l.duration("publish.ttl", p.TTL, 300*time.Second, time.Minute, time.Hour, `"60s" to "3600s"`),
+		Settle:    l.duration("publish.settle", p.Settle, 5*time.Minute, time.Second, day, `"1s" to "24h"`),
+		TTL:       l.duration("publish.ttl", p.TTL, 300*time.Second, time.Minute, time.Hour, `"60s" to "3600s"`),
+		NodeGrace: l.duration("publish.node_grace", p.NodeGrace, 10*time.Minute, time.Second, day, `"1s" to "24h"`),
 	}
 	if l.cfg.Publish.Settle < 5*time.Minute {
 		l.warn(p.Settle.line, "publish.settle", "%q is for laboratories: some senders remember an old policy for 5m, and file it under "+

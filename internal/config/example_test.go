@@ -58,7 +58,7 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 			Name: "main", Provider: "cloudflare", APIToken: "fake-token",
 			APIURL: "https://api.cloudflare.com/client/v4",
 		}},
-		Publish: Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute},
+		Publish: Publish{Settle: 5 * time.Minute, TTL: 5 * time.Minute, NodeGrace: 10 * time.Minute},
 		Check:   Check{Every: 24 * time.Hour, HTTPPort: 80, HTTPSPort: 443, SMTPPort: 25},
 		MXSets:  map[string]MXSet{"eu": set},
 		Domains: []Domain{{Name: "example.org", MXSet: "eu", Publish: "zone", Account: "main"}},

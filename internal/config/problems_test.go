@@ -165,6 +165,22 @@ func serverEdits() []edit {
 			`stspub.toml:3: server.https: "off" is no address to listen at; write ":443" or "192.0.2.1:443"`,
 		},
 		{
+			"node with a space", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nnode = 'node 1'",
+			`stspub.toml:3: server.node: "node 1" is no name of a node; write one like "node1", of ASCII without spaces and slashes`,
+		},
+		{
+			"node everywhere", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nnode_address = '0.0.0.0:443'",
+			`stspub.toml:3: server.node_address: "0.0.0.0:443" is no address that other nodes can connect to; write one like "192.0.2.1:443"`,
+		},
+		{
+			"node without a port", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nnode_address = '192.0.2.1'",
+			`stspub.toml:3: server.node_address: "192.0.2.1" is no address that other nodes can connect to; write one like "192.0.2.1:443"`,
+		},
+		{
+			"linger too long", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nlinger = '6m'",
+			`stspub.toml:3: server.linger: "6m" is out of range; "0s" to "5m"`,
+		},
+		{
 			"two listeners at a port", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nhealth = '127.0.0.1:80'",
 			`stspub.toml:3: server.health: "127.0.0.1:80" is taken by server.http; write another port`,
 		},
@@ -287,6 +303,10 @@ func tableEdits() []edit {
 		{
 			"settle as an integer", "", "[publish]\nsettle = 300\n",
 			`stspub.toml:18: publish.settle: is an integer, want a duration with its unit: "300s"`,
+		},
+		{
+			"grace too long", "", "[publish]\nnode_grace = '2d'\n",
+			`stspub.toml:18: publish.node_grace: "2d" is out of range; "1s" to "24h"`,
 		},
 		{
 			"settle too long", "", "[publish]\nsettle = '2d'\n",

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
 )
@@ -19,6 +20,9 @@ const (
 	defaultAdmin = "unix:/run/stspub/admin.sock"
 	defaultStore = "/var/lib/stspub/stspub.db"
 )
+
+// maxNode is how long the name of a node may be, in octets.
+const maxNode = 253
 
 // maxSocketPath is what fits into sun_path of unix(7).
 const maxSocketPath = 107
@@ -48,6 +52,8 @@ func (l *loader) server() {
 	s.Health = l.listen("server.health", t.Health, "")
 	s.Admin = l.admin(t.Admin)
 	l.adminTLS()
+	s.Linger = l.duration("server.linger", t.Linger, 0, 0, 5*time.Minute, `"0s" to "5m"`)
+	l.node()
 	l.clashes()
 }
 
@@ -134,6 +140,24 @@ func (l *loader) adminTLS() {
 	if err := checkKeyPair(s.AdminCertFile, s.AdminKeyFile); err != nil {
 		l.lacking(t.AdminCertFile.line, "server.admin_cert_file", err)
 	}
+}
+
+// node reads what this server is to others on its store.
+func (l *loader) node() {
+	t, s := l.doc.Server, &l.cfg.Server
+	s.Node = t.Node.v
+	if strings.ContainsFunc(s.Node, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) || len(s.Node) > maxNode {
+		l.problem(t.Node.line, "server.node", `%q is no name of a node; write one like "node1", of ASCII without spaces and slashes`, s.Node)
+	}
+	if !t.NodeAddress.given() {
+		return
+	}
+	addr, err := netip.ParseAddrPort(t.NodeAddress.v)
+	if err != nil || addr.Addr().IsUnspecified() || addr.Port() == 0 {
+		l.problem(t.NodeAddress.line, "server.node_address", `%q is no address that other nodes can connect to; write one like "192.0.2.1:443"`,
+			t.NodeAddress.v)
+	}
+	s.NodeAddress = t.NodeAddress.v
 }
 
 // clashes finds two listeners at one address.

@@ -31,6 +31,10 @@ type serverTable struct {
 	AdminKeyFile  text `toml:"admin_key_file"`
 
 	Health text `toml:"health"`
+
+	Linger      span `toml:"linger"`
+	Node        text `toml:"node"`
+	NodeAddress text `toml:"node_address"`
 }
 
 type storeTable struct {
@@ -124,6 +128,8 @@ type publishTable struct {
 
 	Settle span `toml:"settle"`
 	TTL    span `toml:"ttl"`
+
+	NodeGrace span `toml:"node_grace"`
 }
 
 type checkTable struct {

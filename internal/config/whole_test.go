@@ -32,9 +32,13 @@ server.admin_tls = "127.0.0.1:8420"
 server.admin_cert_file = "admin.pem"
 server.admin_key_file = "admin.pem"
 server.health = "127.0.0.1:0"
+server.linger = "20s"
+server.node = "node1"
+server.node_address = "[2001:db8::1]:443"
 store = { url = "sqlite:data/stspub.db" }
 publish.settle = "1d"
 publish.ttl = "1m"
+publish.node_grace = "1h"
 
 [dns]
 resolvers = ["192.0.2.53", "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
@@ -168,6 +172,7 @@ func TestWholeConfiguration(t *testing.T) {
 			Proxies:  []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("10.0.0.0/8")},
 			Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
 			AdminTLS: "127.0.0.1:8420", AdminCertFile: at("admin.pem"), AdminKeyFile: at("admin.pem"),
+			Linger: 20 * time.Second, Node: "node1", NodeAddress: "[2001:db8::1]:443",
 			Addresses: []netip.Addr{
 				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
 			},
@@ -204,7 +209,7 @@ func TestWholeConfiguration(t *testing.T) {
 			},
 		},
 		Alias:   Alias{Zone: "alias.example.com", Account: "bind"},
-		Publish: Publish{Settle: 24 * time.Hour, TTL: time.Minute},
+		Publish: Publish{Settle: 24 * time.Hour, TTL: time.Minute, NodeGrace: time.Hour},
 		Check: Check{
 			Every: 168 * time.Hour, HTTPPort: 8080, HTTPSPort: 8443, SMTPPort: 2525, CAFile: at("ca.pem"),
 			AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::25/128")},

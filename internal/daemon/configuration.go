@@ -55,7 +55,10 @@ func (d *daemon) open(ctx context.Context) (fault, err error) {
 // openDeclared opens the store of a configuration, and says whether that is the one whose domains it holds. What goes wrong
 // is told when it goes wrong again.
 func (d *daemon) openDeclared(ctx context.Context, conf *config.Config) bool {
-	if _, err := os.Stat(conf.Store.Path); conf.Store.Postgres == "" && err != nil {
+	if conf.Store.Postgres != "" {
+		return false // nodes compare what their configurations say of all domains
+	}
+	if _, err := os.Stat(conf.Store.Path); err != nil {
 		return false // the first start, which makes no store if the domains are wrong
 	}
 	st, err := d.openSealed(ctx, conf.Store)

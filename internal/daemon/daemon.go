@@ -62,6 +62,7 @@ type daemon struct {
 	gate       *certs.Gate
 	keeper     *certs.Keeper
 	reconciler *publish.Reconciler
+	node       *node
 	reloaded   chan struct{} // capacity 1: a reload was taken
 	registry   *prometheus.Registry
 	metrics    *dnsupdate.Metrics
@@ -107,6 +108,9 @@ func (d *daemon) begin(ctx context.Context) error {
 		return err
 	}
 	if err := d.assemble(); err != nil {
+		return err
+	}
+	if err := d.node.join(ctx); err != nil {
 		return err
 	}
 	return d.fill(ctx)
@@ -159,6 +163,9 @@ func (d *daemon) assemble() error {
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
+	if d.node, err = d.newNode(); err != nil {
+		return err
+	}
 	responder := certs.NewResponder(d.store, d.o.Log)
 	authorities, budgets, err := d.authorities()
 	if err != nil {
@@ -166,7 +173,7 @@ func (d *daemon) assemble() error {
 	}
 	outside := &publish.Outside{
 		Client: d.client, Observer: d.observer, Hostname: d.conf.Server.Hostname, Addresses: d.conf.Server.Addresses,
-		Node: dialable(d.secure.Addr()), Values: d.store,
+		Node: dialable(d.secure.Addr()), Peers: d.node.peers, Values: d.store,
 	}
 	d.client.Dial = d.guard(outside).Dial
 	d.gate = &certs.Gate{
@@ -178,7 +185,7 @@ func (d *daemon) assemble() error {
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{
-		Store: d.store, Snapshot: snapshot, Certs: certView{d.keeper, d.conf.Server.Hostname}, Log: d.o.Log,
+		Store: d.store, Node: d.node.shared(), Snapshot: snapshot, Certs: certView{d.keeper, d.conf.Server.Hostname}, Log: d.o.Log,
 		Sight:       outside,
 		Load:        d.reread,
 		Accepted:    d.accept,
@@ -195,7 +202,7 @@ func (d *daemon) assemble() error {
 	if err != nil {
 		return err
 	}
-	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.store.Ping, Metrics: d.registry, Log: d.o.Log}
+	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.node.ready, Metrics: d.registry, Log: d.o.Log}
 	d.assembleAdmin(health)
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -233,6 +240,11 @@ func (d *daemon) authorities() (all []certs.Authority, budgets []config.Budget, 
 
 // fill reads what is served into memory.
 func (d *daemon) fill(ctx context.Context) error {
+	last, err := d.store.LastChange(ctx)
+	if err != nil {
+		return err
+	}
+	d.node.served.Store(last)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.keeper.Load(ctx) })
 	g.Go(func() error { return d.reconciler.Serve(ctx) })
@@ -253,22 +265,26 @@ func (d *daemon) start(ctx context.Context) error {
 	return nil
 }
 
-// run serves, takes the configuration, and has everything work until ctx ends. Listeners stop first, and the workers when
-// nobody is left to be served.
+// run serves, takes the configuration, and has everything work until ctx ends. Then it says that it is not ready, after a
+// while its listeners stop, and the workers when nobody is left to be served.
 func (d *daemon) run(ctx context.Context, fault error) error {
-	ctx, stopServing := context.WithCancel(ctx)
+	serve, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
-	servers, serving := errgroup.WithContext(ctx)
+	servers, serving := errgroup.WithContext(serve)
 	servers.Go(func() error { return d.public.Run(serving, d.secure, d.plain) })
 	if d.healthLn != nil {
 		servers.Go(func() error { return d.health.Run(serving, d.healthLn) })
 	}
-	if err := d.start(serving); err != nil {
-		if ctx.Err() != nil { // we are told to stop, which is no fault
-			return errors.Join(servers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
-		}
+	told := context.AfterFunc(ctx, stopServing)
+	err := d.start(serving)
+	told()
+	if err != nil {
 		stopServing()
-		return errors.Join(fault, err, servers.Wait())
+		last := d.leave(ctx, servers.Wait())
+		if ctx.Err() != nil { // we are told to stop, which is no fault
+			return last
+		}
+		return errors.Join(fault, err, last)
 	}
 	if fault != nil {
 		d.reconciler.SetFault("configuration", "the last accepted configuration is served, because of this one: "+fault.Error())
@@ -277,12 +293,14 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	if d.adminTLS != nil {
 		servers.Go(func() error { return d.adminTLS.Run(serving, d.adminTLSLn) })
 	}
+	servers.Go(func() error { d.node.linger(ctx, serving); stopServing(); return nil })
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	workers, working := errgroup.WithContext(work)
 	workers.Go(func() error { return d.keeper.Run(working) })
 	workers.Go(func() error { return d.keeper.RunCopies(working) })
 	workers.Go(func() error { return d.reconciler.Run(working) })
+	workers.Go(func() error { d.node.run(working); return nil })
 	workers.Go(func() error { d.reseal(working); return nil })
 	workers.Go(func() error { d.preflight(working); return nil })
 	workers.Go(func() error { d.reloads(working); return nil })
@@ -290,9 +308,16 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	if d.o.OnReady != nil {
 		d.o.OnReady()
 	}
-	err := servers.Wait()
+	err = servers.Wait()
 	stop()
-	return errors.Join(err, workers.Wait(), d.keeper.LastCopy(context.WithoutCancel(ctx)))
+	return d.leave(ctx, errors.Join(err, workers.Wait()))
+}
+
+// leave ends a run, in which nothing works any more, with what came of it.
+func (d *daemon) leave(ctx context.Context, err error) error {
+	ctx = context.WithoutCancel(ctx)
+	d.node.gone(ctx)
+	return errors.Join(err, d.keeper.LastCopy(ctx))
 }
 
 // reseal seals with the newest key what is not. What it does not get to, the next start does.

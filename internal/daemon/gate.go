@@ -15,6 +15,7 @@ func (d *daemon) guard(outside *publish.Outside) *sender.Guard {
 	node, _ := netip.ParseAddrPort(outside.Node) // a listener's own is one
 	return &sender.Guard{
 		Private: d.conf.Check.AllowPrivate,
+		Peer:    d.node.isPeer,
 		Node:    netip.AddrPortFrom(node.Addr().Unmap().WithZone(""), node.Port()),
 		Own: func(ctx context.Context) ([]netip.Addr, error) {
 			home, err := outside.Home(ctx)

@@ -26,6 +26,9 @@ type gate struct {
 	addr   string
 	target string
 
+	// drops has everything vanish that comes, on connections that stay: as when a cable is pulled.
+	drops atomic.Bool
+
 	mu    sync.Mutex // guards the fields below
 	mode  mode
 	conns map[net.Conn]bool
@@ -96,7 +99,7 @@ func (g *gate) serve(c net.Conn) {
 	var written atomic.Bool
 	go func() { // ends with far
 		_, _ = io.Copy(writer(func(b []byte) (int, error) {
-			if written.Load() {
+			if written.Load() || g.drops.Load() {
 				return len(b), nil
 			}
 			return c.Write(b)
@@ -108,6 +111,9 @@ func (g *gate) serve(c net.Conn) {
 	_, _ = io.Copy(writer(func(b []byte) (int, error) {
 		if m == mute && writes(b) {
 			written.Store(true)
+		}
+		if g.drops.Load() {
+			return len(b), nil
 		}
 		return far.Write(b)
 	}), c)

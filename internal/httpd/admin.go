@@ -31,6 +31,10 @@ type Manager interface {
 
 	// Faults returns the faults of the service as a whole, by subject.
 	Faults() map[string]string
+	// Nodes returns the nodes on the store that are not gone.
+	Nodes(ctx context.Context) ([]publish.NodeStatus, error)
+	// RemoveNode declares a node gone, or returns store.ErrNotFound. One that lives is refused.
+	RemoveNode(ctx context.Context, id string) error
 	// Certificates says how it stands with all certificates.
 	Certificates() certs.Overview
 	// EachCertificate calls f for every name that is wanted or has a certificate, by name, until f returns an error, which
@@ -135,6 +139,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	a.setRoutes()
 	a.tenantRoutes()
 	a.serviceRoutes()
+	a.nodeRoutes()
 	a.describe(r)
 
 	s := newServer(r, internalConns, cfg.Log)

@@ -97,6 +97,21 @@ func (m *fakeManager) Faults() map[string]string {
 	return maps.Clone(m.faults)
 }
 
+func (m *fakeManager) Nodes(context.Context) ([]publish.NodeStatus, error) {
+	return []publish.NodeStatus{{ID: "node 1", Address: "192.0.2.1:443", Started: time.Unix(2e9, 0).UTC(), Heartbeat: time.Unix(2e9, 0).UTC()}}, nil
+}
+
+func (m *fakeManager) RemoveNode(_ context.Context, id string) error {
+	switch id {
+	case "node 1":
+		return fmt.Errorf("%w: it lives", publish.ErrRefused)
+	case "node/2":
+		m.with(func(m *fakeManager) { m.acts = append(m.acts, "remove "+id) })
+		return nil
+	}
+	return store.ErrNotFound
+}
+
 func (m *fakeManager) Certificates() certs.Overview {
 	return certs.Overview{Names: 2, Valid: 1, Waiting: 1, Accounts: []certs.Account{{Name: "lab", Orders: 1, Limit: 280}}}
 }

@@ -92,6 +92,8 @@ type Body struct {
 	Live    bool          // it is State.Served, byte for byte
 	LiveFor time.Duration // since when without interruption, by the monotonic clock
 	Reason  string
+	Behind  bool     // some node is to take State.Served yet
+	Passed  []string // nodes that are waited for no more, and may serve another text
 }
 
 // MX is the domain's MX in DNS against Want.Policy.

@@ -89,6 +89,10 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 		if err != nil || done {
 			return ReloadReport{}, err
 		}
+		if old, err := r.outdated(ctx, next.meaning); err != nil || old {
+			r.settings.Store(next) // the faults say it, and nothing is claimed
+			return ReloadReport{}, err
+		}
 	}
 	if err := r.cfg.Store.DeleteValue(ctx, keyDeclared); err != nil {
 		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
@@ -98,7 +102,11 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 	}
 	d := declaration(conf)
 	r.declaring.Lock()
-	change, err := r.cfg.Store.Declare(ctx, d, time.Now())
+	err := r.mark(ctx, next.meaning)
+	var change store.Change
+	if err == nil {
+		change, err = r.cfg.Store.Declare(ctx, d, r.now())
+	}
 	if err != nil {
 		r.declaring.Unlock()
 		return ReloadReport{}, fmt.Errorf("declare the configuration's domains: %w", err)
@@ -116,7 +124,7 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 	report.Warnings = restartNeeded(old.conf, conf)
 	if old.conf.Publish != conf.Publish || old.conf.Check.Every != conf.Check.Every {
 		// The times of the next looks were drawn with the old settings.
-		if err := r.cfg.Store.Wake(ctx, "", time.Now()); err != nil {
+		if err := r.cfg.Store.Wake(ctx, "", r.now()); err != nil {
 			return report, fmt.Errorf("have all domains looked at: %w", err)
 		}
 		return report, nil
@@ -280,8 +288,8 @@ func (r *Reconciler) update(ctx context.Context, name policygen.Name, f func(*st
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 		f(&d)
-		d.Due = time.Now()
-		switch err := r.cfg.Store.Save(ctx, &d, time.Now()); {
+		d.Due = r.now()
+		switch err := r.cfg.Store.Save(ctx, &d, r.now()); {
 		case err == nil:
 			r.poke()
 			return nil

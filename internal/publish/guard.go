@@ -76,7 +76,7 @@ func jumped(from, to time.Time) time.Duration {
 
 // checkClock compares the clock with the latest time that an earlier run saw.
 func (r *Reconciler) checkClock(ctx context.Context) error {
-	now := time.Now().UTC()
+	now := r.now().UTC()
 	if reason, err := r.cfg.Store.Value(ctx, keyHold); err == nil {
 		r.fault("hold", string(reason))
 	}
@@ -124,7 +124,7 @@ func (r *Reconciler) watchClock(ctx context.Context) {
 		}
 		err := r.lookAtClock(ctx)
 		if now := time.Now(); err == nil && now.Sub(kept) >= clockKept {
-			err = r.keepClock(ctx, now.UTC())
+			err = r.keepClock(ctx, r.now().UTC())
 			kept = now
 		}
 		if err != nil && ctx.Err() == nil {
@@ -147,7 +147,7 @@ func (r *Reconciler) lookAtClock(ctx context.Context) error {
 }
 
 func (r *Reconciler) clockMoved(ctx context.Context, jump time.Duration) error {
-	now := time.Now().UTC()
+	now := r.now().UTC()
 	if jump.Abs() > jumpLive {
 		if err := r.hold(ctx, fmt.Sprintf("the clock jumped by %s at %s: if it is right now, confirm it: stspub plan prints the command",
 			jump.Round(time.Second), now.Format(time.RFC3339))); err != nil {
@@ -214,7 +214,7 @@ func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
 	r.mu.Unlock()
 	for _, name := range seed {
 		// Senders may hold a policy that this store does not know, for as long as RFC 8461 allows.
-		if err := r.cfg.Store.AddForeign(ctx, name, "", time.Now()); err != nil {
+		if err := r.cfg.Store.AddForeign(ctx, name, "", r.now()); err != nil {
 			r.cfg.Log.Error("history not seeded", "domain", name, "err", err)
 		}
 	}

@@ -18,7 +18,7 @@ func (r *Reconciler) leaving(ctx context.Context, set *settings, d store.Domain,
 	if err != nil {
 		return nil, nil // nothing is served, so nothing took the place of what was
 	}
-	now, ends := time.Now(), make(map[string]time.Time)
+	now, ends := r.now(), make(map[string]time.Time)
 	announced, settle := d.State.Zone != "" || d.State.ID != "", set.conf.Publish.Settle
 	var ids []store.WrittenID
 	for _, past := range history {

@@ -161,7 +161,7 @@ func (r *Reconciler) Promote(ctx context.Context, name policygen.Name, testing b
 	err = r.update(ctx, name, func(d *store.Domain) {
 		d.State.Pinned, d.State.Staged, d.State.Promoted = testing, time.Time{}, time.Time{}
 		if !testing {
-			d.State.Promoted = time.Now()
+			d.State.Promoted = r.now()
 		}
 	})
 	if err != nil || d.Publish != store.PublishWildcard {
@@ -206,7 +206,7 @@ func (r *Reconciler) noteForeign(ctx context.Context, name policygen.Name) {
 	if text == "" {
 		return
 	}
-	if err := r.cfg.Store.AddForeign(ctx, name, text, time.Now()); err != nil {
+	if err := r.cfg.Store.AddForeign(ctx, name, text, r.now()); err != nil {
 		r.cfg.Log.Error("foreign policy not kept", "domain", name, "err", err)
 	}
 }
@@ -215,7 +215,7 @@ func (r *Reconciler) noteForeign(ctx context.Context, name policygen.Name) {
 func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name) error {
 	history, err := r.cfg.Store.History(ctx, name)
 	if err == nil && !slices.ContainsFunc(history, func(h store.Served) bool { return h.Foreign }) {
-		err = r.cfg.Store.AddForeign(ctx, name, "", time.Now())
+		err = r.cfg.Store.AddForeign(ctx, name, "", r.now())
 	}
 	if err != nil {
 		return fmt.Errorf("keep the history of %s: %w", name, err)

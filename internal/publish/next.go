@@ -93,6 +93,7 @@ func (p *pass) wait(step, reason string, fault bool, after time.Duration) *Decis
 func (p *pass) serve() *Decision {
 	p.s.Served, p.s.Dirty = p.w.Policy, true
 	p.s.Intended, p.s.Wrote = "", time.Time{} // the id stood for another text
+	p.s.Live = time.Time{}
 	return &Decision{State: p.s, Do: DoServe}
 }
 
@@ -220,6 +221,10 @@ func (p *pass) watch() *Decision {
 
 // alive ends the pass of a domain that is live, with what was found.
 func (p *pass) alive() *Decision {
+	if p.s.Tainted {
+		p.notice("tainted", fmt.Sprintf("node %s may serve another policy still; when it serves this one, or is removed, one more id follows",
+			strings.Join(p.o.Body.Passed, ", ")))
+	}
 	for _, f := range p.s.Findings {
 		if f.Fault {
 			return p.wait(StepLive, f.Text, true, 0)
@@ -276,6 +281,11 @@ func (p *pass) hosted() *Decision {
 		d = look(LookBody)
 	case !p.o.Body.Live:
 		return p.wait(StepBody, p.o.Body.Reason, p.s.Step == StepBody && p.now.Sub(p.s.Since) > verifyFault, 0)
+	case p.taints():
+		p.s.Tainted = true
+		return p.commit()
+	case p.s.Tainted && !p.o.Body.Behind && len(p.o.Body.Passed) == 0:
+		return p.heal()
 	case p.o.TXT == nil && p.settles():
 		return p.settling(p.settle())
 	case p.o.TXT == nil:
@@ -284,6 +294,20 @@ func (p *pass) hosted() *Decision {
 		return nil
 	}
 	return &d
+}
+
+// taints says that a node is passed over. Who asks it may file its old text under the id that comes next. A domain of a
+// shared record goes with that.
+func (p *pass) taints() bool {
+	return len(p.o.Body.Passed) > 0 && !p.s.Tainted && !(p.shares() && p.s.Detached.IsZero())
+}
+
+// heal has one more id made, now that no node serves another text: what senders have of the one that was passed over they
+// remember for a settle time, and what they have filed goes with the id.
+func (p *pass) heal() *Decision {
+	p.s.Tainted, p.s.Dirty, p.s.Intended, p.s.Wrote = false, true, "", time.Time{}
+	p.s.Settle = later(p.s.Settle, p.now.Add(p.w.Settle))
+	return &Decision{State: p.s, Why: "all nodes serve the policy now, and one did not when its id was written; a fresh id follows"}
 }
 
 // arrive takes note that the policy host points here.

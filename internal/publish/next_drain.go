@@ -2,6 +2,7 @@ package publish
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -28,7 +29,7 @@ func (p *pass) drain() Decision {
 		}
 		return p.forget()
 	}
-	if p.s.Dirty {
+	if p.s.Dirty || p.s.Tainted {
 		p.s.Horizon = time.Time{} // while the rotation is not verified it has not begun
 	}
 	if !p.s.Horizon.IsZero() && !p.now.Before(p.s.Horizon) {
@@ -63,6 +64,9 @@ func (p *pass) drain() Decision {
 			return p.retire() // released: the customer's DNS has named another place for a week
 		}
 		return *d
+	}
+	if p.s.Tainted {
+		return *p.wait(StepDrain, "mode none is published; node "+strings.Join(p.o.Body.Passed, ", ")+" may serve the last policy still", false, 0)
 	}
 	if p.s.Horizon.IsZero() {
 		p.s.Horizon = p.now.Add(max(p.w.TTL, p.s.OldTTL) + p.w.MaxAge)

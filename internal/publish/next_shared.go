@@ -42,7 +42,7 @@ func (p *pass) attached() Decision {
 		case sh.Text == "":
 			return *p.wait(StepBody, "the shared record has no policy yet", false, 0)
 		}
-		p.s.Served, p.s.Record = sh.Text, p.w.Record
+		p.s.Served, p.s.Record, p.s.Live = sh.Text, p.w.Record, time.Time{}
 		return Decision{State: p.s, Do: DoServe}
 	}
 	switch {
@@ -115,7 +115,7 @@ func (p *pass) apart() time.Time { return later(p.now, p.w.Shared.Made) }
 // newer than anything that a sender may have filed for the domain before.
 func (p *pass) attachable() bool {
 	sh := p.w.Shared
-	return p.shares() && sh.Home && sh.Clean && !p.s.Detached.IsZero() && !p.s.Dirty && p.s.Intended == "" &&
+	return p.shares() && sh.Home && sh.Clean && !p.s.Detached.IsZero() && !p.s.Dirty && !p.s.Tainted && p.s.Intended == "" &&
 		sh.Text == p.s.Served && sh.Next == sh.Text && p.w.Policy == sh.Text && sh.Made.After(p.s.Detached)
 }
 

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -24,6 +25,8 @@ type Outside struct {
 	Addresses []netip.Addr // ours beside those that Hostname resolves to
 	Node      string       // "ADDR:PORT" of this node's own listener
 	Values    Values       // remembers our addresses over restarts
+	// Peers returns "ADDR:PORT" of the listeners of other nodes. Nil: there are none.
+	Peers func(context.Context) ([]string, error)
 
 	probes probes
 
@@ -140,7 +143,7 @@ func (o *Outside) hostByCNAME(ctx context.Context, v dnsupdate.View, us sender.H
 	return Host{Proven: v.Complete() && ours == 0, TTL: ttl, Reason: waiting + ", last seen " + others}
 }
 
-// Body fetches from this node, then by the public name, both as a sender would.
+// Body fetches from this node, from the others, and by the public name, all as a sender would.
 func (o *Outside) Body(ctx context.Context, name policygen.Name, text string) Body {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -148,11 +151,37 @@ func (o *Outside) Body(ctx context.Context, name policygen.Name, text string) Bo
 	if why := differs(f, err, text); why != "" {
 		return Body{Reason: "this node does not serve the policy yet: " + why}
 	}
+	if why := o.atPeers(ctx, name, text); why != "" {
+		return Body{Reason: why}
+	}
 	f, err = o.Client.FetchPolicy(ctx, name)
 	if why := differs(f, err, text); why != "" {
 		return Body{Reason: "the policy is not seen from outside at https://" + name.PolicyHost() + "/: " + why}
 	}
 	return Body{Live: true}
+}
+
+// atPeers says why some other node is not seen to serve a policy.
+func (o *Outside) atPeers(ctx context.Context, name policygen.Name, text string) string {
+	if o.Peers == nil {
+		return ""
+	}
+	peers, err := o.Peers(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	found := make([]string, len(peers))
+	var looks sync.WaitGroup
+	for i, at := range peers {
+		looks.Go(func() {
+			f, err := o.Client.FetchPolicyAt(ctx, name, at)
+			if why := differs(f, err, text); why != "" {
+				found[i] = fmt.Sprintf("the node at %s does not serve the policy yet: %s", at, why)
+			}
+		})
+	}
+	looks.Wait()
+	return cmp.Or(found...)
 }
 
 func differs(f sender.Fetched, err error, text string) string {

@@ -30,6 +30,7 @@ type key struct{ tenant, name string }
 // settings is what a configuration and the API's declarations mean here. It is replaced as a whole.
 type settings struct {
 	conf     *config.Config
+	meaning  string                    // where there are several nodes
 	accounts map[key]dnsupdate.Account // all of them
 	owned    *owned
 }
@@ -150,6 +151,9 @@ func (r *Reconciler) mean(conf *config.Config, own *owned) (*settings, error) {
 	kept.MXSets = maps.Clone(conf.MXSets)
 	old := r.settings.Load()
 	next := &settings{conf: &kept, accounts: maps.Clone(own.accounts), owned: own}
+	if r.cfg.Node != "" {
+		next.meaning = meaning(conf)
+	}
 	var errs []error
 	for name := range conf.MXSets {
 		if _, there := own.mxsets[key{Tenant, name}]; there {

@@ -31,14 +31,14 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 	found := d.State.Findings
 	var seen Seen
 	for range maxDecisions {
-		now := time.Now()
+		now := r.now()
 		if w.FreshID, err = freshID(now); err != nil {
 			return err
 		}
 		dec := Next(w, d.State, seen, now)
 		switch {
 		case dec.Look != 0:
-			if err := r.look(ctx, dec.Look, w, d, Target(set.conf.Server.Hostname, d.Tenant), &seen); err != nil {
+			if err := r.look(ctx, dec.Look, w, &d, Target(set.conf.Server.Hostname, d.Tenant), &seen); err != nil {
 				return err
 			}
 			continue
@@ -81,7 +81,7 @@ func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 				return err
 			}
 		}
-		w.Announced, w.Stale = w.Announced || d.State.Zone != "", !r.intendedHere(d)
+		w.Announced, w.Stale = w.Announced || d.State.Zone != "", r.stale(d)
 		switch dec.Do {
 		case DoServe:
 			if err := r.serve(ctx, d); err != nil {
@@ -107,7 +107,7 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
 	}
 	w.Announced = d.State.Zone != "" || d.State.ID != ""
-	w.Stale, w.Unseen = !r.intendedHere(d), r.uncompared(d.Name)
+	w.Stale, w.Unseen = r.stale(d), r.uncompared(d.Name)
 	var history []store.Served
 	if !w.Announced || d.State.Fresh || w.Drain { // else it makes no difference
 		var err error
@@ -192,7 +192,7 @@ func largestMaxAge(history []store.Served) time.Duration {
 }
 
 // look fills the part of seen that a decision asked for.
-func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, target string, seen *Seen) error {
+func (r *Reconciler) look(ctx context.Context, l Look, w Want, d *store.Domain, target string, seen *Seen) error {
 	if w.Wildcard && l != LookTXT {
 		return r.lookShared(ctx, l, w, d, seen)
 	}
@@ -205,7 +205,7 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, t
 		v := r.cfg.Sight.Host(ctx, w.Name, target)
 		seen.Host = &v
 		if !v.Ours {
-			r.liveFor(w.Name, d.State.Served, false)
+			r.liveFor(d, false)
 		}
 		switch {
 		case v.Ours:
@@ -223,7 +223,7 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, t
 		if v.Valid {
 			r.tell(w.Name, StepCert, "certificate for "+host+" is served")
 		} else {
-			r.liveFor(w.Name, d.State.Served, false)
+			r.liveFor(d, false)
 		}
 	case LookBody:
 		// Whoever committed another text since will serve it, or have the next pass find that it is not.
@@ -232,22 +232,24 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d store.Domain, t
 				return err
 			}
 		}
-		v := r.cfg.Sight.Body(ctx, w.Name, d.State.Served)
-		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
+		v, err := r.bodyOf(ctx, d, func() (Body, error) { return r.cfg.Sight.Body(ctx, w.Name, d.State.Served), nil })
+		if err != nil {
+			return err
+		}
 		seen.Body = &v
 		if v.Live {
 			r.tell(w.Name, StepBody, "the policy is live, seen at the node and by its public name")
 		}
 	case LookTXT:
 		v := r.cfg.Sight.TXT(ctx, w.Record)
-		if err := r.tellApart(ctx, w, d, &v); err != nil {
+		if err := r.tellApart(ctx, w, *d, &v); err != nil {
 			return err
 		}
 		seen.TXT = &v
 		if d.State.Intended != "" && !w.Stale && v.all(policygen.RecordText(d.State.Intended)) {
 			r.tell(w.Name, StepVerify, "every authoritative server answers id "+d.State.Intended)
 		}
-		r.compared(ctx, d, &v)
+		r.compared(ctx, *d, &v)
 	case LookMX:
 		v := r.cfg.Sight.MX(ctx, w.Name, w.Policy)
 		seen.MX = &v
@@ -302,7 +304,7 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 	before := d.State
 	d.State = dec.State
 	every := set.conf.Check.Every
-	if d.Publish == store.PublishWildcard || time.Since(dec.State.Since) < closely {
+	if d.Publish == store.PublishWildcard || r.since(dec.State.Since) < closely {
 		every = min(every, hourly)
 	}
 	after := dec.After
@@ -315,13 +317,13 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 		d.State.Failures++
 		after = pause(d.State.Step, d.State.Failures)
 		if d.State.Failures > 20 { // who has waited for a day is looked at by the hour
-			after = max(after, time.Since(d.State.Since)/24)
+			after = max(after, r.since(d.State.Since)/24)
 		}
 		after = min(after, every)
 	default:
 		after = min(after, max(every, dnsRetryCap))
 	}
-	if left := time.Until(d.State.Horizon); w.Drain && left > 0 {
+	if left := r.until(d.State.Horizon); w.Drain && left > 0 {
 		after = min(after, left)
 	}
 	report, err := r.keepReport(ctx, set, d)
@@ -332,10 +334,10 @@ func (r *Reconciler) rest(ctx context.Context, set *settings, w Want, d *store.D
 		after = min(after, report)
 	}
 	if problem := d.State.Report.Problem; problem != "" && report == 0 { // else it may pass by itself
-		d.State.Findings = append(d.State.Findings, store.Finding{Code: "tlsrpt", Since: time.Now(), Text: problem})
+		d.State.Findings = append(d.State.Findings, store.Finding{Code: "tlsrpt", Since: r.now(), Text: problem})
 	}
 	d.State.Findings = r.found(d.Name, before.Findings, d.State.Findings)
-	d.Due = time.Now().Add(after)
+	d.Due = r.now().Add(after)
 	if err := r.save(ctx, d); err != nil {
 		return err
 	}
@@ -367,7 +369,7 @@ func pause(step string, failures int) time.Duration {
 }
 
 func (r *Reconciler) save(ctx context.Context, d *store.Domain) error {
-	if err := r.cfg.Store.Save(ctx, d, time.Now()); err != nil {
+	if err := r.cfg.Store.Save(ctx, d, r.now()); err != nil {
 		return fmt.Errorf("keep the state of %s: %w", d.Name, err)
 	}
 	return nil
@@ -381,7 +383,7 @@ func (r *Reconciler) forget(ctx context.Context, d store.Domain) error {
 	if err := r.cfg.Store.Delete(ctx, d); err != nil {
 		return fmt.Errorf("forget %s: %w", d.Name, err)
 	}
-	if err := r.serveStored(ctx, d); err != nil {
+	if err := r.serveStored(ctx, &d); err != nil {
 		return err
 	}
 	r.open(d.Name)

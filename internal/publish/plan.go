@@ -148,7 +148,7 @@ func (r *Reconciler) plan(ctx context.Context, conf *config.Config, next *settin
 		return Plan{}, fmt.Errorf("plan: read what is held: %w", err)
 	}
 	s.hold(string(hold))
-	p := s.end(time.Now(), func(name string) float64 {
+	p := s.end(r.now(), func(name string) float64 {
 		if a := next.accounts[key{Tenant, name}]; a != nil {
 			return a.Rate().Changes
 		}

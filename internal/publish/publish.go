@@ -33,6 +33,7 @@ const (
 	lease     = 4 * time.Minute  // longer than passLimit
 	writeTime = 45 * time.Second // one write; well inside the lease
 	idle      = 10 * time.Minute // the longest the loop sleeps
+	idleFew   = time.Second      // likewise, where others make domains due
 )
 
 // Sight is how the reconciler looks at the world. What cannot be found out is a part of each answer, so there are no
@@ -77,7 +78,9 @@ type Certs interface {
 
 // Config is what a [Reconciler] works with.
 type Config struct {
-	Store    store.Store
+	Store store.Store
+	// Node is the name of this node where the store is one of several; empty: it is this process's alone.
+	Node     string
 	Snapshot *Snapshot
 	Sight    Sight
 	Certs    Certs
@@ -115,9 +118,14 @@ type Reconciler struct {
 	mu     sync.Mutex // guards the fields below, and those of the doors but places
 	tracks map[policygen.Name]*track
 	faults map[string]string // of the service as a whole, by subject
+	barred map[string]bool   // subjects of faults with which nothing is claimed
 	doors  map[key]*door     // by account
 	start  startup
 	clock  time.Time // when the clock was last looked at
+
+	began     time.Time // when this process did; set before anything runs
+	roll      roll
+	clockRead atomic.Pointer[reading] // nil: our own clock is that of the store
 
 	counting sync.Mutex // guards the fields below
 	steps    map[string]int
@@ -134,6 +142,7 @@ func New(cfg Config) *Reconciler {
 		claims: make(chan struct{}, 1),
 		tracks: make(map[policygen.Name]*track),
 		faults: make(map[string]string),
+		barred: make(map[string]bool),
 		doors:  make(map[key]*door),
 	}
 }
@@ -151,6 +160,7 @@ func (r *Reconciler) Serve(ctx context.Context) error {
 // Start takes the configuration. It refuses what [Refused] says. It waits for no DNS: what would strand mail is taken, and
 // held domain by domain.
 func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadReport, error) {
+	r.began = r.now()
 	if err := r.checkClock(ctx); err != nil {
 		return ReloadReport{}, err
 	}
@@ -185,7 +195,7 @@ func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadRepo
 func (r *Reconciler) resume(ctx context.Context) error {
 	var soon []policygen.Name
 	sample := 0
-	now := time.Now()
+	now := r.now()
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
 		if d.Publish == store.PublishWildcard {
 			// It is no host.
@@ -248,7 +258,10 @@ func (r *Reconciler) dispatch(ctx context.Context) {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		next, err := r.claim(ctx, free, begin)
+		next, err := idleFew, error(nil)
+		if !r.isBarred() {
+			next, err = r.claim(ctx, free, begin)
+		}
 		switch {
 		case err == nil:
 			r.fault("store", "")
@@ -270,7 +283,14 @@ func (r *Reconciler) claim(ctx context.Context, free chan struct{}, begin func(s
 			return 0, err
 		}
 		r.declaring.RLock()
-		due, err := r.cfg.Store.Claim(ctx, time.Now(), lease, n)
+		if ok, err := r.agrees(ctx); err != nil || !ok {
+			r.declaring.RUnlock()
+			for range n {
+				<-free
+			}
+			return idleFew, err
+		}
+		due, err := r.cfg.Store.Claim(ctx, r.now(), lease, n)
 		r.declaring.RUnlock()
 		for range n - len(due) {
 			<-free
@@ -285,11 +305,15 @@ func (r *Reconciler) claim(ctx context.Context, free chan struct{}, begin func(s
 			break
 		}
 	}
+	longest := idle
+	if r.cfg.Node != "" {
+		longest = idleFew
+	}
 	next, err := r.cfg.Store.NextDue(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		return idle, nil
+		return longest, nil
 	}
-	return min(max(time.Until(next), 10*time.Millisecond), idle), err
+	return min(max(r.until(next), 10*time.Millisecond), longest), err
 }
 
 // reserve waits for a free worker, and takes those that are free then.
@@ -331,7 +355,7 @@ func (r *Reconciler) safePass(ctx context.Context, d store.Domain) {
 
 // Wake has a domain looked at now.
 func (r *Reconciler) Wake(ctx context.Context, name policygen.Name) error {
-	if err := r.cfg.Store.Wake(ctx, name, time.Now()); err != nil {
+	if err := r.cfg.Store.Wake(ctx, name, r.now()); err != nil {
 		return fmt.Errorf("have %s looked at: %w", name, err)
 	}
 	r.poke()

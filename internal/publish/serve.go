@@ -15,7 +15,7 @@ func (r *Reconciler) serve(ctx context.Context, d store.Domain) error {
 	t := r.track(d.Name)
 	t.live, t.said = time.Time{}, make(map[string]bool)
 	r.mu.Unlock()
-	if err := r.serveStored(ctx, d); err != nil {
+	if err := r.serveStored(ctx, &d); err != nil {
 		return err
 	}
 	r.tell(d.Name, "serve", "the new policy is served; no sender is told yet")
@@ -25,13 +25,13 @@ func (r *Reconciler) serve(ctx context.Context, d store.Domain) error {
 
 // serveStored puts before the senders what the store holds now. Another pass may have committed another text since, and
 // one that ended between its commit and this is made up for at the next look.
-func (r *Reconciler) serveStored(ctx context.Context, d store.Domain) error {
+func (r *Reconciler) serveStored(ctx context.Context, d *store.Domain) error {
 	r.serving.Lock()
 	defer r.serving.Unlock()
 	var news bool
 	var err error
 	if d.Publish == store.PublishWildcard {
-		news, err = r.serveShared(ctx, d)
+		news, err = r.serveShared(ctx, *d)
 	} else {
 		var now store.Domain
 		if now, err = r.cfg.Store.Domain(ctx, d.Name); err == nil || errors.Is(err, store.ErrNotFound) {
@@ -39,7 +39,7 @@ func (r *Reconciler) serveStored(ctx context.Context, d store.Domain) error {
 		}
 	}
 	if news {
-		r.liveFor(d.Name, d.State.Served, false)
+		r.liveFor(d, false)
 	}
 	return err
 }

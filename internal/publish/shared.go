@@ -84,13 +84,13 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 	if !w.Wildcard {
 		return nil
 	}
-	over := rollout > 0 && !st.Staged.IsZero() && time.Since(st.Staged) >= rollout
+	over := rollout > 0 && !st.Staged.IsZero() && r.since(st.Staged) >= rollout
 	count := func(have store.Domain) error {
 		s := have.State
-		if over && s.Served != "" && s.Detached.IsZero() && have.Removed.IsZero() && !s.Pinned && staging(s, rollout) {
+		if over && s.Served != "" && s.Detached.IsZero() && have.Removed.IsZero() && !s.Pinned && staging(s, rollout, r.now()) {
 			w.Staging++
 		}
-		if s.Zone != "" && s.ID == "" && s.Dirty && s.Deleted.IsZero() && time.Since(s.Detached) < partTime &&
+		if s.Zone != "" && s.ID == "" && s.Dirty && s.Deleted.IsZero() && r.since(s.Detached) < partTime &&
 			below(s.Record, string(d.Name)) {
 			w.Parting++
 		}
@@ -104,7 +104,7 @@ func (r *Reconciler) wantShared(ctx context.Context, set *settings, d store.Doma
 		return nil
 	}
 	if !w.Drain {
-		if !st.Dirty && !over && time.Since(w.Shared.Made) < gatherFor {
+		if !st.Dirty && !over && r.since(w.Shared.Made) < gatherFor {
 			return nil // who waits, waits; there may be a hundred thousand to look at
 		}
 		return r.cfg.Store.EachShared(ctx, d.Tenant, d.MXSet, count)
@@ -154,14 +154,14 @@ func (r *Reconciler) strange(ctx context.Context, shared string, t *TXT) []strin
 }
 
 // lookShared looks at what a shared record stands for: its domains.
-func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d store.Domain, seen *Seen) error {
+func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d *store.Domain, seen *Seen) error {
 	var err error
 	switch l {
 	case LookPrior:
 		seen.Prior = &Prior{Existed: true} // whoever set a CNAME too early may hold something
 	case LookMX:
 		var v MX
-		v, err = r.sweep(ctx, w, d)
+		v, err = r.sweep(ctx, w, *d)
 		seen.MX = &v
 	case LookBody:
 		if d.State.Dirty { // what is sampled says nothing of the others
@@ -171,8 +171,10 @@ func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d store.Dom
 		}
 		var v Body
 		seen.Host = &Host{Ours: true}
-		v, seen.Host.TTL, err = r.sample(ctx, d)
-		v.LiveFor = r.liveFor(w.Name, d.State.Served, v.Live)
+		v, err = r.bodyOf(ctx, d, func() (b Body, err error) {
+			b, seen.Host.TTL, err = r.sample(ctx, *d)
+			return b, err
+		})
 		seen.Body = &v
 		if v.Live {
 			r.tell(w.Name, StepBody, "the policy is live at its domains, as far as a sample of them shows")
@@ -325,7 +327,7 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 	}
 	for _, name := range apart {
 		err := r.update(ctx, name, func(d *store.Domain) {
-			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d), Shared: w.Shared}, s: d.State, now: time.Now()}
+			p := pass{w: Want{Record: RecordName(r.settings.Load().conf.Alias.Zone, *d), Shared: w.Shared}, s: d.State, now: r.now()}
 			d.State = p.detach("").State
 		})
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -346,7 +348,7 @@ func (r *Reconciler) unfit(ctx context.Context, d, record store.Domain, policy s
 		return "it is kept in mode testing", true
 	case rollout > 0 && d.State.Promoted.IsZero() && !enforced(d.State.Served):
 		byHand := record.State.Staged.IsZero()
-		if !byHand && staging(d.State, rollout) {
+		if !byHand && staging(d.State, rollout, r.now()) {
 			return "its roll-out is not over", true
 		}
 		for _, f := range d.State.Findings {
@@ -371,6 +373,6 @@ func (r *Reconciler) unfit(ctx context.Context, d, record store.Domain, policy s
 }
 
 // staging says that a domain's own roll-out is not over.
-func staging(s store.State, rollout time.Duration) bool {
-	return s.Promoted.IsZero() && (s.Staged.IsZero() || time.Since(s.Staged) < rollout)
+func staging(s store.State, rollout time.Duration, now time.Time) bool {
+	return s.Promoted.IsZero() && (s.Staged.IsZero() || now.Sub(s.Staged) < rollout)
 }

@@ -102,6 +102,25 @@ func (s *Snapshot) Fill(each func(f func(name, text []byte) error) error) error 
 	if s.Len() > 0 {
 		return errors.New("fill the snapshot: there are policies in it")
 	}
+	return s.fill(each)
+}
+
+// Refill is Fill for a snapshot with policies in it, which go. A reader sees a domain's old policy until it sees its new
+// one. After an error of each they stay.
+func (s *Snapshot) Refill(each func(f func(name, text []byte) error) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.pages
+	s.pages = make(map[string]*sharedPage)
+	if err := s.fill(each); err != nil {
+		s.pages = before
+		return err
+	}
+	return nil
+}
+
+// fill makes the snapshot that of each. mu is held, and pages is empty.
+func (s *Snapshot) fill(each func(f func(name, text []byte) error) error) error {
 	var all []entry
 	var pages []*Page // of the names in batch, which is the end of all
 	var ends []int
@@ -147,9 +166,7 @@ func (s *Snapshot) place(all []entry) {
 		(*sh).tags, (*sh).entries = append((*sh).tags, byte(hash>>56)), append((*sh).entries, e)
 	}
 	for i, sh := range shards {
-		if sh != nil {
-			s.shards[i].Store(sh)
-		}
+		s.shards[i].Store(sh)
 	}
 	s.count.Store(int64(len(all)))
 }

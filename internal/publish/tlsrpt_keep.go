@@ -27,7 +27,7 @@ type TLSRPT struct {
 // saves the domain.
 func (r *Reconciler) keepReport(ctx context.Context, set *settings, d *store.Domain) (time.Duration, error) {
 	before, w := d.State.Report, wantReport(set.conf.Alias.Zone, *d)
-	now := time.Now()
+	now := r.now()
 	switch {
 	case w.Text == "" && before.Text == "":
 		d.State.Report = store.Report{}

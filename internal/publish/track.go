@@ -18,14 +18,23 @@ type track struct {
 	intended string
 }
 
-// liveFor keeps since when a text is seen live. The times in tracks carry the monotonic clock, so a jump of the wall clock
-// does not shorten a settle time; a restart begins it anew.
-func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.Duration {
+// liveFor keeps since when a domain's text is seen live. The times in tracks carry the monotonic clock, so a jump of the
+// wall clock does not shorten a settle time; a restart begins it anew. Where another node may make the next pass, it is
+// kept in the state.
+func (r *Reconciler) liveFor(d *store.Domain, live bool) time.Duration {
+	if r.cfg.Node != "" {
+		if !live {
+			d.State.Live = time.Time{}
+		} else if d.State.Live.IsZero() {
+			d.State.Live = r.now()
+		}
+		return liveSince(d.State.Live, r.now())
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.track(name)
-	if t.text != text {
-		t.text, t.live = text, time.Time{}
+	t := r.track(d.Name)
+	if t.text != d.State.Served {
+		t.text, t.live = d.State.Served, time.Time{}
 	}
 	switch {
 	case !live:
@@ -36,6 +45,13 @@ func (r *Reconciler) liveFor(name policygen.Name, text string, live bool) time.D
 		return time.Since(t.live)
 	}
 	return 0
+}
+
+func liveSince(since, now time.Time) time.Duration {
+	if since.IsZero() {
+		return 0
+	}
+	return max(now.Sub(since), 0)
 }
 
 // interrupt ends the time that a text was seen live, if anything is remembered of it: another one is served, or was.
@@ -62,6 +78,12 @@ func (r *Reconciler) intendedHere(d store.Domain) bool {
 	defer r.mu.Unlock()
 	t := r.tracks[d.Name]
 	return t != nil && t.intended == d.State.Intended
+}
+
+// stale says that an intended id is of before this process began: the store may have been put back to an old copy since. On a
+// store of several nodes others intend ids too.
+func (r *Reconciler) stale(d store.Domain) bool {
+	return !r.intendedHere(d) && (r.cfg.Node == "" || !policygen.IDTime(d.State.Intended).After(r.began))
 }
 
 // track returns the track of a domain. r.mu is held.

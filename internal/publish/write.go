@@ -118,7 +118,7 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 	case dec.Do == DoDelete:
 		step = StepDrain
 	}
-	p := pass{s: d.State, now: time.Now()}
+	p := pass{s: d.State, now: r.now()}
 	end := *p.wait(step, err.Error(), false, 0)
 	end.State.Failures++
 	end.After = min(rewriteAfter<<min(end.State.Failures-1, 10), writeRetryCap)

@@ -24,6 +24,8 @@ type Guard struct {
 	Private []netip.Prefix
 	// Node is a listener of our own, which is reached however private it is. The zero value is none.
 	Node netip.AddrPort
+	// Peer says whether an address is that of a listener of another node of ours, which is reached likewise. Nil: none is.
+	Peer func(netip.AddrPort) bool
 	// Own returns the addresses that are ours, which are reached too. It is asked about private ones only. Nil: none are.
 	Own func(context.Context) ([]netip.Addr, error)
 }
@@ -43,6 +45,7 @@ func (g *Guard) control(ctx context.Context, _, address string, _ syscall.RawCon
 	}
 	addr := to.Addr().Unmap().WithZone("")
 	if isPublic(addr) || netip.AddrPortFrom(addr, to.Port()) == g.Node ||
+		g.Peer != nil && g.Peer(netip.AddrPortFrom(addr, to.Port())) ||
 		slices.ContainsFunc(g.Private, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 		return nil
 	}

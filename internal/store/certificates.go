@@ -124,7 +124,8 @@ func (t *tables) MarkCertificates(ctx context.Context, mark string, change int64
 		}{
 			{`INSERT INTO certificate_marks (mark, change) VALUES ($1, $2)`, []any{mark, change}},
 			{`DELETE FROM certificate_marks WHERE seq <= (SELECT max(seq) FROM certificate_marks) - $1`, []any{marksKept}},
-			{`DELETE FROM dropped_certificates WHERE change <= (SELECT min(change) FROM certificate_marks)`, nil},
+			{`DELETE FROM dropped_certificates WHERE change <= (SELECT min(change) FROM certificate_marks)
+				AND NOT EXISTS (SELECT 1 FROM nodes WHERE deregistered = 0 AND acknowledged < dropped_certificates.change)`, nil},
 		} {
 			if _, err := tx.exec(ctx, q.text, q.args...); err != nil {
 				return err
@@ -141,12 +142,25 @@ func (t *tables) CertificatesSince(ctx context.Context, mark string, f func(Cert
 	if err != nil {
 		return err
 	}
+	return t.changedCertificates(ctx, doing, change, f)
+}
+
+// CertificatesAfter implements [Store].
+func (t *tables) CertificatesAfter(ctx context.Context, after int64, f func(Certificate) error) (int64, error) {
+	last, err := t.upTo(ctx, after)
+	if err == nil && last > after {
+		err = t.changedCertificates(ctx, "read the changes of certificates", after, f)
+	}
+	return last, err
+}
+
+func (t *tables) changedCertificates(ctx context.Context, doing string, after int64, f func(Certificate) error) error {
 	// An empty blob is written differently in each engine; that of an outer join is not.
 	return stream(ctx, t, doing, t.scanCertificate, f, `SELECT changed.name, private_key, coalesce(sealed, ''), chain,
 		coalesce(not_before, 0), coalesce(not_after, 0), coalesce(authority, ''), coalesce(renew, 0)
 		FROM (SELECT name FROM certificates WHERE change > $1 UNION ALL
 			SELECT name FROM dropped_certificates WHERE change > $1) AS changed
-		LEFT JOIN certificates ON certificates.name = changed.name`, change)
+		LEFT JOIN certificates ON certificates.name = changed.name`, after)
 }
 
 // Orders implements [Store].

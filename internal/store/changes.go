@@ -19,15 +19,23 @@ const queryServedSince = `SELECT name, served FROM domains WHERE change > $1 AND
 	UNION ALL SELECT name, '' FROM dropped_domains WHERE change > $1 AND NOT EXISTS (
 		SELECT 1 FROM domains WHERE domains.name = dropped_domains.name AND served <> '')`
 
-// ServedSince implements [Store].
-func (t *tables) ServedSince(ctx context.Context, after int64, f func(name policygen.Name, text string) error) (int64, error) {
-	// What is written after this is shown again the next time.
+// upTo returns the last change for who asks for those after one. What is written after it is shown again the next time.
+func (t *tables) upTo(ctx context.Context, after int64) (int64, error) {
 	last, err := t.LastChange(ctx)
 	if err == nil && after > last {
 		err = fmt.Errorf("read what changed after %d: the store is at %d, so it is another one or was restored: %w", after, last, ErrNotFound)
 	}
 	if err != nil {
 		return 0, err
+	}
+	return last, nil
+}
+
+// ServedSince implements [Store].
+func (t *tables) ServedSince(ctx context.Context, after int64, f func(name policygen.Name, text string) error) (int64, error) {
+	last, err := t.upTo(ctx, after)
+	if err != nil || last == after {
+		return last, err
 	}
 	type served struct {
 		name policygen.Name

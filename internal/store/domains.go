@@ -16,7 +16,7 @@ import (
 const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, tlsrpt, added, removed, due, version,
 	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, old_ttl, horizon, deleted, away,
 	forced, detached, staged, promoted, pinned, expelled, findings, step, reason, since, fault, failures, checked,
-	report_record, report_zone, report_text, report_wrote, report_verified, report_problem, report_failures`
+	report_record, report_zone, report_text, report_wrote, report_verified, report_problem, report_failures, tainted, live, change`
 
 func scanDomain(r row) (Domain, error) {
 	var d Domain
@@ -29,7 +29,8 @@ func scanDomain(r row) (Domain, error) {
 		stamp{&st.Settle}, &handover, &oldTTL, stamp{&st.Horizon}, stamp{&st.Deleted}, stamp{&st.Away}, &st.Forced,
 		stamp{&st.Detached}, stamp{&st.Staged}, stamp{&st.Promoted}, &st.Pinned, &st.Expelled, &findings,
 		&st.Step, &st.Reason, stamp{&st.Since}, &st.Fault, &st.Failures, stamp{&st.Checked},
-		&rp.Record, &rp.Zone, &rp.Text, stamp{&rp.Wrote}, stamp{&rp.Verified}, &rp.Problem, &rp.Failures)
+		&rp.Record, &rp.Zone, &rp.Text, stamp{&rp.Wrote}, stamp{&rp.Verified}, &rp.Problem, &rp.Failures,
+		&st.Tainted, stamp{&st.Live}, &d.Change)
 	st.Handover = time.Duration(handover) * time.Microsecond
 	st.OldTTL = time.Duration(oldTTL) * time.Microsecond
 	if err == nil && findings != "" {
@@ -139,12 +140,14 @@ func (t *tables) NextDue(ctx context.Context) (time.Time, error) {
 	return one(ctx, t, "read when a domain is due", scan, queryNextDue)
 }
 
+// queryWake makes domains due that are not.
+const queryWake = `UPDATE domains SET due = CASE WHEN claimed = 0 THEN $1 ELSE due END, woken = (claimed <> 0) WHERE due > $1`
+
 // Wake implements [Store].
 func (t *tables) Wake(ctx context.Context, name policygen.Name, now time.Time) error {
-	const wake = `UPDATE domains SET due = CASE WHEN claimed = 0 THEN $1 ELSE due END, woken = (claimed <> 0) WHERE due > $1`
 	if name == "" {
 		return t.db.write(ctx, "wake all domains", func(ctx context.Context, tx transaction) error {
-			_, err := tx.exec(ctx, wake, micros(now))
+			_, err := tx.exec(ctx, queryWake, micros(now))
 			return err
 		})
 	}
@@ -153,7 +156,15 @@ func (t *tables) Wake(ctx context.Context, name policygen.Name, now time.Time) e
 		if err := tx.get(ctx, `SELECT 1 FROM domains WHERE name = $1`, []any{name}, &there); err != nil {
 			return err
 		}
-		_, err := tx.exec(ctx, wake+` AND name = $2`, micros(now), name)
+		_, err := tx.exec(ctx, queryWake+` AND name = $2`, micros(now), name)
+		return err
+	})
+}
+
+// WakeTainted implements [Store].
+func (t *tables) WakeTainted(ctx context.Context, now time.Time) error {
+	return t.db.write(ctx, "wake tainted domains", func(ctx context.Context, tx transaction) error {
+		_, err := tx.exec(ctx, queryWake+` AND tainted`, micros(now))
 		return err
 	})
 }
@@ -199,12 +210,13 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 				}
 			}
 		}
-		return saveState(ctx, tx, saved, old.plan, old.change)
+		saved.Change = old.change
+		return saveState(ctx, tx, saved, old.plan)
 	})
 	if err != nil {
 		return err
 	}
-	d.Version, d.Due = saved.Version, saved.Due
+	d.Version, d.Due, d.Change = saved.Version, saved.Due, saved.Change
 	return nil
 }
 
@@ -252,7 +264,7 @@ func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
 }
 
 // saveState writes what Save may write, but for Step and Fault.
-func saveState(ctx context.Context, tx transaction, d Domain, p plan, change int64) error {
+func saveState(ctx context.Context, tx transaction, d Domain, p plan) error {
 	st, rp := d.State, d.State.Report
 	findings := ""
 	if len(st.Findings) > 0 {
@@ -269,15 +281,15 @@ func saveState(ctx context.Context, tx transaction, d Domain, p plan, change int
 			detached = $21, staged = $22, promoted = $23, pinned = $24, expelled = $25, findings = $26,
 			reason = $27, since = $28, failures = $29, checked = $30,
 			report_record = $31, report_zone = $32, report_text = $33, report_wrote = $34, report_verified = $35, report_problem = $36,
-			report_failures = $37, change = $38
-		WHERE name = $39`,
+			report_failures = $37, change = $38, tainted = $39, live = $40
+		WHERE name = $41`,
 		d.Adopt, p.due, p.claimed, p.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
 		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
 		st.Reason, micros(st.Since), st.Failures, micros(st.Checked),
 		rp.Record, rp.Zone, rp.Text, micros(rp.Wrote), micros(rp.Verified), rp.Problem, rp.Failures,
-		change, d.Name)
+		d.Change, st.Tainted, micros(st.Live), d.Name)
 	return err
 }
 

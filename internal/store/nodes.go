@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Beat implements [Store].
@@ -106,6 +107,17 @@ func (t *tables) Deregister(ctx context.Context, id string) error {
 		_, err = tx.exec(ctx, `UPDATE nodes SET deregistered = $1 WHERE id = $2 AND deregistered = 0`, now, id)
 		return err
 	})
+}
+
+// Now implements [Store].
+func (t *tables) Now(ctx context.Context) (time.Time, error) {
+	var now time.Time
+	err := t.db.writeSoon(ctx, "ask for the time", func(ctx context.Context, tx transaction) error {
+		at, err := tx.now(ctx)
+		now = fromMicros(at)
+		return err
+	})
+	return now, err
 }
 
 // everybody stands for all holders.

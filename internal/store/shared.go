@@ -18,7 +18,7 @@ const turned = `tenant = $1 AND mxset = $2 AND publish = 'shared' AND version = 
 const (
 	queryTurnShared = `UPDATE domains SET served = $4, version = $5,
 			promoted = CASE WHEN promoted = 0 THEN $6 ELSE promoted END,
-			due = CASE WHEN claimed <> 0 THEN $7 ELSE due END, claimed = 0, woken = FALSE, change = $8
+			due = CASE WHEN claimed <> 0 THEN $7 ELSE due END, claimed = 0, woken = FALSE, change = $8, live = 0
 		WHERE ` + attached
 	queryTurnPages = `UPDATE history SET until = $4 WHERE until = 0 AND NOT by_foreign
 		AND name IN (SELECT name FROM domains WHERE ` + turned + `)`

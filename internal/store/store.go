@@ -72,6 +72,8 @@ type Domain struct {
 	Due time.Time
 	// Version changes with every write; see [Store.Save].
 	Version int64
+	// Change is the number of LastChange of the write that made Served what it is; 0: it never changed. Only read.
+	Change int64
 }
 
 // State is what the reconciler remembers of a domain. Only package publish writes it.
@@ -81,6 +83,12 @@ type State struct {
 	// Dirty says that Served is not what ID stands for, so a new id is needed. It is committed before any node may
 	// serve a changed text, and only a verified new id clears it.
 	Dirty bool
+	// Live is since when Served is seen live at all nodes without interruption; zero: it is not, or the store is one process's
+	// alone, which remembers it by its monotonic clock.
+	Live time.Time
+	// Tainted says that some node was passed over that may serve another text than Served, so an id that was announced
+	// meanwhile may be filed with that one.
+	Tainted bool
 	// Record is the owner name of the TXT record that the ids are for, without trailing dot.
 	Record string
 	// Zone is the zone of Record, set before the first write and empty while there was none.
@@ -295,6 +303,8 @@ type Store interface {
 	// its claimer's, and becomes due when the claim ends by Save, whatever Due that says. One that is not there is
 	// ErrNotFound.
 	Wake(ctx context.Context, name policygen.Name, now time.Time) error
+	// WakeTainted makes all domains due now whose State is Tainted, as Wake does.
+	WakeTainted(ctx context.Context, now time.Time) error
 	// Save writes State, Adopt and Due if d.Version is still the stored one (else ErrStale), and sets the new Version in d.
 	// In the same transaction it keeps the books: a changed Served closes the history's open row at now and opens a new
 	// one; a new Intended is entered among the written ids (ErrIDReused if any record ever had it); Intended becoming ID
@@ -342,6 +352,9 @@ type Store interface {
 	// CertificatesSince calls f, as EachCertificate does, for every certificate that changed since the copy of a mark, or
 	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound.
 	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
+	// CertificatesAfter is CertificatesSince for who knows all changes up to a number of LastChange. It returns the number to
+	// ask with next. Like ServedSince it returns ErrNotFound for one that this store never had.
+	CertificatesAfter(ctx context.Context, after int64, f func(Certificate) error) (int64, error)
 	// Orders returns the orders that failed last time, and those without failures that have a Next.
 	Orders(ctx context.Context) ([]Order, error)
 	// SaveOrder adds or replaces what is kept of the order of a name.
@@ -382,6 +395,9 @@ type Store interface {
 	Nodes(ctx context.Context) ([]Node, error)
 	// Deregister keeps that a node is gone, and frees what it had claimed. One that never was is ErrNotFound.
 	Deregister(ctx context.Context, id string) error
+
+	// Now returns the time by which domains are claimed: of several processes on one store all get the same.
+	Now(ctx context.Context) (time.Time, error)
 
 	Tenancy
 

@@ -1,0 +1,251 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stspub/stspub/internal/store"
+)
+
+const (
+	beatEvery  = 3 * time.Second        // a node says that it lives
+	roundEvery = 100 * time.Millisecond // the shortest time between two looks for changes
+	beatTime   = 5 * time.Second        // one word to the store
+	roundTime  = time.Minute            // one look, and what follows from it; a million changes fit in it
+	lostAfter  = 10 * time.Second       // without the store, a node is not ready
+	clockTime  = time.Second            // a look at the store's clock that takes longer says too little
+)
+
+// node is this process among those on one store. It says that it lives and what it serves, and serves what the others
+// changed. On a store that is one process's alone there is nothing to say or to see.
+type node struct {
+	d       *daemon
+	id      string
+	address string // where the others reach our listener
+	alone   bool
+
+	served  atomic.Int64 // up to this change everything is served here
+	leaving atomic.Bool
+	clocked bool     // the store's clock was read
+	known   sync.Map // netip.AddrPort of the others' listeners → true; they only become more
+
+	mu   sync.Mutex // guards what follows
+	seen time.Time  // when the store was heard of last
+}
+
+// newNode finds out who this is.
+func (d *daemon) newNode() (*node, error) {
+	n := &node{d: d, id: d.conf.Server.Node, address: d.conf.Server.NodeAddress, alone: d.conf.Store.Postgres == ""}
+	if n.id == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("server.node: the host has no name: %w; give the node one", err)
+		}
+		n.id = host
+	}
+	if n.address == "" {
+		n.address = dialable(d.secure.Addr())
+		if host, _, err := net.SplitHostPort(d.conf.Server.HTTPS); !n.alone && err == nil && (host == "" || isEverywhere(host)) {
+			return nil, errors.New(`server.node_address: missing; on PostgreSQL write the address at which other nodes reach this one, like "192.0.2.1:443"`)
+		}
+	}
+	return n, nil
+}
+
+func isEverywhere(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsUnspecified()
+}
+
+// shared is the node's name where the store is one of several.
+func (n *node) shared() string {
+	if n.alone {
+		return ""
+	}
+	return n.id
+}
+
+// join makes the node known before it reads what it is to serve: from then on the others wait for it. On a store of its own
+// it is the only one there is.
+func (n *node) join(ctx context.Context) error {
+	if err := n.d.store.Beat(ctx, store.Node{ID: n.id}); err != nil {
+		return err
+	}
+	if !n.alone {
+		return n.readClock(ctx)
+	}
+	all, err := n.d.store.Nodes(ctx)
+	for _, other := range all {
+		if other.ID != n.id && other.Deregistered.IsZero() {
+			err = errors.Join(err, n.d.store.Deregister(ctx, other.ID))
+		}
+	}
+	return err
+}
+
+// run keeps this node among the others until ctx ends.
+func (n *node) run(ctx context.Context) {
+	if n.alone {
+		if err := n.beat(ctx, n.address); err != nil && ctx.Err() == nil {
+			n.d.o.Log.Warn("node not entered in the store", "err", err)
+		}
+		return
+	}
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	lost := true // at the start others may have passed us over
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		err := n.round(ctx, &lost)
+		if ctx.Err() != nil {
+			return
+		}
+		n.tell(err)
+		if err != nil {
+			lost = true
+			pause.Reset(time.Second)
+			continue
+		}
+		wait, cancel := context.WithTimeout(ctx, beatEvery)
+		_ = n.d.store.Wait(wait, n.served.Load()) // what is wrong with it, the next round is told
+		cancel()
+		pause.Reset(roundEvery)
+	}
+}
+
+// round serves what changed, and says so. After the store was lost, what was announced without this node is looked at.
+func (n *node) round(ctx context.Context, lost *bool) error {
+	ctx, cancel := context.WithTimeout(ctx, roundTime)
+	defer cancel()
+	if err := n.readClock(ctx); err != nil {
+		return err
+	}
+	certificates, err := n.d.keeper.Refresh(ctx, n.served.Load())
+	if err != nil {
+		return err
+	}
+	policies, err := n.d.reconciler.Refresh(ctx, n.served.Load())
+	if err != nil {
+		return err
+	}
+	n.served.Store(min(certificates, policies))
+	if err := n.beat(ctx, n.address); err != nil {
+		return err
+	}
+	if *lost {
+		if err := n.d.reconciler.WakeTainted(ctx); err != nil {
+			return err
+		}
+		*lost = false
+	}
+	return n.d.reconciler.LookAtNodes(ctx)
+}
+
+func (n *node) beat(ctx context.Context, address string) error {
+	if n.leaving.Load() {
+		address = "" // nobody is to look there any more
+	}
+	return n.d.store.Beat(ctx, store.Node{ID: n.id, Address: address, Acknowledged: n.served.Load()})
+}
+
+// readClock has the store's time count.
+func (n *node) readClock(ctx context.Context) error {
+	before := time.Now()
+	at, err := n.d.store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	if took := time.Since(before); took < clockTime || !n.clocked {
+		n.clocked = true
+		n.d.reconciler.SetClock(at, before.Add(took/2))
+	}
+	return nil
+}
+
+// tell keeps whether the store answers, and whether this is still this node.
+func (n *node) tell(err error) {
+	switch {
+	case err == nil:
+		n.mu.Lock()
+		n.seen = time.Now()
+		n.mu.Unlock()
+		n.d.reconciler.Bar("node", "")
+	case errors.Is(err, store.ErrLocked):
+		n.d.reconciler.Bar("node", err.Error()+"; this one serves what it had, and publishes nothing")
+	default:
+		n.d.o.Log.Warn("the store is out of reach; what is served stays", "node", n.id, "err", err)
+	}
+}
+
+// ready says why a load balancer should take nobody here.
+func (n *node) ready(ctx context.Context) error {
+	if n.leaving.Load() {
+		return errors.New("this node is about to stop")
+	}
+	if !n.alone {
+		n.mu.Lock()
+		silent := time.Since(n.seen)
+		n.mu.Unlock()
+		if silent > lostAfter {
+			return errors.New("this node is cut off from the store, and may serve old policies")
+		}
+	}
+	return n.d.store.Ping(ctx)
+}
+
+// linger returns when ctx has ended, and a while after: until then load balancers learn that they should take nobody here.
+func (n *node) linger(ctx, serving context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-serving.Done():
+		return
+	}
+	n.leaving.Store(true)
+	if !n.alone {
+		farewell, cancel := context.WithTimeout(serving, beatTime)
+		defer cancel()
+		_ = n.beat(farewell, "") // without it the others look here in vain, and again
+	}
+	timer := time.NewTimer(n.d.conf.Server.Linger)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-serving.Done():
+	}
+}
+
+// gone says that this node serves nobody any more.
+func (n *node) gone(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, beatTime)
+	defer cancel()
+	if err := n.d.store.Deregister(ctx, n.id); err != nil {
+		n.d.o.Log.Warn("node not deregistered; the others wait for it for a while", "node", n.id, "err", err)
+	}
+}
+
+// peers are where the others are to be seen.
+func (n *node) peers(ctx context.Context) ([]string, error) {
+	all, err := n.d.reconciler.Peers(ctx)
+	for _, at := range all {
+		if to, err := netip.ParseAddrPort(at); err == nil {
+			n.known.Store(to, true)
+		}
+	}
+	return all, err
+}
+
+func (n *node) isPeer(at netip.AddrPort) bool {
+	_, found := n.known.Load(at)
+	return found
+}
