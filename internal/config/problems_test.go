@@ -5,7 +5,7 @@ import "strings"
 func problemEdits() []edit {
 	var all []edit
 	for _, edits := range [][]edit{
-		formEdits(), serverEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(),
+		formEdits(), serverEdits(), storeEdits(), tableEdits(), accountEdits(), cloudEdits(), secretEdits(), mxsetEdits(), listEdits(), domainEdits(),
 		manyEdits(), reportEdits(), acmeEdits(),
 	} {
 		all = append(all, edits...)
@@ -216,6 +216,12 @@ func serverEdits() []edit {
 			"admin with a long path", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nadmin = 'unix:/" + longZone[:120] + "'",
 			`stspub.toml:3: server.admin: "/` + longZone[:120] + `" is too long for a socket; at most 107 bytes`,
 		},
+	}
+}
+
+// storeEdits break [store].
+func storeEdits() []edit {
+	return []edit{
 		{
 			"PostgreSQL with a password", "", "[store]\nurl = 'postgres://stspub:geheim@db/stspub'\n",
 			`stspub.toml:18: store.url: holds a password; write that into a file of its own, and name the file in password_file`,

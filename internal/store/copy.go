@@ -175,15 +175,10 @@ func (c *copier) copySeals(ctx context.Context, tx transaction) error {
 
 func (c *copier) copyTable(ctx context.Context, tx transaction, table copiedTable) error {
 	columns := table.columns()
-	var marks []string
-	for i := range columns {
-		marks = append(marks, fmt.Sprintf("$%d", i+1))
-	}
-	query := `INSERT INTO ` + table.name + ` (` + strings.Join(columns, ", ") + `) VALUES (` + strings.Join(marks, ", ") + `)`
 	done := 0
 	var batch [][]any
 	flush := func() error {
-		err := tx.execMany(ctx, query, len(batch), func(i int) []any { return batch[i] })
+		err := tx.insert(ctx, table.name, columns, len(batch), func(i int) []any { return batch[i] })
 		done += len(batch)
 		batch = batch[:0]
 		c.tell("copy "+table.name, done)

@@ -126,10 +126,11 @@ func (c *difference) apply(ctx context.Context, tx transaction, now time.Time) e
 		return err
 	}
 	at := micros(now)
-	if err := execAll(ctx, tx, `INSERT INTO domains
-		(name, tenant, mxset, publish, account, owner, adopt, declared_adopt, tlsrpt, added, due, version)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, c.add, func(d *Domain) []any {
-		return []any{d.Name, d.Tenant, d.MXSet, d.Publish, d.Account, c.owner, d.Adopt, d.Adopt, d.TLSRPT, at, at, version}
+	if err := tx.insert(ctx, "domains", []string{
+		"name", "tenant", "mxset", "publish", "account", "owner", "adopt", "declared_adopt", "tlsrpt", "added", "due", "version",
+	}, len(c.add), func(i int) []any {
+		d := c.add[i]
+		return []any{string(d.Name), d.Tenant, d.MXSet, d.Publish, d.Account, c.owner, d.Adopt, d.Adopt, d.TLSRPT, at, at, version}
 	}); err != nil {
 		return err
 	}

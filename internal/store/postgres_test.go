@@ -57,6 +57,7 @@ func TestPostgres(t *testing.T) {
 		"SilenceEndsWithTheContext":     postgresSilent,
 		"SilenceEndsByItself":           postgresLimit,
 		"ADomainLeftByASharedTextWaits": postgresShared,
+		"ASilentNodeHoldsNobodyForLong": postgresHeld,
 		"LostLinksAreMadeAnew":          postgresLost,
 	} {
 		t.Run(name, func(t *testing.T) {

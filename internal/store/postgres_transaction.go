@@ -37,6 +37,16 @@ func (t *postgresTransaction) execMany(ctx context.Context, query string, n int,
 	return nil
 }
 
+func (t *postgresTransaction) insert(ctx context.Context, table string, columns []string, n int, values func(i int) []any) error {
+	if n == 0 {
+		return nil
+	}
+	_, err := t.tx.CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromSlice(n, func(i int) ([]any, error) {
+		return storable(values(i)), nil
+	}))
+	return err
+}
+
 func (t *postgresTransaction) get(ctx context.Context, query string, args []any, dest ...any) error {
 	err := t.tx.QueryRow(ctx, query, storable(args)...).Scan(dest...)
 	if errors.Is(err, pgx.ErrNoRows) {

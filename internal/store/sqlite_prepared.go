@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 )
@@ -108,6 +109,11 @@ func (t *sqliteTransaction) execMany(ctx context.Context, query string, n int, a
 		}
 	}
 	return nil
+}
+
+func (t *sqliteTransaction) insert(ctx context.Context, table string, columns []string, n int, values func(i int) []any) error {
+	marks := strings.Repeat(", ?", len(columns))[2:]
+	return t.execMany(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES (`+marks+`)`, n, values)
 }
 
 func (t *sqliteTransaction) get(ctx context.Context, query string, args []any, dest ...any) error {

@@ -49,6 +49,8 @@ type transaction interface {
 	exec(ctx context.Context, query string, args ...any) (int64, error)
 	// execMany runs one statement n times, with the arguments for each.
 	execMany(ctx context.Context, query string, n int, args func(i int) []any) error
+	// insert adds n rows to a table, in its fastest way, with the values of columns for each.
+	insert(ctx context.Context, table string, columns []string, n int, values func(i int) []any) error
 	// get scans the first row of a query; ErrNotFound: there is none.
 	get(ctx context.Context, query string, args []any, dest ...any) error
 	// query calls f for each row. f must not use the transaction.
