@@ -75,6 +75,15 @@ func (m *fakeManager) Claim(_ context.Context, _ string, name policygen.Name) (p
 	return publish.Claim{}, fmt.Errorf("read the claim to %s: %w", name, store.ErrNotFound)
 }
 
+// Apply finds none of the domains.
+func (m *fakeManager) Apply(_ context.Context, _ string, changes []publish.Change, _ publish.ApplyOptions) ([]publish.Outcome, error) {
+	outcomes := make([]publish.Outcome, len(changes))
+	for i, c := range changes {
+		outcomes[i] = publish.Outcome{Name: c.Name, Err: store.ErrNotFound}
+	}
+	return outcomes, nil
+}
+
 func (m *fakeManager) status(_ context.Context, name policygen.Name) (publish.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

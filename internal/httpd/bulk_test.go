@@ -67,7 +67,7 @@ func TestBulk(t *testing.T) {
 	t.Parallel()
 	for _, addr := range []string{unixAddr(t), "127.0.0.1:0"} {
 		w, m := bulkWorld(t, addr)
-		const n = 1600 // two batches at least
+		const n = 1200 // two batches at least
 		for _, tt := range []struct {
 			o    BulkOptions
 			line func(int) ChangeLine
@@ -135,7 +135,7 @@ func TestBulkMassRemoval(t *testing.T) {
 // A client that reads nothing before it has sent everything gets all the same.
 func TestBulkOfAPatientClient(t *testing.T) {
 	t.Parallel()
-	w, _ := bulkWorld(t, "127.0.0.1:0")
+	w := runAdmin(t, "127.0.0.1:0", false)
 	conn, err := net.Dial("tcp", w.addr)
 	if err != nil {
 		t.Fatal(err)

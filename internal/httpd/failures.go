@@ -48,20 +48,17 @@ func (f *failures) note(origin netip.Prefix) {
 	l.Allow()
 }
 
-// makeRoom forgets origins whose failures are over, and one of the others where all are of today. f.mu is held.
+// makeRoom forgets an origin when there are too many: of a few at random one whose failures are over, or else the last of
+// them. f.mu is held.
 func (f *failures) makeRoom() {
 	if len(f.from) < failuresKept {
 		return
 	}
+	looked := 0
 	for origin, l := range f.from {
-		if l.Tokens() >= failuresAtOnce {
+		if looked++; looked == 16 || l.Tokens() >= failuresAtOnce {
 			delete(f.from, origin)
-		}
-	}
-	for origin := range f.from {
-		if len(f.from) < failuresKept {
 			return
 		}
-		delete(f.from, origin)
 	}
 }

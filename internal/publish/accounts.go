@@ -185,16 +185,16 @@ type unopened struct {
 }
 
 // Name returns the account's name.
-func (u unopened) Name() string { return u.name }
+func (u *unopened) Name() string { return u.name }
 
 // Provider returns its provider.
-func (u unopened) Provider() string { return u.provider }
+func (u *unopened) Provider() string { return u.provider }
 
 // Rate is none.
-func (u unopened) Rate() dnsupdate.Rate { return dnsupdate.Rate{Batch: 1} }
+func (u *unopened) Rate() dnsupdate.Rate { return dnsupdate.Rate{Batch: 1} }
 
 // Apply writes nothing.
-func (u unopened) Apply(_ context.Context, c dnsupdate.Change) error {
+func (u *unopened) Apply(_ context.Context, c dnsupdate.Change) error {
 	return &dnsupdate.Error{
 		Account: u.name, Provider: u.provider, Op: "read", Zone: c.Zone, Name: c.Name, Kind: dnsupdate.KindAuth,
 		Err: fmt.Errorf("%w; put the account again", u.err),

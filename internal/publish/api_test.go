@@ -378,6 +378,29 @@ func TestAPIAndFile(t *testing.T) {
 		if s := w.status("shared.example"); s.Draining || s.Owner != store.OwnerAPI {
 			t.Errorf("%+v", s)
 		}
+		// What one of them has removed is the other's to take up, with its record.
+		id := w.status("api.example").ID
+		w.equal("removed", w.apply(publish.Change{Name: "api.example", Remove: true}), "removed")
+		next = configuration("api.example")
+		next.MXSets["eu"] = mxset(policygen.Enforce, "mx1.provider.test", "mx2.provider.test")
+		w.change(func() { w.conf = next })
+		if p := w.plan(); p.Restored.Count != 1 || p.Removed.Count != 1 || p.Added.Count != 0 {
+			t.Errorf("plan is %q", p.Lines())
+		}
+		if _, err := w.reload(""); err != nil {
+			t.Fatal(err)
+		}
+		w.equal("removed by the file", w.apply(zoned("file.example", "eu"), zoned("api.example", "eu")),
+			"restored", `domain "api.example" belongs to the configuration file: change it there`)
+		w.pass(time.Hour)
+		for _, name := range []policygen.Name{"api.example", "file.example"} {
+			if s := w.status(name); s.Draining || s.Step != publish.StepLive {
+				t.Errorf("%+v", s)
+			}
+		}
+		if s := w.status("api.example"); s.Owner != store.OwnerFile || s.ID == "" || len(w.record("api.example")) != 1 {
+			t.Errorf("after %s: %+v", id, s)
+		}
 		w.restart()
 	})
 }
@@ -499,6 +522,52 @@ func TestAPIStatusOf(t *testing.T) {
 					t.Errorf("StatusOf(%s, %s) = %v, %v", tenant, name, s.Name, err)
 				}
 			}
+		}
+	})
+}
+
+// TestAPIAccountUnopened starts with accounts that do not open: that is a fault, and everything else goes on.
+func TestAPIAccountUnopened(t *testing.T) {
+	inBubble(t, []policygen.Name{"file.example"}, func(w *world) {
+		put := func(name string) {
+			t.Helper()
+			if _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: name, Provider: "test"}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("one")
+		put("two")
+		c := zoned("api.example", "eu")
+		c.Account = "one"
+		w.apply(c)
+		w.reach("api.example", publish.StepLive, time.Hour)
+		for _, a := range []store.Account{
+			{Tenant: publish.Tenant, Name: "one", Provider: "broken", Settings: []byte("{}")},
+			{Tenant: publish.Tenant, Name: "two", Provider: "test", Settings: []byte("s3cret")},
+		} {
+			if err := w.store.PutAccount(w.ctx, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.restart()
+		w.equal("faults", w.faults(), "account default/one: unknown provider", `account default/two: read the settings of account "two": they are no JSON`)
+		if _, err := w.reload(""); err != nil {
+			t.Errorf("reload: %v", err)
+		}
+		w.putMXSet(publish.Tenant, own("own", "mx1.provider.test"))
+		c.MXSet = "own"
+		c.TLSRPT = []string{"mailto:a@provider.test"}
+		w.apply(c)
+		w.pass(time.Hour)
+		if s := w.status("api.example"); s.TLSRPT == nil || !strings.Contains(s.TLSRPT.Problem, "unknown provider; put the account again") {
+			t.Errorf("%+v, %+v", s, s.TLSRPT)
+		}
+		put("one")
+		put("two")
+		w.equal("faults", w.faults())
+		w.pass(7 * time.Hour)
+		if s := w.status("api.example"); s.TLSRPT.Problem != "" || s.Step != publish.StepLive {
+			t.Errorf("%+v, %+v", s, s.TLSRPT)
 		}
 	})
 }

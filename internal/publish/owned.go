@@ -128,7 +128,7 @@ func (r *Reconciler) loadOwned(ctx context.Context) (*owned, error) {
 		open, err := r.openOwned(a)
 		if err != nil {
 			r.fault("account "+a.Tenant+"/"+a.Name, err.Error())
-			open = unopened{a.Name, a.Provider, err}
+			open = &unopened{a.Name, a.Provider, err}
 		}
 		o.accounts[key{a.Tenant, a.Name}] = open
 	}
