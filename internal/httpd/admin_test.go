@@ -255,7 +255,7 @@ func runAdmin(t *testing.T, addr string, healthOnly bool) *adminWorld {
 }
 
 // newTenancy is an empty store.
-func newTenancy(t *testing.T) store.Tenancy {
+func newTenancy(t testing.TB) store.Tenancy {
 	t.Helper()
 	s, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
 	if err != nil {

@@ -26,10 +26,11 @@ func FuzzPlanRequest(f *testing.F) {
 		f.Add([]byte(body), true)
 		f.Add([]byte(body), false)
 	}
+	tenancy := newTenancy(f)
 	f.Fuzz(func(t *testing.T, body []byte, lines bool) {
 		manager := newFakeManager()
 		health := HealthConfig{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}
-		server := NewAdmin(AdminConfig{HealthConfig: health, Manager: manager})
+		server := NewAdmin(AdminConfig{HealthConfig: health, Manager: manager, Tenancy: tenancy})
 		r := httptest.NewRequest(http.MethodPost, "http://localhost/v1/plan", bytes.NewReader(body))
 		r.Header.Set("Content-Type", jsonType)
 		if lines {
