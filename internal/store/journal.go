@@ -6,6 +6,22 @@ import (
 	"time"
 )
 
+// JournalEntry is one order of a certificate, as it is counted against what its authority allows.
+type JournalEntry struct {
+	Seq       int64  // given by the store; it grows
+	Changed   int64  // of the last write, of any entry; given by the store
+	Authority string // name of the CA
+	Name      string // of the certificate
+	Domain    string // its registered domain
+	Begun     time.Time
+	Exempt    bool // the CA counts it against no limit
+
+	Ended   time.Time // zero: it runs, or who ran it is gone
+	Failed  bool      // a validation failed, or may have
+	Stopped time.Time // until when the CA wants no orders at all; zero: it did not say
+	Reason  string    // why, in the CA's words
+}
+
 // Journal implements [Store].
 func (t *tables) Journal(ctx context.Context, after int64) ([]JournalEntry, error) {
 	scan := func(r row) (e JournalEntry, err error) {

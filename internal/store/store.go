@@ -234,22 +234,6 @@ type Order struct {
 	Outage    bool      // the last failure was not the name's fault
 }
 
-// JournalEntry is one order of a certificate, as it is counted against what its authority allows.
-type JournalEntry struct {
-	Seq       int64  // given by the store; it grows
-	Changed   int64  // of the last write, of any entry; given by the store
-	Authority string // name of the CA
-	Name      string // of the certificate
-	Domain    string // its registered domain
-	Begun     time.Time
-	Exempt    bool // the CA counts it against no limit
-
-	Ended   time.Time // zero: it runs, or who ran it is gone
-	Failed  bool      // a validation failed, or may have
-	Stopped time.Time // until when the CA wants no orders at all; zero: it did not say
-	Reason  string    // why, in the CA's words
-}
-
 // Node is one process of several on one store.
 type Node struct {
 	ID           string // of its own, and the same after a restart
