@@ -154,7 +154,7 @@ func (t *tables) CertificatesAfter(ctx context.Context, after int64, f func(Cert
 }
 
 func (t *tables) changedCertificates(ctx context.Context, doing string, after int64, f func(Certificate) error) error {
-	// Empty keys and chains of those that are gone are a blob in both engines as the NULLs of an outer join.
+	// An empty blob is written differently in each engine; that of an outer join is not.
 	return stream(ctx, t, doing, t.scanCertificate, f, `SELECT changed.name, private_key, coalesce(sealed, ''), chain,
 		coalesce(not_before, 0), coalesce(not_after, 0), coalesce(authority, '')
 		FROM (SELECT name FROM certificates WHERE change > $1 UNION ALL

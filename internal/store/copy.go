@@ -59,8 +59,8 @@ func copiedTables() []copiedTable {
 		{
 			"domains", "name", "name tenant mxset publish account owner tlsrpt served record zone id intended forced findings step " +
 				"reason report_record report_zone report_text report_problem", "added removed due version change wrote settle handover " +
-				"old_ttl horizon deleted away detached staged promoted since failures checked report_wrote report_verified report_failures",
-			"adopt declared_adopt dirty fresh pinned expelled fault", "",
+				"old_ttl horizon deleted away detached staged promoted since failures checked report_wrote report_verified report_failures live",
+			"adopt declared_adopt dirty fresh pinned expelled tainted fault", "",
 		},
 		{"dropped_domains", "name", "name", "change", "", ""},
 		{"history", "seq", "name text", "seq since until", "by_foreign", ""},

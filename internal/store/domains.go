@@ -178,7 +178,6 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 	}
 	err := write(ctx, fmt.Sprintf("save domain %q", d.Name), func(ctx context.Context, tx transaction) error {
 		saved = *d
-		// The shared record is locked before the domain, as it is when the record itself is saved.
 		stale, err := checkShared(ctx, tx, saved)
 		if err != nil {
 			return err

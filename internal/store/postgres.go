@@ -46,7 +46,8 @@ const (
 	silenceLimit   = 20 * time.Second // of a connection with something under way
 	statementLimit = 30 * time.Second
 	soonLimit      = 45 * time.Second // a small transaction, or a page of a walk
-	idleLimit      = 30 * time.Second // of a transaction between two statements: whoever began it is cut off, and has locks
+	idleLimit      = 10 * time.Second // of a transaction between two statements: whoever began it is cut off, and has locks
+	longIdle       = time.Minute      // the same of one that writes a lot
 	walkLimit      = time.Hour        // the same while the caller of a walk looks at a page
 	longStatement  = 10 * time.Minute
 	longLimit      = 30 * time.Minute // a transaction that may write everything
@@ -101,13 +102,12 @@ func shown(c *pgx.ConnConfig) string {
 // configure sets what the URL leaves open.
 func configure(conf *pgxpool.Config) {
 	c := conf.ConnConfig
-	seconds := func(d time.Duration) string { return strconv.Itoa(int(d.Milliseconds())) }
 	for key, value := range map[string]string{
 		"application_name":                    "stspub",
-		"statement_timeout":                   seconds(statementLimit),
-		"idle_in_transaction_session_timeout": seconds(idleLimit),
+		"statement_timeout":                   milliseconds(statementLimit),
+		"idle_in_transaction_session_timeout": milliseconds(idleLimit),
 		// The server is to give up a node that is cut off, and its locks, as soon as the node gives up the server.
-		"tcp_user_timeout":        seconds(silenceLimit),
+		"tcp_user_timeout":        milliseconds(silenceLimit),
 		"tcp_keepalives_idle":     "10",
 		"tcp_keepalives_interval": "5",
 		"tcp_keepalives_count":    "2",
@@ -132,6 +132,9 @@ func configure(conf *pgxpool.Config) {
 	}
 }
 
+// milliseconds is a time as the server's settings have it.
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
 // connect opens the pools and brings the tables up to date.
 func (p *Postgres) connect(ctx context.Context, conf *pgxpool.Config) error {
 	steps, err := fs.Sub(migrations, "migrations/postgres")
@@ -140,7 +143,7 @@ func (p *Postgres) connect(ctx context.Context, conf *pgxpool.Config) error {
 	}
 	slow := conf.Copy()
 	slow.MaxConns, slow.MinConns, slow.MinIdleConns, slow.MaxConnIdleTime = walksSize, 0, 0, time.Minute
-	slow.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = strconv.Itoa(int(walkLimit.Milliseconds()))
+	slow.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(walkLimit)
 	if p.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
 		return err
 	}
@@ -177,7 +180,8 @@ func (p *Postgres) shut() error {
 // write implements database.
 func (p *Postgres) write(ctx context.Context, doing string, f func(context.Context, transaction) error) error {
 	return p.transact(ctx, doing, longLimit, func(ctx context.Context, tx transaction) error {
-		if _, err := tx.exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, strconv.Itoa(int(longStatement.Milliseconds()))); err != nil {
+		if _, err := tx.exec(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true)`,
+			milliseconds(longStatement), milliseconds(longIdle)); err != nil {
 			return err
 		}
 		return f(ctx, tx)
@@ -260,6 +264,7 @@ func (p *Postgres) persist(ctx context.Context, doing string, limit time.Duratio
 		case again && isLost(err) && lost < 2:
 			lost++
 			p.pool.Reset() // the others are likely no better
+			p.walks.Reset()
 		default:
 			return said(doing, p.explain(ctx, err))
 		}

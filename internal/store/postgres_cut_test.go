@@ -21,6 +21,8 @@ type wire struct {
 	addr   string
 	silent atomic.Bool // nothing is forwarded any more, and nothing refused
 
+	// silentAt are words of a client that are lost, with all that would come after them.
+	silentAt atomic.Pointer[string]
 	// cutBefore and cutAfter are words of a client at which its connection is cut: before the server reads them, or before
 	// its answer comes back.
 	cutBefore, cutAfter atomic.Pointer[string]
@@ -93,6 +95,9 @@ func (w *wire) forward(to, from net.Conn, up bool, mute *atomic.Bool) {
 		switch {
 		case err != nil || says(&w.cutBefore, b[:n]) || !up && mute.Load():
 			return
+		case says(&w.silentAt, b[:n]):
+			w.silent.Store(true)
+			continue
 		case w.silent.Load():
 			continue
 		case says(&w.cutAfter, b[:n]):
@@ -208,6 +213,42 @@ func postgresLimit(t *testing.T, server *labtest.PostgreSQL) {
 	w.silent.Store(false)
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// postgresHeld has a node fall silent while it holds what all writers of certificates need.
+func postgresHeld(t *testing.T, server *labtest.PostgreSQL) {
+	direct := server.Database(t)
+	w := startWire(t, server.Port)
+	other, s := node(t, direct), node(t, w.url(direct, server.Port))
+	words := "INSERT INTO certificates"
+	w.silentAt.Store(&words)
+	ctx, cancel := context.WithCancel(t.Context())
+	saved := make(chan error)
+	go func() { saved <- s.SaveCertificate(ctx, store.Certificate{Name: "a"}) }()
+	beside := connect(t, direct)
+	for held := false; !held; {
+		if err := beside.QueryRow(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+			WHERE datname = current_database() AND state = 'idle in transaction')`).Scan(&held); err != nil {
+			t.Fatal(err)
+		}
+		held = held && w.silent.Load()
+	}
+	begun := time.Now()
+	if err := other.SaveCertificate(t.Context(), store.Certificate{Name: "b"}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("another node waited for %s", took)
+	}
+	cancel()
+	if err := <-saved; !errors.Is(err, context.Canceled) {
+		t.Errorf("SaveCertificate of the silent node: %v", err)
+	}
+	w.silentAt.Store(nil)
+	w.silent.Store(false)
+	if err := s.SaveCertificate(t.Context(), store.Certificate{Name: "a"}); err != nil {
+		t.Errorf("when it is back: %v", err)
 	}
 }
 

@@ -50,12 +50,14 @@ func TestPostgres(t *testing.T) {
 		"OpenSaysWhatIsWrong":           postgresRefused,
 		"TwoNodesClaimNothingTwice":     postgresClaims,
 		"DeadlocksAreMadeAgain":         postgresDeadlock,
+		"ChangesAreHeard":               postgresHears,
 		"TextsThatItDoesNotTake":        postgresTexts,
 		"ClosingGivesBackClaims":        postgresCloses,
 		"CutInACommitIsNotKnown":        postgresUnsure,
 		"SilenceEndsWithTheContext":     postgresSilent,
 		"SilenceEndsByItself":           postgresLimit,
 		"ADomainLeftByASharedTextWaits": postgresShared,
+		"ASilentNodeHoldsNobodyForLong": postgresHeld,
 		"LostLinksAreMadeAnew":          postgresLost,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -315,6 +317,29 @@ func postgresTexts(t *testing.T, server *labtest.PostgreSQL) {
 	h, err := s.History(t.Context(), "a.example")
 	if err != nil || len(h) != 1 || h[0].Text != "version: STSv1\uFFFD\uFFFD\n" {
 		t.Errorf("History() = %+v, %v", h, err)
+	}
+}
+
+// postgresHears would take a minute if it did not hear.
+func postgresHears(t *testing.T, server *labtest.PostgreSQL) {
+	url := server.Database(t)
+	s, other := node(t, url), node(t, url)
+	fill(t, other, 1)
+	d, err := other.Domain(t.Context(), "d000000.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	s.Hear(t.Context(), time.Minute) // begins to listen
+	for i := range 3 {
+		d.State.Served = fmt.Sprint(i)
+		if err := other.Save(t.Context(), &d, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		s.Hear(t.Context(), time.Minute)
+	}
+	if took := time.Since(begun); took > time.Minute {
+		t.Errorf("three changes took %s", took)
 	}
 }
 

@@ -44,16 +44,24 @@ func turnShared(ctx context.Context, tx transaction, d Domain, change int64, now
 const queryShared = `SELECT name FROM domains WHERE tenant = $1 AND mxset = $2 AND publish = 'wildcard' AND served = $3`
 
 // checkShared says in stale that the text of an attached domain is not that of the shared record. If it is, it stays so
-// until the transaction is over.
+// until the transaction is over: the record is saved when no domain attached to it is, and the other way round. A lock of
+// the record's row would do that too, but Claim passes over rows that are locked.
 func checkShared(ctx context.Context, tx transaction, d Domain) (stale, err error) {
+	group := d.Tenant + "/" + d.MXSet
+	if d.Publish == PublishWildcard {
+		return nil, tx.lock(ctx, lockAttached, group, false)
+	}
 	if d.Publish != PublishShared || !d.State.Detached.IsZero() || d.State.Served == "" {
 		return nil, nil
+	}
+	if err := tx.lock(ctx, lockAttached, group, true); err != nil {
+		return nil, err
 	}
 	same := 0
 	err = tx.query(ctx, func(row) error {
 		same++
 		return nil
-	}, tx.locking(queryShared, "FOR SHARE"), d.Tenant, d.MXSet, d.State.Served)
+	}, queryShared, d.Tenant, d.MXSet, d.State.Served)
 	if err == nil && same != 1 {
 		stale = fmt.Errorf("the shared record of MX set %q has another policy: %w", d.MXSet, ErrStale)
 	}

@@ -259,8 +259,9 @@ type Node struct {
 }
 
 // Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
-// kept to the microsecond, in UTC; what is finer is cut off. When ctx ends before a method does, its error wraps that of
-// ctx. Package storetest is the contract as tests.
+// kept to the microsecond, in UTC; what is finer is cut off. An engine may keep U+FFFD in the place of what is no UTF-8 in a
+// text, or NUL. When ctx ends before a method does, its error wraps that of ctx; an engine that is reached over a network
+// ends by itself too, in under a minute where little is to be done. Package storetest is the contract as tests.
 type Store interface {
 	// Declare makes d the whole of what its owner declares: new domains are added with Due now, changed ones (MX set,
 	// publish, account, adopt, TLSRPT, or the policy of their MX set) become due now, missing ones get Removed = now, removed ones
@@ -275,7 +276,7 @@ type Store interface {
 	// Domain returns one domain, or ErrNotFound.
 	Domain(ctx context.Context, name policygen.Name) (Domain, error)
 	// EachDomain calls f for every domain by name (by bytes) until f returns an error, which it returns. It shows the
-	// domains of one moment, holds one of them in memory, and f may call the Store.
+	// domains of one moment, holds a few of them in memory, and f may call the Store.
 	EachDomain(ctx context.Context, f func(Domain) error) error
 	// EachServed calls f, as EachDomain does but in any order, with name and text of every domain that is served one,
 	// shared records left out. Both are only valid in f. It is what a start waits for, so it reads nothing else.

@@ -82,6 +82,7 @@ const (
 	lockSchema      lockable = iota + 1 // the tables themselves
 	lockDeclaration                     // which domains there are
 	lockForeign                         // the foreign policies of a name
+	lockAttached                        // who is attached to a shared record, and its text
 )
 
 // row is what a query finds.

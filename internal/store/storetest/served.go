@@ -208,12 +208,11 @@ func waitChanged(e *env) {
 	if now := e.lastChange(); now <= last {
 		e.Errorf("it returned at number %d, want more than %d", now, last)
 	}
-	go func() { returned <- e.Wait(e.ctx(), e.lastChange()) }()
+	last = e.lastChange()
+	go func() { returned <- e.Wait(e.ctx(), last) }()
 	select {
 	case err := <-returned:
-		if err != nil || e.lastChange() == last {
-			e.Errorf("it returned without a change: %v", err)
-		}
+		e.Fatalf("it returned without a change: %v", err)
 	default:
 	}
 	e.must(e.SaveCertificate(e.ctx(), certificate("a")))
@@ -243,7 +242,8 @@ func waitTwo(e *env) {
 func waitContext(e *env) {
 	ctx, cancel := context.WithCancel(e.ctx())
 	returned := make(chan error)
-	go func() { returned <- e.Wait(ctx, e.lastChange()) }()
+	last := e.lastChange()
+	go func() { returned <- e.Wait(ctx, last) }()
 	cancel()
 	e.is(<-returned, context.Canceled)
 }
