@@ -39,6 +39,7 @@ func TestNodesServeTheSame(t *testing.T) {
 			m.reload()
 		}
 	}
+	c.certified()
 	if got := c.orders.Load(); got != 2 {
 		t.Errorf("%d orders, want one for each of two names", got)
 	}
@@ -196,6 +197,7 @@ func TestDatabaseStops(t *testing.T) {
 		m.reload()
 	}
 	c.members[2].live(zoned, id)
+	c.certified()
 	if got := c.orders.Load(); got != 2 {
 		t.Errorf("%d orders, want one for each of two names", got)
 	}
