@@ -39,6 +39,7 @@ func TestNodesServeTheSame(t *testing.T) {
 			m.reload()
 		}
 	}
+	c.certified()
 	if got := c.orders.Load(); got != 2 {
 		t.Errorf("%d orders, want one for each of two names", got)
 	}
@@ -180,6 +181,10 @@ func TestDatabaseStops(t *testing.T) {
 	c.start(c.members...)
 	one := c.members[0]
 	id := one.live(zoned, "").ID
+	c.until("both certificates", patience, func() (bool, string) { // or an order is cut off, and made again
+		o, err := one.admin.Certificates(context.Background())
+		return o.Valid == 2, errText(err)
+	})
 	c.server.Stop()
 	for _, m := range c.members {
 		c.until(m.name+" not ready", patience, func() (bool, string) { return m.ready() == http.StatusServiceUnavailable, "ready" })
@@ -196,6 +201,7 @@ func TestDatabaseStops(t *testing.T) {
 		m.reload()
 	}
 	c.members[2].live(zoned, id)
+	c.certified()
 	if got := c.orders.Load(); got != 2 {
 		t.Errorf("%d orders, want one for each of two names", got)
 	}

@@ -27,7 +27,7 @@ type Open func(t *testing.T, handle string, keys *store.Keyring) (store.Store, e
 func Run(t *testing.T, open Open) {
 	for _, group := range []map[string]func(*env){
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
-		sharedTests(), certificateTests(), changeTests(), servedTests(), journalTests(), nodeTests(), valueTests(),
+		sharedTests(), certificateTests(), changeTests(), servedTests(), journalTests(), nodeTests(), agreeTests(), valueTests(),
 		durableTests(), sealTests(), tenantTests(),
 		batchTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(),
 	} {

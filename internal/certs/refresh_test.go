@@ -1,0 +1,89 @@
+package certs_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stspub/stspub/internal/certs"
+)
+
+// TestRefresh has two keepers on one store: what one obtains, renews and drops, the other serves, and does not order.
+func TestRefresh(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	w.serveHTTP(t)
+	one, two := w.startNode(t), w.startNode(t)
+	w.serveTLS(t, two.Keeper)
+	const name, both = "mta-sts.good.test", "mta-sts2.good.test"
+	var seen int64
+	refresh := func() {
+		t.Helper()
+		var err error
+		if seen, err = two.Refresh(t.Context(), seen); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.Want(name, false)
+	one.wait(t, name, certs.StateValid)
+	if _, err := w.handshake(t, name); !isUnrecognized(err) {
+		t.Errorf("before a refresh: %v", err)
+	}
+	refresh()
+	if _, err := w.handshake(t, name); err != nil {
+		t.Errorf("after a refresh: %v", err)
+	}
+	two.Want(name, true)
+	two.wait(t, name, certs.StateValid)
+
+	// Both want a name at the same time: one orders it, and the other is told long before it looks again.
+	one.Want(both, false)
+	two.Want(both, false)
+	for one.Status(both).State != certs.StateValid && two.Status(both).State != certs.StateValid {
+		select {
+		case <-one.changes:
+		case <-two.changes:
+		case <-time.After(patience):
+			t.Fatalf("nobody has it: %+v, %+v", one.Status(both), two.Status(both))
+		}
+	}
+	refresh()
+	if _, err := one.Refresh(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []*node{one, two} {
+		if s := n.Status(both); s.State != certs.StateValid || s.Problem != "" {
+			t.Errorf("keeper %d: %+v", i, s)
+		}
+	}
+
+	if err := one.Drop(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	refresh()
+	if s := two.Status(name); s.State != certs.StateNone {
+		t.Errorf("dropped by the other: %+v", s)
+	}
+	if _, err := w.handshake(t, name); !isUnrecognized(err) {
+		t.Errorf("handshake with a dropped name: %v", err)
+	}
+	if got := one.issuer.orders.Load() + two.issuer.orders.Load(); got != 2 {
+		t.Errorf("%d orders for two names", got)
+	}
+	two.Want(name, false)
+	two.wait(t, name, certs.StateValid)
+}
+
+// TestRefreshOfAnotherStore takes the store for another one.
+func TestRefreshOfAnotherStore(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	w.serveHTTP(t)
+	one, two := w.startNode(t), w.startNode(t)
+	one.Want("mta-sts.good.test", false)
+	one.wait(t, "mta-sts.good.test", certs.StateValid)
+	last, err := two.Refresh(t.Context(), 1<<40)
+	if want, _ := w.store.LastChange(t.Context()); err != nil || last != want {
+		t.Errorf("Refresh = %d, %v, want %d", last, err, want)
+	}
+	if s := two.Status("mta-sts.good.test"); s.State != certs.StateValid {
+		t.Errorf("it has %+v", s)
+	}
+}

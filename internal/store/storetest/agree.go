@@ -1,0 +1,126 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
+	"github.com/stspub/stspub/internal/store"
+)
+
+func agreeTests() map[string]func(*env) {
+	return map[string]func(*env){
+		"Nodes/TextsAreOfAChange":            agreeChange,
+		"Nodes/WhatOthersMayServeIsKept":     agreeTainted,
+		"Nodes/TaintedAreWoken":              agreeWake,
+		"Nodes/CertificatesAfterAChange":     agreeCertificates,
+		"Nodes/DeletedKeptForThoseWhoLack":   agreeDropped,
+		"Nodes/TimeIsThatOfTheHeartbeats":    agreeTime,
+		"Nodes/NumbersOfTheFutureAreUnknown": agreeFuture,
+	}
+}
+
+func agreeChange(e *env) {
+	e.start("a.example", "b.example")
+	e.equal("before", e.domain("a.example").Change, int64(0))
+	d := e.domain("a.example")
+	e.save(&d, 1, func(s *store.State) { s.Served, s.Dirty = "one", true })
+	first := d.Change
+	e.equal("of the write", first, e.lastChange())
+	e.serve("b.example", "one")
+	e.save(&d, 2, func(s *store.State) { s.Step = "body" })
+	e.equal("of another write", d.Change, first)
+	e.equal("as read", e.domain("a.example").Change, first)
+	claimed := e.claim(900, time.Minute, 9)
+	e.equal("as claimed", claimed[0].Change+claimed[1].Change, first+e.domain("b.example").Change)
+	d = e.domain("a.example")
+	e.save(&d, 3, func(s *store.State) { s.Served = "two" })
+	e.equal("anew", d.Change, e.lastChange())
+}
+
+func agreeTainted(e *env) {
+	e.start("a.example")
+	d := e.domain("a.example")
+	e.save(&d, 1, func(s *store.State) { s.Tainted, s.Live = true, at(7) })
+	e.equal("kept", e.domain("a.example").State, d.State)
+	e.save(&d, 2, func(s *store.State) { s.Tainted, s.Live = false, time.Time{} })
+	e.equal("kept no more", e.domain("a.example").State, d.State)
+}
+
+func agreeWake(e *env) {
+	e.start("a.example", "b.example", "c.example")
+	for _, name := range []policygen.Name{"a.example", "b.example", "c.example"} {
+		d := e.domain(name)
+		d.Due = at(50)
+		e.save(&d, 1, func(s *store.State) { s.Tainted = name != "b.example" })
+	}
+	e.must(e.WakeTainted(e.ctx(), at(5)))
+	e.equal("due", names(e.claim(5, time.Hour, 9)), []policygen.Name{"a.example", "c.example"})
+	// A claimed one is due when its claim ends.
+	e.must(e.WakeTainted(e.ctx(), at(6)))
+	d := e.domain("a.example")
+	d.Due = at(80)
+	e.save(&d, 7, func(*store.State) {})
+	e.equal("woken while claimed", names(e.claim(7, time.Hour, 9)), []policygen.Name{"a.example"})
+}
+
+func (e *env) certificatesAfter(after int64) (map[string]store.Certificate, int64) {
+	e.Helper()
+	all := make(map[string]store.Certificate)
+	next, err := e.CertificatesAfter(e.ctx(), after, func(c store.Certificate) error {
+		if len(c.Key) == 0 && len(c.Chain) == 0 {
+			c = store.Certificate{Name: c.Name}
+		}
+		all[c.Name] = c
+		return nil
+	})
+	e.must(err)
+	return all, next
+}
+
+func agreeCertificates(e *env) {
+	want := e.saveCertificates(certificate("a"), certificate("b"))
+	all, next := e.certificatesAfter(0)
+	e.equal("all", all, map[string]store.Certificate{"a": want["a"], "b": want["b"]})
+	e.equal("number", next, e.lastChange())
+	all, same := e.certificatesAfter(next)
+	e.equal("nothing", all, map[string]store.Certificate{})
+	e.equal("same number", same, next)
+	want = e.saveCertificates(certificate("c"))
+	e.must(e.DeleteCertificate(e.ctx(), "a"))
+	all, _ = e.certificatesAfter(next)
+	e.equal("since", all, map[string]store.Certificate{"c": want["c"], "a": {Name: "a"}})
+}
+
+// agreeDropped makes so many copies that nobody's copy lacks what was deleted; a node does.
+func agreeDropped(e *env) {
+	e.saveCertificates(certificate("a"))
+	before := e.lastChange()
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one", Acknowledged: before}))
+	e.must(e.DeleteCertificate(e.ctx(), "a"))
+	e.mark("copy")
+	for _, m := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"} {
+		e.mark(m)
+	}
+	all, last := e.certificatesAfter(before)
+	e.equal("for the node", all, map[string]store.Certificate{"a": {Name: "a"}})
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one", Acknowledged: last}))
+	e.mark("17")
+	all, _ = e.certificatesAfter(before)
+	e.equal("when it has it", all, map[string]store.Certificate{})
+}
+
+func agreeTime(e *env) {
+	first, err := e.Now(e.ctx())
+	e.must(err)
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	second, err := e.Now(e.ctx())
+	e.must(err)
+	if beat := e.nodes()[0].Heartbeat; beat.Before(first) || second.Before(beat) {
+		e.Errorf("heartbeat %s is not between %s and %s", beat, first, second)
+	}
+}
+
+func agreeFuture(e *env) {
+	_, err := e.CertificatesAfter(e.ctx(), e.lastChange()+1, func(store.Certificate) error { return nil })
+	e.is(err, store.ErrNotFound)
+}
