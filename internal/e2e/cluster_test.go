@@ -144,8 +144,13 @@ func (m *member) reload() {
 // sees waits until a node's answer about a domain is as wanted.
 func (m *member) sees(domain, what string, good func(publish.Status) bool) publish.Status {
 	m.c.t.Helper()
+	return m.seesWithin(patience, domain, what, good)
+}
+
+func (m *member) seesWithin(limit time.Duration, domain, what string, good func(publish.Status) bool) publish.Status {
+	m.c.t.Helper()
 	var s publish.Status
-	m.c.until(fmt.Sprintf("%s at %s %s", domain, m.name, what), patience, func() (bool, string) {
+	m.c.until(fmt.Sprintf("%s at %s %s", domain, m.name, what), limit, func() (bool, string) {
 		var err error
 		s, err = m.admin.Domain(context.Background(), domain)
 		said := m.run.said()
@@ -158,7 +163,12 @@ func (m *member) sees(domain, what string, good func(publish.Status) bool) publi
 // live waits until a domain is live with another id under the last policy.
 func (m *member) live(domain, before string) publish.Status {
 	m.c.t.Helper()
-	return m.sees(domain, "live with a new id", func(s publish.Status) bool {
+	return m.liveWithin(patience, domain, before)
+}
+
+func (m *member) liveWithin(limit time.Duration, domain, before string) publish.Status {
+	m.c.t.Helper()
+	return m.seesWithin(limit, domain, "live with a new id", func(s publish.Status) bool {
 		return s.Step == publish.StepLive && s.ID != "" && s.ID != before && s.Intended == "" && s.Policy == m.c.last()
 	})
 }

@@ -80,7 +80,8 @@ func TestNodeKilledAtEachStep(t *testing.T) {
 		if other == victim {
 			other = c.members[1]
 		}
-		id = other.live(zoned, id).ID
+		// What it was at in that moment nobody touches before its lease is over, 4 minutes.
+		id = other.liveWithin(4*time.Minute+patience, zoned, id).ID
 		t.Logf("%s, which was killed in step %s, was stood in for after %s", victim.name, s.what, time.Since(begun).Round(time.Second))
 		c.start(victim)
 		victim.sees(zoned, "live and not tainted", func(s publish.Status) bool {

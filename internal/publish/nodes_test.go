@@ -75,7 +75,7 @@ func (w *world) newNode(t *testing.T, name string, st store.Store) (*publish.Rec
 		Store: st, Node: name, Snapshot: snapshot, Sight: w, Certs: w, Log: slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", name),
 		Load:        func() (*config.Config, []string, error) { return w.conf, nil, nil },
 		Accepted:    func(context.Context, *config.Config) error { return nil },
-		OpenAccount: func(a config.Account) (dnsupdate.Account, error) { return account{w, a.Name}, nil },
+		OpenAccount: func(_ string, a config.Account) (dnsupdate.Account, error) { return account{w, a.Name}, nil },
 	}), snapshot
 }
 
