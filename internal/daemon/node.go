@@ -140,6 +140,9 @@ func (n *node) round(ctx context.Context, lost *bool) error {
 		return err
 	}
 	n.served.Store(min(certificates, policies))
+	if err := n.d.reconciler.RefreshOwned(ctx); err != nil {
+		return err
+	}
 	if err := n.beat(ctx, n.address); err != nil {
 		return err
 	}

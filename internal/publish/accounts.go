@@ -67,10 +67,11 @@ func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Acc
 	if err := r.notFiles(tenant, a.Name); err != nil { // a reload may have come first
 		return "", err
 	}
-	next := r.settings.Load().with(func(o *owned) { o.accounts[key{tenant, a.Name}] = open })
-	if _, err := r.swap(next, func() (bool, error) {
-		return true, r.cfg.Store.PutAccount(ctx, store.Account{Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings})
-	}); err != nil {
+	kept := store.Account{Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings}
+	next := r.settings.Load().with(func(o *owned) {
+		o.accounts[key{tenant, a.Name}], o.sums[key{tenant, a.Name}] = open, sumOf(kept)
+	})
+	if _, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.PutAccount(ctx, kept) }); err != nil {
 		return "", err
 	}
 	r.fault("account "+tenant+"/"+a.Name, "")
@@ -133,7 +134,10 @@ func (r *Reconciler) DeleteAccount(ctx context.Context, tenant, name string) err
 	if err := r.notFiles(tenant, name); err != nil {
 		return err
 	}
-	next := r.settings.Load().with(func(o *owned) { delete(o.accounts, key{tenant, name}) })
+	next := r.settings.Load().with(func(o *owned) {
+		delete(o.accounts, key{tenant, name})
+		delete(o.sums, key{tenant, name})
+	})
 	_, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.DeleteAccount(ctx, tenant, name) })
 	if err == nil {
 		r.fault("account "+tenant+"/"+name, "")

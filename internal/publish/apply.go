@@ -58,7 +58,7 @@ func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change,
 	batch := store.Batch{Owner: store.OwnerAPI, DryRun: o.DryRun, Refuse: refuses(set.conf)}
 	var which []int // of the outcomes each change of the batch is
 	removals := 0
-	now := time.Now()
+	now := r.now()
 	for i, c := range changes {
 		outcomes[i].Name = c.Name
 		change, err := set.change(tenant, c, now)
@@ -102,7 +102,7 @@ func (r *Reconciler) massRemoval(ctx context.Context, tenant string, b store.Bat
 		return nil
 	}
 	b.DryRun = true
-	tried, err := r.cfg.Store.ApplyDomains(ctx, b, time.Now())
+	tried, err := r.cfg.Store.ApplyDomains(ctx, b, r.now())
 	if err != nil {
 		return err
 	}

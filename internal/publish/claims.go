@@ -189,7 +189,7 @@ func (r *Reconciler) LookAtClaim(ctx context.Context, tenant string, name policy
 	if err != nil {
 		return err
 	}
-	c.Due, c.Looks = time.Now(), 0
+	c.Due, c.Looks = r.now(), 0
 	if err := r.cfg.Store.SaveClaim(ctx, c); err != nil {
 		return err
 	}

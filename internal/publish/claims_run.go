@@ -37,11 +37,11 @@ func (r *Reconciler) runClaims(ctx context.Context) {
 
 // dueClaims begins looks at all claims that are due. One whose name servers are silent holds up nobody else.
 func (r *Reconciler) dueClaims(ctx context.Context, looks *errgroup.Group) error {
-	if _, err := r.cfg.Store.ExpireClaims(ctx, time.Now()); err != nil {
+	if _, err := r.cfg.Store.ExpireClaims(ctx, r.now()); err != nil {
 		return err
 	}
 	for {
-		due, err := r.cfg.Store.DueClaims(ctx, time.Now(), claimLease, atOnce)
+		due, err := r.cfg.Store.DueClaims(ctx, r.now(), claimLease, atOnce)
 		if err != nil || len(due) == 0 {
 			return err
 		}
@@ -86,7 +86,7 @@ func (r *Reconciler) lookAtClaim(ctx context.Context, c store.DomainClaim) error
 		}
 		v.reason = settled
 	}
-	c.Looked, c.Reason, c.Looks = time.Now(), v.reason, c.Looks+1
+	c.Looked, c.Reason, c.Looks = r.now(), v.reason, c.Looks+1
 	c.Due = c.Looked.Add(min(claimPause<<min(c.Looks-1, 16), claimRest))
 	err := r.cfg.Store.SaveClaim(ctx, c)
 	if errors.Is(err, store.ErrNotFound) {
@@ -103,7 +103,7 @@ func (r *Reconciler) settleClaim(ctx context.Context, set *settings, c store.Dom
 	done, err := r.cfg.Store.ApplyDomains(ctx, store.Batch{
 		Owner: store.OwnerAPI, Refuse: refuses(set.conf),
 		Changes: []store.DomainChange{{Domain: c.Domain, Proven: true, Shared: set.sharedOf(c.Domain)}},
-	}, time.Now())
+	}, r.now())
 	if err != nil {
 		return "", err
 	}

@@ -89,7 +89,7 @@ func (r *Reconciler) PutMXSet(ctx context.Context, tenant string, m MXSet, ifMat
 	changed, err := r.swap(next, func() (bool, error) {
 		return r.cfg.Store.PutMXSet(ctx, store.MXSet{
 			Tenant: tenant, Name: m.Name, Owner: store.OwnerAPI, Policy: set.Policy, Rollout: set.Rollout,
-		}, time.Now())
+		}, r.now())
 	})
 	if err != nil {
 		return false, err
@@ -247,7 +247,7 @@ func (r *Reconciler) PlanMXSet(ctx context.Context, tenant string, m MXSet) (Pla
 			break
 		}
 	}
-	p := s.end(time.Now(), func(name string) float64 {
+	p := s.end(r.now(), func(name string) float64 {
 		if a := in.accounts[key{tenant, name}]; a != nil {
 			return a.Rate().Changes
 		}

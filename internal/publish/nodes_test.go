@@ -316,3 +316,54 @@ func TestNodesWithOtherConfigurations(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMXSetsOfAnotherNode: what the API tells one node of an MX set holds for the pass that another one makes because of it.
+func TestMXSetsOfAnotherNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "api.example")
+	w.t, w.prior, w.ctx = t, false, t.Context()
+	w.conf = configuration()
+	url := labtest.StartPostgreSQL(t).Database(t)
+	st := openPostgres(t, url)
+	one, _ := w.newNode(t, "one", openPostgres(t, url))
+	two, _ := w.newNode(t, "two", st)
+	if err := st.Beat(t.Context(), store.Node{ID: "two"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*publish.Reconciler{one, two} {
+		if _, err := r.Start(t.Context(), w.conf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- two.Run(ctx) }()
+	put := func(mx string) {
+		t.Helper()
+		if _, err := one.PutMXSet(t.Context(), publish.Tenant, own("own", mx), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	served := func(mx string) {
+		t.Helper()
+		eventually(t, "a policy with "+mx, func() bool {
+			d, err := st.Domain(t.Context(), "api.example")
+			return err == nil && strings.Contains(d.State.Served, mx)
+		})
+	}
+	put("mx9.provider.test")
+	outcomes, err := one.Apply(t.Context(), publish.Tenant, []publish.Change{zoned("api.example", "own")}, publish.ApplyOptions{})
+	if err != nil || outcomes[0].Err != nil {
+		t.Fatal(outcomes, err)
+	}
+	served("mx9.provider.test")
+	put("mx8.provider.test")
+	served("mx8.provider.test")
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := one.DeleteMXSet(t.Context(), publish.Tenant, "other", ""); err == nil {
+		t.Error("an MX set that is not there is deleted")
+	}
+}

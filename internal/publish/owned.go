@@ -2,9 +2,11 @@ package publish
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/stspub/stspub/internal/config"
@@ -39,6 +41,14 @@ type settings struct {
 type owned struct {
 	mxsets   map[key]config.MXSet
 	accounts map[key]dnsupdate.Account
+	sums     map[key]accountSum // of what accounts were opened with, as far as it was read from the store
+}
+
+// accountSum is of the settings of an account.
+type accountSum [sha256.Size]byte
+
+func sumOf(a store.Account) accountSum {
+	return sha256.Sum256(slices.Concat([]byte(a.Provider), []byte{0}, a.Settings))
 }
 
 // names are what is in it.
@@ -91,48 +101,89 @@ func (s *settings) account(d store.Domain) (dnsupdate.Account, bool) {
 	return a, ok
 }
 
-// readOwned reads what the API declares, with accounts that are not open.
-func readOwned(ctx context.Context, st store.Store) (*owned, error) {
-	o := &owned{mxsets: make(map[key]config.MXSet), accounts: make(map[key]dnsupdate.Account)}
+// readOwned reads what the API declares, with accounts that are not open, and what these are opened with.
+func readOwned(ctx context.Context, st store.Store) (*owned, []store.Account, error) {
+	o := &owned{mxsets: make(map[key]config.MXSet), accounts: make(map[key]dnsupdate.Account), sums: make(map[key]accountSum)}
 	sets, err := st.MXSets(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read what the API declares: %w", err)
+		return nil, nil, fmt.Errorf("read what the API declares: %w", err)
 	}
 	for _, m := range sets {
 		if m.Owner == store.OwnerAPI {
-			o.mxsets[key{m.Tenant, m.Name}] = config.MXSet{Name: m.Name, Policy: m.Policy, Rollout: m.Rollout}
+			o.mxsets[key{m.Tenant, m.Name}] = ownedSet(m)
 		}
 	}
 	accounts, err := st.Accounts(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read what the API declares: %w", err)
+		return nil, nil, fmt.Errorf("read what the API declares: %w", err)
 	}
 	for _, a := range accounts {
 		o.accounts[key{a.Tenant, a.Name}] = nil
+		o.sums[key{a.Tenant, a.Name}] = sumOf(a)
 	}
-	return o, nil
+	return o, accounts, nil
 }
 
-// loadOwned reads what the API declares, and opens its accounts. One that does not open is a fault, and no reason not to
-// start.
-func (r *Reconciler) loadOwned(ctx context.Context) (*owned, error) {
-	o, err := readOwned(ctx, r.cfg.Store)
+func ownedSet(m store.MXSet) config.MXSet {
+	return config.MXSet{Name: m.Name, Policy: m.Policy, Rollout: m.Rollout}
+}
+
+// loadOwned reads what the API declares, and opens its accounts, but for those of old that are open. One that does not open
+// is a fault, and no reason not to start.
+func (r *Reconciler) loadOwned(ctx context.Context, old *owned) (*owned, error) {
+	o, accounts, err := readOwned(ctx, r.cfg.Store)
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := r.cfg.Store.Accounts(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read what the API declares: %w", err)
-	}
 	for _, a := range accounts {
+		k := key{a.Tenant, a.Name}
+		if old != nil && old.accounts[k] != nil && old.sums[k] == o.sums[k] {
+			o.accounts[k] = old.accounts[k]
+			continue
+		}
 		open, err := r.openOwned(a)
 		if err != nil {
 			r.fault("account "+a.Tenant+"/"+a.Name, err.Error())
 			open = &unopened{a.Name, a.Provider, err}
 		}
-		o.accounts[key{a.Tenant, a.Name}] = open
+		o.accounts[k] = open
 	}
 	return o, nil
+}
+
+// RefreshOwned takes in what other processes changed of the MX sets and accounts that the API declares. While a
+// configuration is being taken it does nothing; call it every few seconds.
+func (r *Reconciler) RefreshOwned(ctx context.Context) error {
+	if !r.reload.TryLock() {
+		return nil
+	}
+	defer r.reload.Unlock()
+	set := r.settings.Load()
+	if set == nil {
+		return nil
+	}
+	fresh, err := r.loadOwned(ctx, set.owned)
+	if err != nil {
+		return err
+	}
+	if reflect.DeepEqual(fresh.mxsets, set.owned.mxsets) && maps.Equal(fresh.sums, set.owned.sums) {
+		return nil
+	}
+	r.settings.Store(set.with(func(o *owned) { *o = *fresh }))
+	r.poke()
+	return nil
+}
+
+// behind says that the MX set of a domain is another one in the store than here: another process has changed it a moment ago.
+func (r *Reconciler) behind(ctx context.Context, set *settings, d store.Domain) (bool, error) {
+	if _, file := set.conf.MXSets[d.MXSet]; r.cfg.Node == "" || file && d.Tenant == Tenant || !d.Removed.IsZero() {
+		return false, nil
+	}
+	m, err := r.cfg.Store.MXSet(ctx, d.Tenant, d.MXSet)
+	if err != nil {
+		return false, fmt.Errorf("publish %s: %w", d.Name, err)
+	}
+	return !reflect.DeepEqual(set.owned.mxsets[key{d.Tenant, d.MXSet}], ownedSet(m)), nil
 }
 
 func (r *Reconciler) openOwned(a store.Account) (dnsupdate.Account, error) {
@@ -179,9 +230,9 @@ func (r *Reconciler) mean(conf *config.Config, own *owned) (*settings, error) {
 
 // with returns settings in which the API declares something else. The caller holds r.reload.
 func (s *settings) with(change func(*owned)) *settings {
-	own := &owned{mxsets: maps.Clone(s.owned.mxsets), accounts: maps.Clone(s.owned.accounts)}
+	own := &owned{mxsets: maps.Clone(s.owned.mxsets), accounts: maps.Clone(s.owned.accounts), sums: maps.Clone(s.owned.sums)}
 	change(own)
-	next := &settings{conf: s.conf, accounts: maps.Clone(s.accounts), owned: own}
+	next := &settings{conf: s.conf, meaning: s.meaning, accounts: maps.Clone(s.accounts), owned: own}
 	for k := range s.owned.accounts {
 		delete(next.accounts, k)
 	}

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -15,12 +16,21 @@ import (
 // drainMaxAge is the max_age of the policy with mode none. RFC 8461, Section 8.3: small.
 const drainMaxAge = 24 * time.Hour
 
+// behindTime is until when this process will have heard what another has changed.
+const behindTime = 2 * time.Second
+
 // maxDecisions bounds one pass. The longest way, from a first sight to live, takes fewer than twenty.
 const maxDecisions = 40
 
 // pass looks, decides and acts for one domain until there is something to wait for.
 func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 	set := r.settings.Load()
+	if behind, err := r.behind(ctx, set, d); err != nil {
+		return err
+	} else if behind {
+		d.Due = r.now().Add(behindTime)
+		return cmp.Or(r.cfg.Store.Save(ctx, &d, r.now()), r.RefreshOwned(ctx))
+	}
 	w, err := r.want(ctx, set, d)
 	if err != nil {
 		return err

@@ -177,7 +177,7 @@ func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadRepo
 	if err := Refused(ctx, r.cfg.Store, conf); err != nil {
 		return ReloadReport{}, err
 	}
-	own, err := r.loadOwned(ctx)
+	own, err := r.loadOwned(ctx, nil)
 	if err != nil {
 		return ReloadReport{}, err
 	}

@@ -13,7 +13,7 @@ type ownedNames struct{ mxsets, accounts map[key]bool }
 
 // readOwned has a survey know what the API declares from the store.
 func (s *survey) readOwned(ctx context.Context, st store.Store) error {
-	own, err := readOwned(ctx, st)
+	own, _, err := readOwned(ctx, st)
 	if err != nil {
 		return err
 	}

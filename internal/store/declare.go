@@ -168,20 +168,27 @@ func writeMXSet(ctx context.Context, tx transaction, key setKey, set storedSet) 
 	return err
 }
 
+const selectMXSet = `SELECT tenant, name, owner, mode, max_age, mx, rollout FROM mxsets`
+
+func scanMXSet(r row) (m MXSet, err error) {
+	var mx string
+	var rollout int64
+	if err := r.Scan(&m.Tenant, &m.Name, &m.Owner, &m.Policy.Mode, &m.Policy.MaxAge, &mx, &rollout); err != nil {
+		return m, err
+	}
+	m.Rollout = time.Duration(rollout) * time.Microsecond
+	if err := json.Unmarshal([]byte(mx), &m.Policy.MX); err != nil {
+		return m, fmt.Errorf("mx set %q: %w", m.Name, err)
+	}
+	return m, nil
+}
+
 // MXSets implements [Store].
 func (t *tables) MXSets(ctx context.Context) ([]MXSet, error) {
-	scan := func(r row) (m MXSet, err error) {
-		var mx string
-		var rollout int64
-		if err := r.Scan(&m.Tenant, &m.Name, &m.Owner, &m.Policy.Mode, &m.Policy.MaxAge, &mx, &rollout); err != nil {
-			return m, err
-		}
-		m.Rollout = time.Duration(rollout) * time.Microsecond
-		if err := json.Unmarshal([]byte(mx), &m.Policy.MX); err != nil {
-			return m, fmt.Errorf("mx set %q: %w", m.Name, err)
-		}
-		return m, nil
-	}
-	return collect(ctx, t, "read mx sets", scan,
-		`SELECT tenant, name, owner, mode, max_age, mx, rollout FROM mxsets ORDER BY tenant, name`)
+	return collect(ctx, t, "read mx sets", scanMXSet, selectMXSet+` ORDER BY tenant, name`)
+}
+
+// MXSet implements [Store].
+func (t *tables) MXSet(ctx context.Context, tenant, name string) (MXSet, error) {
+	return one(ctx, t, fmt.Sprintf("read mx set %q", name), scanMXSet, selectMXSet+` WHERE tenant = $1 AND name = $2`, tenant, name)
 }

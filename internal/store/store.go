@@ -263,8 +263,9 @@ type Store interface {
 	// A shared record is nobody's own: it may be declared by all owners of domains with publish shared of its MX set, and
 	// is missing when nobody does that has one.
 	Declare(ctx context.Context, d Declaration, now time.Time) (Change, error)
-	// MXSets returns all MX sets.
+	// MXSets returns all MX sets, MXSet one, or ErrNotFound.
 	MXSets(ctx context.Context) ([]MXSet, error)
+	MXSet(ctx context.Context, tenant, name string) (MXSet, error)
 
 	// Domain returns one domain, or ErrNotFound.
 	Domain(ctx context.Context, name policygen.Name) (Domain, error)

@@ -33,6 +33,14 @@ func (e *env) mxsets() []store.MXSet {
 func mxsetsAsDeclared(e *env) {
 	e.start()
 	e.equal("mx sets", e.mxsets(), sets())
+	for _, want := range sets() {
+		got, err := e.MXSet(e.ctx(), want.Tenant, want.Name)
+		e.must(err)
+		got.Owner = ""
+		e.equal("mx set "+want.Name, got, want)
+	}
+	_, err := e.MXSet(e.ctx(), "other", sets()[0].Name)
+	e.is(err, store.ErrNotFound)
 }
 
 func mxsetsUnused(e *env) {
