@@ -22,15 +22,22 @@ const behindTime = 2 * time.Second
 // maxDecisions bounds one pass. The longest way, from a first sight to live, takes fewer than twenty.
 const maxDecisions = 40
 
-// pass looks, decides and acts for one domain until there is something to wait for.
+// pass makes a pass for one domain with the settings of this moment.
 func (r *Reconciler) pass(ctx context.Context, d store.Domain) error {
 	set := r.settings.Load()
-	if behind, err := r.behind(ctx, set, d); err != nil {
+	behind, err := r.behind(ctx, set, d)
+	if err != nil {
 		return err
-	} else if behind {
+	}
+	if behind {
 		d.Due = r.now().Add(behindTime)
 		return cmp.Or(r.cfg.Store.Save(ctx, &d, r.now()), r.RefreshOwned(ctx))
 	}
+	return r.passWith(ctx, set, d)
+}
+
+// passWith looks, decides and acts for one domain until there is something to wait for.
+func (r *Reconciler) passWith(ctx context.Context, set *settings, d store.Domain) error {
 	w, err := r.want(ctx, set, d)
 	if err != nil {
 		return err
