@@ -194,6 +194,13 @@ func (b *budget) takeBack(at time.Time, c claim) {
 	}
 }
 
+// spare uncounts an order for its registered domain, which gets no certificate by it. The account has made it.
+func (b *budget) spare(at time.Time, domain string) {
+	if w := b.domains[domain]; w != nil {
+		w.takeBack(at)
+	}
+}
+
 // fail counts a failed validation.
 func (b *budget) fail(name string, at time.Time) {
 	w := b.failures[name]
@@ -215,6 +222,9 @@ func (b *budget) stop(until time.Time, reason string) {
 func (b *budget) replay(e store.JournalEntry, began bool) {
 	if began {
 		b.begin(e.Begun, claim{name: e.Name, domain: e.Domain, exempt: e.Exempt})
+	}
+	if e.Reason != "" {
+		b.spare(e.Begun, e.Domain)
 	}
 	if e.Failed {
 		b.fail(e.Name, e.Ended)

@@ -153,7 +153,8 @@ func TestReplayIsWhatWasDone(t *testing.T) {
 	b := newBudget(config.DefaultBudget(), time.Minute)
 	b.replay(store.JournalEntry{Name: "a", Domain: "d", Begun: noon, Ended: at(1), Failed: true, Stopped: at(90), Reason: "slow down"}, true)
 	b.replay(store.JournalEntry{Name: "b", Domain: "d", Begun: noon, Exempt: true}, true)
-	if len(b.orders.times) != 1 || len(b.domains["d"].times) != 1 || len(b.failures["a"].times) != 1 {
+	b.replay(store.JournalEntry{Name: "c", Domain: "d", Begun: noon, Ended: at(1)}, true)
+	if len(b.orders.times) != 2 || len(b.domains["d"].times) != 1 || len(b.failures["a"].times) != 1 {
 		t.Errorf("replayed: %+v", b)
 	}
 	if until, why := b.closed(at(2)); !until.Equal(at(90)) || why != "it wants no orders until 2026-12-01 13:30 UTC: slow down" {

@@ -118,6 +118,12 @@ func (r *result) taken() bool {
 // uncounted says that the authority has surely not counted the order.
 func (r *result) uncounted() bool { return r.lost() && !r.taken() }
 
+// declined says that the authority refused the order itself, so that it counts against no limit of the registered domain.
+func (r *result) declined() bool {
+	p, answered := errors.AsType[*Problem](r.err)
+	return r.packed == nil && answered && !r.taken() && p.Status/100 == 4
+}
+
 // order obtains one certificate, or takes one that was obtained before and not saved, and saves and serves it. It returns
 // whether there is a change to be told.
 func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
@@ -136,7 +142,10 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
 		r.entry.Ended, r.entry.Failed = time.Now(), r.failed
 		r.entry.Exempt = r.entry.Exempt || r.uncounted()
 		if r.stop && r.wait > 0 {
-			r.entry.Stopped, r.entry.Reason = r.entry.Ended.Add(r.wait), r.err.Error()
+			r.entry.Stopped = r.entry.Ended.Add(r.wait)
+		}
+		if r.declined() {
+			r.entry.Reason = r.err.Error()
 		}
 		k.end(ctx, r.entry)
 	}
@@ -162,6 +171,8 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	b := t.line.budget
 	if (r.entry.Seq == 0 || r.uncounted()) && t.unsaved == nil {
 		b.takeBack(t.begun, t.claim)
+	} else if r.declined() {
+		b.spare(t.begun, t.claim.domain)
 	}
 	if r.failed {
 		b.fail(i.name, now)
@@ -189,6 +200,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		k.recall(i, known)
 		i.failures, i.tried, i.next, i.failing = 0, now, time.Time{}, time.Time{}
 		i.problem, i.advice, i.refuser, i.refused, i.unsaved, i.bare = "", "", "", 0, nil, false
+		i.patience = time.Time{}
 		i.due = time.Time{}
 		if i.wanted {
 			i.due = r.cert.Renew
@@ -255,14 +267,20 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 		}
 	}
 	wait := pause(k.first, longest, i.failures)
-	switch {
-	case r.refuses && now.Sub(i.failing) >= k.schedule.move && len(k.schedule.lines) > 1:
-		i.refused |= 1 << t.line.number
-		wait = k.first
-	case k.schedule.absent(t.line, now) && len(k.schedule.lines) > 1:
-		wait = k.first
-	case !r.stop: // what the account has to wait for is not the name's
+	if !r.stop { // what the account has to wait for is not the name's
 		wait = max(wait, r.wait)
+		i.patience = latest(i.patience, now.Add(r.wait))
+	}
+	moves := k.schedule.absent(t.line, now)
+	if r.refuses && now.Add(r.wait).Sub(i.failing) >= k.schedule.move {
+		i.refused |= 1 << t.line.number
+		moves = true
+	}
+	if moves && k.schedule.elsewhere(t.line, i, now) {
+		wait = k.first
+	} else if moves { // around again, when those that refuse it want to hear of it
+		i.refused = 0
+		wait = max(wait, i.patience.Sub(now))
 	}
 	i.next = now.Add(wait)
 	i.due = i.next

@@ -59,6 +59,7 @@ type item struct {
 	advice   string
 	refuser  string             // the authority that the last order failed at
 	refused  uint64             // authorities that refuse the name for too long, as a set of their numbers
+	patience time.Time          // until when one of those wants to be left alone by it
 	unsaved  *store.Certificate // obtained, and the store did not take it
 	bare     bool               // its authority does not take an order as a replacement of the certificate
 
@@ -327,30 +328,6 @@ func (s *schedule) unqueue(i *item) {
 		heap.Remove(i.heap, i.index)
 	}
 	i.line, i.held, i.place, i.expected = nil, false, 0, time.Time{}
-}
-
-// choose returns the authority to order a name from: the first that is there and does not refuse it, and else the first.
-func (s *schedule) choose(i *item, now time.Time) *line {
-	for n, l := range s.lines {
-		if i.refused&(1<<n) != 0 || n > 0 && l.authority.Staging() || s.absent(l, now) && !l.knock(i, now) {
-			continue
-		}
-		return l
-	}
-	i.refused = 0 // they all have refused it: around again
-	return s.lines[0]
-}
-
-// absent says that an authority is out of reach, or has stopped us, for too long to be waited for.
-func (s *schedule) absent(l *line, now time.Time) bool {
-	o := l.budget.outage
-	return o.count > 0 && now.Sub(o.since) >= s.move || l.budget.stopped.Sub(now) >= s.move
-}
-
-// knock says that a name may find out whether an authority is there again. Nobody else would, once all have moved away.
-func (l *line) knock(i *item, now time.Time) bool {
-	o := l.budget.outage
-	return o.count > 0 && !o.until.After(now) && (i.line == l || l.running+l.free.len()+l.counted.len()+l.failing.len() == 0)
 }
 
 // arrange has all that wait for a turn choose again: an authority came back, went away, or turned out to have renewal

@@ -239,7 +239,7 @@ type JournalEntry struct {
 	Ended   time.Time // zero: it runs, or who ran it is gone
 	Failed  bool      // a validation failed, or may have
 	Stopped time.Time // until when the CA wants no orders at all; zero: it did not say
-	Reason  string    // why, in the CA's words
+	Reason  string    // why it refused the order itself, in the CA's words; empty: it took it, or did not answer
 }
 
 // Node is one process of several on one store.

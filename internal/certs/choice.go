@@ -1,0 +1,39 @@
+package certs
+
+import (
+	"slices"
+	"time"
+)
+
+// choose returns the authority to order a name from: the first that is there and does not refuse it, and else the first.
+func (s *schedule) choose(i *item, now time.Time) *line {
+	for _, l := range s.lines {
+		if s.takes(l, i) && (!s.absent(l, now) || l.knock(i, now)) {
+			return l
+		}
+	}
+	return s.lines[0]
+}
+
+// takes says that a name may be ordered from an authority: it does not refuse the name, and is no second one that no sender
+// trusts.
+func (s *schedule) takes(l *line, i *item) bool {
+	return i.refused&(1<<l.number) == 0 && (l.number == 0 || !l.authority.Staging())
+}
+
+// elsewhere says that there is another authority to order a name from.
+func (s *schedule) elsewhere(than *line, i *item, now time.Time) bool {
+	return slices.ContainsFunc(s.lines, func(l *line) bool { return l != than && s.takes(l, i) && !s.absent(l, now) })
+}
+
+// absent says that an authority is out of reach, or has stopped us, for too long to be waited for.
+func (s *schedule) absent(l *line, now time.Time) bool {
+	o := l.budget.outage
+	return o.count > 0 && now.Sub(o.since) >= s.move || l.budget.stopped.Sub(now) >= s.move
+}
+
+// knock says that a name may find out whether an authority is there again. Nobody else would, once all have moved away.
+func (l *line) knock(i *item, now time.Time) bool {
+	o := l.budget.outage
+	return o.count > 0 && !o.until.After(now) && (i.line == l || l.running+l.free.len()+l.counted.len()+l.failing.len() == 0)
+}
