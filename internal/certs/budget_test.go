@@ -151,9 +151,9 @@ func TestBudget(t *testing.T) {
 func TestReplayIsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	b := newBudget(config.DefaultBudget(), time.Minute)
-	b.replay(store.JournalEntry{Name: "a", Domain: "d", Begun: noon, Ended: at(1), Failed: true, Stopped: at(90), Reason: "slow down"}, true)
-	b.replay(store.JournalEntry{Name: "b", Domain: "d", Begun: noon, Exempt: true}, true)
-	b.replay(store.JournalEntry{Name: "c", Domain: "d", Begun: noon, Ended: at(1)}, true)
+	b.replay(store.JournalEntry{Name: "a", Domain: "d", Begun: noon, Ended: at(1), Failed: true, Stopped: at(90), Reason: "slow down"}, true, at(2))
+	b.replay(store.JournalEntry{Name: "b", Domain: "d", Begun: noon, Exempt: true}, true, at(2))
+	b.replay(store.JournalEntry{Name: "c", Domain: "d", Begun: noon, Ended: at(1)}, true, at(2))
 	if len(b.orders.times) != 2 || len(b.domains["d"].times) != 1 || len(b.failures["a"].times) != 1 {
 		t.Errorf("replayed: %+v", b)
 	}

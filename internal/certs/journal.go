@@ -126,7 +126,7 @@ func (k *Keeper) catchUp(ctx context.Context) (bool, error) {
 		defer k.schedule.mu.Unlock()
 		for _, l := range k.schedule.lines {
 			if l.authority.Name() == e.Authority {
-				l.budget.replay(e, began)
+				l.budget.replay(e, began, time.Now())
 			}
 		}
 	})
@@ -140,8 +140,7 @@ func (k *Keeper) catchUp(ctx context.Context) (bool, error) {
 func (k *Keeper) exceeds(l *line, c claim, now time.Time) bool {
 	k.schedule.mu.Lock()
 	defer k.schedule.mu.Unlock()
-	at, _ := l.budget.closed(now)
-	return at.After(now) || l.budget.exceeded(now, c)
+	return l.budget.opens(now).After(now) || l.budget.exceeded(now, c)
 }
 
 // newer returns a certificate of the store that is valid and not the one in memory, with errNewer.

@@ -20,6 +20,9 @@ func (k *Keeper) Load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load orders: %w", err)
 	}
+	if err := k.loadSilences(ctx); err != nil {
+		return err
+	}
 	k.journal.mu.Lock()
 	_, err = k.catchUp(ctx)
 	k.journal.mu.Unlock()

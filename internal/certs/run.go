@@ -150,6 +150,7 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
 		k.end(ctx, r.entry)
 	}
 	failed := k.settle(i, t, r, dropped, stopping)
+	k.keepSilence(ctx, t.line)
 	changed = k.tell(ctx, i.name, r.err, failed, dropped || stopping)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,6 +178,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	if r.failed {
 		b.fail(i.name, now)
 	}
+	found := b.outage.since
 	unanswered, isUnanswered := errors.AsType[*Unanswered](r.err)
 	switch {
 	case stopping:
@@ -185,7 +187,9 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	case r.entry.Seq != 0:
 		k.heard(t, r, now)
 	case b.outage.gated && answeredGate(r.err):
-		k.back(t.line, now)
+		if b.outage.over(); !b.Since.Before(found) { // and no order has met it
+			k.back(t.line, now)
+		}
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
 	switch {
@@ -224,31 +228,42 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 
 // heard notes what the answer to an order says of its authority. The schedule's lock is held.
 func (k *Keeper) heard(t turn, r result, now time.Time) {
-	l, s := t.line, &k.schedule
-	o := &l.budget.outage
+	l, b := t.line, t.line.budget
+	o := &b.outage
 	switch {
 	case r.packed == nil && r.stop && r.wait > 0:
-		l.budget.stop(now.Add(r.wait), r.err.Error())
-		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", l.budget.stopped, "err", r.err)
+		b.stop(now, now.Add(r.wait), r.err.Error())
+		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", b.Stopped, "err", r.err)
 	case r.lost():
 		known := o.count > 0
 		o.gated = r.entry.Seq == 0 && (o.gated || !known)
-		if o.note(t.begun, now, r.wait, r.err.Error()); !known {
+		if !o.note(t.begun, now, r.wait, r.err.Error()) {
+			return
+		}
+		b.note(now, now.Add(min(r.wait, longestPause)))
+		if !known {
 			k.log.Warn("authority is out of reach", "authority", l.authority.Name(), "err", r.err)
 		}
-	case o.count > 0:
+	case b.Stopped.After(now): // it was asked before it said that
+		o.over()
+		return
+	case !b.Since.IsZero():
 		k.back(l, now)
+		return
+	default:
+		return
 	}
-	if s.absent(l, now) {
-		s.arrange(now)
+	if len(k.schedule.lines) > 1 {
+		k.schedule.arrange(now)
 	}
 }
 
-// back notes that an authority answers again. The schedule's lock is held.
+// back notes that an authority takes orders again. The schedule's lock is held.
 func (k *Keeper) back(l *line, now time.Time) {
-	o := &l.budget.outage
-	k.log.Info("authority is there again", "authority", l.authority.Name(), "since", o.since)
-	o.over()
+	b := l.budget
+	k.log.Info("authority is there again", "authority", l.authority.Name(), "since", b.Since)
+	b.outage.over()
+	b.silence = silence{}
 	k.schedule.arrange(now)
 }
 
@@ -261,18 +276,21 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 	i.outage = r.outage
 	longest := longestPause
 	if r.outage {
-		longest = longestBlameless
+		longest = min(longestBlameless, k.schedule.patience(i, now))
 		if b := t.line.budget.limits; r.taken() {
 			longest = max(longest, b.DomainPeriod/time.Duration(max(1, b.DomainOrders))) // or it uses its domain's limit up
 		}
+	}
+	if r.refuses && k.schedule.elsewhere(t.line, i, now) {
+		longest = min(longest, k.schedule.patience(i, now)) // then it moves
 	}
 	wait := pause(k.first, longest, i.failures)
 	if !r.stop { // what the account has to wait for is not the name's
 		wait = max(wait, r.wait)
 		i.patience = latest(i.patience, now.Add(r.wait))
 	}
-	moves := k.schedule.absent(t.line, now)
-	if r.refuses && now.Add(r.wait).Sub(i.failing) >= k.schedule.move {
+	moves := k.schedule.absent(t.line, i, now)
+	if r.refuses && now.Add(r.wait).Sub(i.failing) >= k.schedule.patience(i, now) {
 		i.refused |= 1 << t.line.number
 		moves = true
 	}

@@ -121,6 +121,7 @@ type line struct {
 	number    int // in Config.Authorities
 	authority Authority
 	budget    *budget
+	kept      string // what the store has of its silence; empty: nothing
 	renewals  renewals
 
 	free, counted, failing queue // those that the authority does not count, those that it does, those that failed
@@ -195,12 +196,11 @@ func (l *line) queueOf(i *item) *queue {
 	return &l.counted
 }
 
-// busy says that no more may run. An order whose authority was out of reach a moment ago goes alone.
+// busy says that no more may run. While the authority took no order last, one goes alone.
 func (l *line) busy() bool {
 	limit := l.budget.limits.InFlight
-	if l.budget.outage.count > 0 {
-		limit = 1
-		return l.running >= limit
+	if !l.budget.Since.IsZero() {
+		return l.running > 0
 	}
 	return l.quick >= limit || l.running >= limit*slowFactor
 }
@@ -215,7 +215,7 @@ func (l *line) take(now time.Time, later func(*item, time.Time)) (*item, time.Ti
 	if len(turns) == 0 || l.busy() {
 		return nil, time.Time{} // who comes, and the end of an order, wakes the scheduler
 	}
-	again, _ := l.budget.closed(now)
+	again := l.budget.opens(now)
 	if again = latest(again, l.budget.second.next(now)); again.After(now) {
 		return nil, again
 	}
