@@ -39,7 +39,9 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	for _, e := range entries {
+		e = current(e, now)
 		j.changed, j.last = max(j.changed, e.Changed), max(j.last, e.Seq)
 		if j.own[e.Seq] {
 			if !e.Ended.IsZero() {
@@ -56,6 +58,21 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 		}
 	}
 	return nil
+}
+
+// current returns an entry as it would be had the clock that wrote it not been ahead.
+func current(e store.JournalEntry, now time.Time) store.JournalEntry {
+	ahead := latest(e.Begun, e.Ended).Sub(now)
+	if ahead <= clockSlack {
+		return e
+	}
+	if e.Begun = e.Begun.Add(-ahead); !e.Ended.IsZero() {
+		e.Ended = e.Ended.Add(-ahead)
+	}
+	if !e.Stopped.IsZero() {
+		e.Stopped = e.Stopped.Add(-ahead)
+	}
+	return e
 }
 
 // leased is until when another process may be ordering a name; zero: none is.

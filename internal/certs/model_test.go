@@ -218,7 +218,8 @@ func (b *books) PruneJournal(_ context.Context, counted, exempt, now time.Time) 
 	}
 	b.pruned = now
 	maps.DeleteFunc(b.journal, func(_ int64, e store.JournalEntry) bool {
-		return (e.Begun.Before(counted) || e.Exempt && e.Begun.Before(exempt)) && e.Stopped.Before(now)
+		return (e.Begun.Before(counted) || e.Exempt && e.Begun.Before(exempt)) && e.Stopped.Before(now) ||
+			e.Begun.After(now.Add(day))
 	})
 	b.last = 0
 	for seq := range b.journal {

@@ -343,6 +343,21 @@ func (s *schedule) arrange(now time.Time) {
 	}
 }
 
+// correct has names looked at again that wait for a time which only a clock that was ahead can have said, or whose own
+// limits counted by it. The caller holds mu.
+func (s *schedule) correct(now time.Time) {
+	far := now.Add(longestRetryAfter)
+	for _, i := range s.items {
+		if i.cancel == nil && (i.next.After(far) || i.held && i.due.After(far)) {
+			i.due = now
+			if i.next.After(far) {
+				i.next = now
+			}
+			s.put(i, now)
+		}
+	}
+}
+
 // take returns the next name to order and the line that it stood in, off its queue, or nil and how long to wait. The
 // caller holds mu.
 func (s *schedule) take(now time.Time) (*item, *line, time.Duration) {

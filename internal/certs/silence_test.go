@@ -172,3 +172,47 @@ func TestExpiringCertificateMovesEarlier(t *testing.T) {
 		}
 	}
 }
+
+// TestStoreOfAClockThatWasAhead: a day's orders, their failures, stops and leases of two months from now hold nothing up for
+// longer than if they were of now, and not with every restart again.
+func TestStoreOfAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, last := newBooks(), int64(0)
+		at := time.Now().Add(60 * day)
+		for n := range 300 {
+			e := store.JournalEntry{Authority: "model", Name: host(n), Domain: fmt.Sprintf("c%06d.test", n%5), Begun: at}
+			if err := b.AppendJournal(t.Context(), last, &e); err != nil {
+				t.Fatal(err)
+			}
+			last = e.Seq
+			if n > 0 {
+				e.Ended = at.Add(time.Minute)
+				if err := b.EndJournal(t.Context(), e); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for n := range 4 {
+			b.orders[host(n)] = store.Order{Name: host(n), Failures: 3, Tried: at, Next: at.Add(time.Hour), Since: at, Problem: "no"}
+		}
+		b.values["acme/silence/model"] = fmt.Appendf(nil, `{"since":%q,"known":%q,"stopped":%[2]q,"reason":"later"}`,
+			at.Format(time.RFC3339), at.Add(time.Hour).Format(time.RFC3339))
+		m := &model{}
+		m.answer = m.good
+		for n := range 4 {
+			k, stop := run(t, b, m)
+			for n := range 4 {
+				k.Want(host(n), true)
+			}
+			time.Sleep(2 * time.Hour)
+			stop()
+			if got := m.count(); n == 3 && got != 4 {
+				t.Errorf("%d orders within 8 hours with a restart every 2, want 4; %+v", got, k.Status(host(0)))
+			}
+		}
+		if len(b.journal) != 4 {
+			t.Errorf("%d entries in the journal, want 4", len(b.journal))
+		}
+	})
+}

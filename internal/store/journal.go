@@ -58,6 +58,7 @@ func (t *tables) EndJournal(ctx context.Context, e JournalEntry) error {
 
 // PruneJournal implements [Store].
 func (t *tables) PruneJournal(ctx context.Context, counted, exempt, now time.Time) error {
-	return t.exec(ctx, "prune journal", `DELETE FROM journal WHERE (begun < $1 OR (exempt AND begun < $2)) AND stopped < $3`,
-		micros(counted), micros(exempt), micros(now))
+	return t.exec(ctx, "prune journal", `DELETE FROM journal
+		WHERE (begun < $1 OR (exempt AND begun < $2)) AND stopped < $3 OR begun > $4`,
+		micros(counted), micros(exempt), micros(now), micros(now.Add(24*time.Hour)))
 }
