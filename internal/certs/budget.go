@@ -99,7 +99,7 @@ type budget struct {
 	limits    config.Budget
 	orders    window
 	failing   window             // of the orders, those of names that failed before
-	second    window             // orders, exempt ones too
+	pace      window             // orders, exempt ones too, as many as PerSecond has requests for
 	questions window             // for windows; half as many, so that orders have room
 	domains   map[string]*window // of the orders, by registered domain
 	failures  map[string]*window // by name
@@ -113,7 +113,7 @@ func newBudget(limits config.Budget, first time.Duration) *budget {
 		limits:    limits,
 		orders:    window{limit: limits.Orders, period: limits.OrdersPeriod},
 		failing:   window{limit: max(1, limits.Orders/failingShare), period: limits.OrdersPeriod},
-		second:    window{limit: limits.PerSecond, period: time.Second},
+		pace:      window{limit: max(1, limits.PerSecond), period: config.RequestsAnOrder * time.Second},
 		questions: window{limit: limits.PerSecond / 2, period: time.Second},
 		domains:   make(map[string]*window),
 		failures:  make(map[string]*window),

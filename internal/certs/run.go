@@ -83,7 +83,7 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 		i.cancel, i.done = cancel, make(chan struct{})
 		if t.unsaved == nil {
 			l.budget.begin(now, t.claim)
-			l.budget.second.add(now)
+			l.budget.pace.add(now)
 		}
 		free := s.occupy(l, t.claim.failing)
 		orders.Go(func() {

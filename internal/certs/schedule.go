@@ -198,11 +198,11 @@ func (l *line) queueOf(i *item) *queue {
 
 // busy says that no more may run. While the authority took no order last, one goes alone.
 func (l *line) busy() bool {
-	limit := l.budget.limits.InFlight
 	if !l.budget.Since.IsZero() {
 		return l.running > 0
 	}
-	return l.quick >= limit || l.running >= limit*slowFactor
+	limit, carried := l.budget.limits.InFlight, max(1, l.budget.limits.Carried())
+	return l.quick >= limit || l.running >= min(limit*slowFactor, carried)
 }
 
 // take returns the next name to order, or nil and when to look again, if that is known. Names whose own limits are used
@@ -216,7 +216,7 @@ func (l *line) take(now time.Time, later func(*item, time.Time)) (*item, time.Ti
 		return nil, time.Time{} // who comes, and the end of an order, wakes the scheduler
 	}
 	again := l.budget.opens(now)
-	if again = latest(again, l.budget.second.next(now)); again.After(now) {
+	if again = latest(again, l.budget.pace.next(now)); again.After(now) {
 		return nil, again
 	}
 	again = time.Time{}
