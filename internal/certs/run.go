@@ -258,13 +258,21 @@ func (k *Keeper) heard(t turn, r result, now time.Time) {
 	}
 }
 
-// back notes that an authority takes orders again. The schedule's lock is held.
+// back notes that an authority takes orders again. Names that had moved and failed elsewhere need not wait for longer. The
+// schedule's lock is held.
 func (k *Keeper) back(l *line, now time.Time) {
-	b := l.budget
+	b, s := l.budget, &k.schedule
 	k.log.Info("authority is there again", "authority", l.authority.Name(), "since", b.Since)
+	long := b.Known.Sub(b.Since) >= s.move
 	b.outage.over()
 	b.silence = silence{}
-	k.schedule.arrange(now)
+	for _, i := range s.items {
+		if long && i.cancel == nil && i.next.After(now) && i.refuser != l.authority.Name() && s.takes(l, i) {
+			i.next, i.due = now, now
+			s.put(i, now)
+		}
+	}
+	s.arrange(now)
 }
 
 // fail notes a failed order. The schedule's lock is held.

@@ -142,6 +142,30 @@ func TestSilenceEnds(t *testing.T) {
 	}
 }
 
+// TestNamesThatMovedInVainComeBackAtOnce: those that the second authority refuses are seldom ordered there, but need not wait
+// for that when the first is back.
+func TestNamesThatMovedInVainComeBackAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second := &model{called: "first", answer: away}, &model{called: "second", answer: rejecting}
+		k, stop := run(t, newBooks(), first, several(first, second))
+		defer stop()
+		for n := range 5 {
+			k.Want(host(n), false)
+		}
+		time.Sleep(2*day + 30*time.Minute)
+		if got := second.count(); got < 5 || got > 5*6 {
+			t.Errorf("%d orders at the second in 2 days", got)
+		}
+		first.answer = first.good
+		k.Want(host(9), false) // knocks
+		time.Sleep(20 * time.Minute)
+		if got := k.Overview(); got.Valid != 6 {
+			t.Errorf("20 minutes after the first is back: %v", got)
+		}
+	})
+}
+
 // TestExpiringCertificateMovesEarlier: with hours left nobody waits for six.
 func TestExpiringCertificateMovesEarlier(t *testing.T) {
 	t.Parallel()
