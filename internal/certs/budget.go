@@ -15,6 +15,8 @@ const (
 	// failingShare is the part of an account's orders that names which failed before may have, as a divisor, so that a
 	// crowd of broken names delays no good one.
 	failingShare = 10
+	// clockSlack is how far ahead of our clock a time may be that is believed: those of nodes differ a little.
+	clockSlack = time.Minute
 )
 
 // window is a log of what was begun within a period. Whatever is begun when it says so is no more than limit in any span
@@ -25,8 +27,11 @@ type window struct {
 	times  []int64 // Unix microseconds, in order; some may be older than the period
 }
 
-// fresh forgets what is older than the period.
+// fresh forgets what is older than the period. What a clock counted that was ahead counts as if it were begun now.
 func (w *window) fresh(now time.Time) {
+	for n := len(w.times); n > 0 && w.times[n-1] > now.Add(clockSlack).UnixMicro(); n-- {
+		w.times[n-1] = now.UnixMicro()
+	}
 	from := now.Add(-w.period).UnixMicro()
 	n, _ := slices.BinarySearch(w.times, from+1)
 	w.times = w.times[n:]
@@ -94,14 +99,13 @@ type budget struct {
 	limits    config.Budget
 	orders    window
 	failing   window             // of the orders, those of names that failed before
-	second    window             // orders, exempt ones too
+	pace      window             // orders, exempt ones too, as many as PerSecond has requests for
 	questions window             // for windows; half as many, so that orders have room
 	domains   map[string]*window // of the orders, by registered domain
 	failures  map[string]*window // by name
 
-	stopped time.Time // the authority wants no orders until then
-	reason  string    // and why
-	outage  outage
+	silence
+	outage outage
 }
 
 func newBudget(limits config.Budget, first time.Duration) *budget {
@@ -109,7 +113,7 @@ func newBudget(limits config.Budget, first time.Duration) *budget {
 		limits:    limits,
 		orders:    window{limit: limits.Orders, period: limits.OrdersPeriod},
 		failing:   window{limit: max(1, limits.Orders/failingShare), period: limits.OrdersPeriod},
-		second:    window{limit: limits.PerSecond, period: time.Second},
+		pace:      window{limit: max(1, limits.PerSecond), period: config.RequestsAnOrder * time.Second},
 		questions: window{limit: limits.PerSecond / 2, period: time.Second},
 		domains:   make(map[string]*window),
 		failures:  make(map[string]*window),
@@ -117,11 +121,19 @@ func newBudget(limits config.Budget, first time.Duration) *budget {
 	}
 }
 
-// closed is until when nothing at all may be begun, and why; not after now: now.
+// opens is until when nothing at all may be begun; not after now: now.
+func (b *budget) opens(now time.Time) time.Time {
+	b.trust(now)
+	b.outage.trust(now)
+	return latest(now, latest(b.Stopped, b.outage.until))
+}
+
+// closed is what opens is, and why.
 func (b *budget) closed(now time.Time) (time.Time, string) {
+	b.opens(now)
 	switch {
-	case b.stopped.After(now):
-		return b.stopped, "it wants no orders until " + clock(b.stopped) + ": " + b.reason
+	case b.Stopped.After(now):
+		return b.Stopped, "it wants no orders until " + clock(b.Stopped) + ": " + b.Reason
 	case b.outage.until.After(now):
 		return b.outage.until, fmt.Sprintf("it is out of reach since %s: %s", clock(b.outage.since), b.outage.reason)
 	}
@@ -194,6 +206,13 @@ func (b *budget) takeBack(at time.Time, c claim) {
 	}
 }
 
+// spare uncounts an order for its registered domain, which gets no certificate by it. The account has made it.
+func (b *budget) spare(at time.Time, domain string) {
+	if w := b.domains[domain]; w != nil {
+		w.takeBack(at)
+	}
+}
+
 // fail counts a failed validation.
 func (b *budget) fail(name string, at time.Time) {
 	w := b.failures[name]
@@ -204,22 +223,20 @@ func (b *budget) fail(name string, at time.Time) {
 	w.add(at)
 }
 
-// stop keeps that the authority wants no orders for a while.
-func (b *budget) stop(until time.Time, reason string) {
-	if until.After(b.stopped) {
-		b.stopped, b.reason = until, reason
-	}
-}
-
 // replay counts what the journal says of an order that this process did not make.
-func (b *budget) replay(e store.JournalEntry, began bool) {
+func (b *budget) replay(e store.JournalEntry, began bool, now time.Time) {
 	if began {
 		b.begin(e.Begun, claim{name: e.Name, domain: e.Domain, exempt: e.Exempt})
+	}
+	if e.Reason != "" {
+		b.spare(e.Begun, e.Domain)
 	}
 	if e.Failed {
 		b.fail(e.Name, e.Ended)
 	}
-	b.stop(e.Stopped, e.Reason)
+	if e.Stopped.After(now) {
+		b.stop(e.Ended, e.Stopped, e.Reason)
+	}
 }
 
 // sweep forgets what counts for nothing any more.
@@ -252,10 +269,11 @@ type outage struct {
 	reason string
 }
 
-// note counts a try that was begun at a time. Those that were under way already when it was found out say nothing new.
-func (o *outage) note(begun, now time.Time, retry time.Duration, reason string) {
+// note counts a try that was begun at a time, and says whether it does. Those that were under way already when it was
+// found out say nothing new.
+func (o *outage) note(begun, now time.Time, retry time.Duration, reason string) bool {
 	if o.count > 0 && !begun.After(o.tried) {
-		return
+		return false
 	}
 	if o.count == 0 {
 		o.since = now
@@ -263,6 +281,20 @@ func (o *outage) note(begun, now time.Time, retry time.Duration, reason string) 
 	o.count++
 	o.tried, o.reason = now, reason
 	o.until = now.Add(max(min(retry, longestPause), pause(o.first, longestOutage, o.count)))
+	return true
+}
+
+// trust mends what only a clock that was ahead can have said.
+func (o *outage) trust(now time.Time) {
+	if o.until.After(now.Add(longestPause)) {
+		o.until = now
+	}
+	if o.since.After(now.Add(clockSlack)) {
+		o.since = now
+	}
+	if o.tried.After(now.Add(clockSlack)) {
+		o.tried = time.Time{}
+	}
 }
 
 // over says that the authority answered.

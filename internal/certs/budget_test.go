@@ -23,16 +23,16 @@ func TestWindow(t *testing.T) {
 			t.Errorf("empty: number %d at %v, want %v", n, got, at(want))
 		}
 	}
-	w.add(at(20))
+	w.add(at(0))
 	w.add(at(-50))
-	w.add(at(0)) // out of order
-	for n, want := range map[int]int{0: 10 + 60 - 60, 1: 60, 2: 80, 3: 10 + 60, 4: 120, 5: 140} {
+	w.add(at(-20)) // out of order
+	for n, want := range map[int]int{0: 10, 1: 40, 2: 60, 3: 10 + 60, 4: 100, 5: 120} {
 		if got := w.nth(at(5), n); !got.Equal(at(want)) {
 			t.Errorf("full: number %d at %v, want %v", n, got, at(want))
 		}
 	}
-	w.takeBack(at(20))
-	w.takeBack(at(21)) // was never there
+	w.takeBack(at(0))
+	w.takeBack(at(1)) // was never there
 	if got := w.next(at(5)); !got.Equal(at(5)) {
 		t.Errorf("after one was taken back: %v", got)
 	}
@@ -151,9 +151,10 @@ func TestBudget(t *testing.T) {
 func TestReplayIsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	b := newBudget(config.DefaultBudget(), time.Minute)
-	b.replay(store.JournalEntry{Name: "a", Domain: "d", Begun: noon, Ended: at(1), Failed: true, Stopped: at(90), Reason: "slow down"}, true)
-	b.replay(store.JournalEntry{Name: "b", Domain: "d", Begun: noon, Exempt: true}, true)
-	if len(b.orders.times) != 1 || len(b.domains["d"].times) != 1 || len(b.failures["a"].times) != 1 {
+	b.replay(store.JournalEntry{Name: "a", Domain: "d", Begun: noon, Ended: at(1), Failed: true, Stopped: at(90), Reason: "slow down"}, true, at(2))
+	b.replay(store.JournalEntry{Name: "b", Domain: "d", Begun: noon, Exempt: true}, true, at(2))
+	b.replay(store.JournalEntry{Name: "c", Domain: "d", Begun: noon, Ended: at(1)}, true, at(2))
+	if len(b.orders.times) != 2 || len(b.domains["d"].times) != 1 || len(b.failures["a"].times) != 1 {
 		t.Errorf("replayed: %+v", b)
 	}
 	if until, why := b.closed(at(2)); !until.Equal(at(90)) || why != "it wants no orders until 2026-12-01 13:30 UTC: slow down" {
@@ -226,6 +227,72 @@ func TestUrgency(t *testing.T) {
 		}
 		if !slices.EqualFunc(got, want, func(a string, b *item) bool { return a == b.name }) {
 			t.Fatalf("order %q", got)
+		}
+	}
+}
+
+// TestClockThatWasAheadStopsNothing: what it counted, and until when it paused, is mended as soon as it is looked at.
+func TestClockThatWasAheadStopsNothing(t *testing.T) {
+	t.Parallel()
+	now, ahead := noon, noon.AddDate(1, 0, 0)
+	b := newBudget(config.DefaultBudget(), 5*time.Minute)
+	c := claim{name: "a", domain: "d"}
+	for range 280 {
+		b.begin(ahead, c)
+	}
+	b.fail("a", ahead)
+	b.outage.note(ahead, ahead, 0, "no route")
+	b.stop(ahead, ahead.Add(time.Hour), "later")
+	if at := b.opens(now); !at.Equal(now) {
+		t.Errorf("it is closed until %v", at)
+	}
+	if at := b.account(now, claim{name: "x", domain: "x"}); !at.Equal(now.Add(3 * time.Hour)) {
+		t.Errorf("the next order is at %v, want that in 3 hours", at)
+	}
+	if at, why := b.own(now, c); !at.Equal(now.Add(7 * 24 * time.Hour)) {
+		t.Errorf("the next order of the domain is at %v: %s; want that in a week", at, why)
+	}
+	if !b.outage.note(now, now, 0, "no route") || b.outage.until.Sub(now) > longestOutage {
+		t.Errorf("a try does not count, or stops for long: %+v", b.outage)
+	}
+	if got := b.lasts(now, 6*time.Hour); got > time.Hour {
+		t.Errorf("a silence of %v", got)
+	}
+
+	s := &schedule{}
+	s.init([]Authority{nil}, []config.Budget{config.DefaultBudget()}, 5*time.Minute, 6*time.Hour)
+	i := s.item("a.test")
+	i.wanted, i.failures, i.next = true, 1, ahead
+	s.put(i, now)
+	short := s.item("b.test")
+	short.wanted, short.failures, short.next = true, 1, at(60)
+	s.put(short, now)
+	s.correct(now)
+	if i.line == nil || short.line != nil || !short.due.Equal(at(60)) {
+		t.Errorf("due at %v and %v", i.due, short.due)
+	}
+}
+
+func TestWhatAClockWroteThatWasAhead(t *testing.T) {
+	t.Parallel()
+	ahead := noon.AddDate(0, 2, 0)
+	got := current(store.JournalEntry{Begun: ahead, Ended: ahead.Add(time.Minute), Stopped: ahead.Add(time.Hour)}, noon)
+	if want := (store.JournalEntry{Begun: at(-1), Ended: noon, Stopped: at(59)}); got != want {
+		t.Errorf("entry %+v, want %+v", got, want)
+	}
+	if got := current(store.JournalEntry{Begun: ahead}, noon); got != (store.JournalEntry{Begun: noon}) {
+		t.Errorf("running entry %+v", got)
+	}
+	if e := (store.JournalEntry{Begun: noon.Add(time.Second)}); current(e, noon) != e {
+		t.Error("an entry is moved for a second between two nodes")
+	}
+	for _, tt := range []struct{ o, want store.Order }{
+		{store.Order{Failures: 1, Tried: ahead, Next: ahead.Add(time.Hour), Since: ahead}, store.Order{Failures: 1, Tried: noon, Next: at(60), Since: noon}},
+		{store.Order{Next: ahead}, store.Order{Next: noon}},
+		{store.Order{Tried: at(-5), Next: at(5), Since: at(-9)}, store.Order{Tried: at(-5), Next: at(5), Since: at(-9)}},
+	} {
+		if got := timely(tt.o, noon); got != tt.want {
+			t.Errorf("order %+v, want %+v", got, tt.want)
 		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,9 @@ type Store interface {
 	AppendJournal(ctx context.Context, last int64, e *store.JournalEntry) error
 	EndJournal(ctx context.Context, e store.JournalEntry) error
 	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error
+	Value(ctx context.Context, key string) ([]byte, error)
+	SetValue(ctx context.Context, key string, value []byte) error
+	DeleteValue(ctx context.Context, key string) error
 }
 
 // Config says what a [Keeper] works with. Zero values get their defaults.
@@ -78,7 +82,8 @@ type Config struct {
 	// authority that is out of reach is tried again after a fifteenth of it, growing up to a quarter of an hour.
 	FirstPause time.Duration
 	// MoveAfter is how long an authority has to be out of reach, to want no orders, or to refuse a name, before names move
-	// to the next; default 6 hours.
+	// to the next; default 6 hours. A name whose certificate expires sooner waits for half of the time that is left to it,
+	// and for a quarter of an hour at least.
 	MoveAfter time.Duration
 }
 
@@ -102,6 +107,7 @@ type Keeper struct {
 	memory   *memory
 	journal  journal
 	schedule schedule
+	keeping  sync.Mutex    // held while a silence is written; it is taken before the schedule's lock
 	issued   atomic.Uint64 // orders that ended with a certificate
 	failed   atomic.Uint64 // orders that did not
 }

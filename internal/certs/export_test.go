@@ -11,3 +11,6 @@ func (k *Keeper) Items() int {
 
 // CopyUpTo writes a copy, as [Keeper.RunCopies] does once a minute.
 func (k *Keeper) CopyUpTo(ctx context.Context, change int64) error { return k.copyUpTo(ctx, change) }
+
+// Hold joins the reasons to hold an order.
+func Hold(name string, reasons ...error) error { return hold(name, reasons...) }

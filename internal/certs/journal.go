@@ -47,7 +47,9 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	for _, e := range entries {
+		e = current(e, now)
 		j.changed, j.last = max(j.changed, e.Changed), max(j.last, e.Seq)
 		if j.own[e.Seq] {
 			if !e.Ended.IsZero() {
@@ -67,6 +69,21 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 		}
 	}
 	return nil
+}
+
+// current returns an entry as it would be had the clock that wrote it not been ahead.
+func current(e store.JournalEntry, now time.Time) store.JournalEntry {
+	ahead := latest(e.Begun, e.Ended).Sub(now)
+	if ahead <= clockSlack {
+		return e
+	}
+	if e.Begun = e.Begun.Add(-ahead); !e.Ended.IsZero() {
+		e.Ended = e.Ended.Add(-ahead)
+	}
+	if !e.Stopped.IsZero() {
+		e.Stopped = e.Stopped.Add(-ahead)
+	}
+	return e
 }
 
 // leased is until when another process may be ordering a name; zero: none is.
@@ -141,7 +158,7 @@ func (k *Keeper) catchUp(ctx context.Context) (bool, error) {
 		defer k.schedule.mu.Unlock()
 		for _, l := range k.schedule.lines {
 			if l.authority.Name() == e.Authority {
-				l.budget.replay(e, began)
+				l.budget.replay(e, began, time.Now())
 			}
 		}
 	})
@@ -155,8 +172,7 @@ func (k *Keeper) catchUp(ctx context.Context) (bool, error) {
 func (k *Keeper) exceeds(l *line, c claim, now time.Time) bool {
 	k.schedule.mu.Lock()
 	defer k.schedule.mu.Unlock()
-	at, _ := l.budget.closed(now)
-	return at.After(now) || l.budget.exceeded(now, c)
+	return l.budget.opens(now).After(now) || l.budget.exceeded(now, c)
 }
 
 // newer returns a certificate of the store that is valid and not the one in memory, with errNewer.

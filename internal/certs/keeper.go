@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/stspub/stspub/internal/store"
 )
 
 // Load takes all certificates, what is known of failed orders, and the journal of orders from the store into memory. Call
@@ -20,6 +22,9 @@ func (k *Keeper) Load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load orders: %w", err)
 	}
+	if err := k.loadSilences(ctx); err != nil {
+		return err
+	}
 	k.journal.mu.Lock()
 	_, err = k.catchUp(ctx)
 	k.journal.mu.Unlock()
@@ -29,7 +34,9 @@ func (k *Keeper) Load(ctx context.Context) error {
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
 	for _, o := range orders {
+		o = timely(o, now)
 		i := s.item(o.Name)
 		i.failures, i.tried, i.next, i.failing = o.Failures, o.Tried, o.Next, o.Since
 		i.problem, i.advice, i.refuser, i.outage = o.Problem, o.Advice, o.Authority, o.Outage
@@ -38,6 +45,20 @@ func (k *Keeper) Load(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// timely returns an order as it would be had the clock not been ahead when it was kept.
+func timely(o store.Order, now time.Time) store.Order {
+	if ahead := o.Tried.Sub(now); ahead > clockSlack {
+		o.Tried, o.Next = now, o.Next.Add(-ahead)
+	}
+	if o.Since.After(now) {
+		o.Since = now
+	}
+	if o.Next.After(now.Add(longestRetryAfter)) {
+		o.Next = now
+	}
+	return o
 }
 
 // Want has the certificate of a name ordered if there is no valid one, and renewed from now on. Live says that senders look

@@ -118,6 +118,7 @@ type books struct {
 	mu     sync.Mutex
 	certs  map[string]store.Certificate
 	orders map[string]store.Order
+	values map[string][]byte
 	broken error // what SaveCertificate says
 
 	pruned  time.Time
@@ -130,6 +131,7 @@ type books struct {
 func newBooks() *books {
 	return &books{
 		certs: make(map[string]store.Certificate), orders: make(map[string]store.Order), journal: make(map[int64]store.JournalEntry),
+		values: make(map[string][]byte),
 	}
 }
 
@@ -216,7 +218,8 @@ func (b *books) PruneJournal(_ context.Context, counted, exempt, now time.Time) 
 	}
 	b.pruned = now
 	maps.DeleteFunc(b.journal, func(_ int64, e store.JournalEntry) bool {
-		return (e.Begun.Before(counted) || e.Exempt && e.Begun.Before(exempt)) && e.Stopped.Before(now)
+		return (e.Begun.Before(counted) || e.Exempt && e.Begun.Before(exempt)) && e.Stopped.Before(now) ||
+			e.Begun.After(now.Add(day))
 	})
 	b.last = 0
 	for seq := range b.journal {
@@ -309,6 +312,30 @@ func run(t *testing.T, b *books, m certs.Authority, edit ...func(*certs.Config))
 		<-ended
 	}
 	return k, stop
+}
+
+func (b *books) Value(_ context.Context, key string) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, found := b.values[key]
+	if !found {
+		return nil, store.ErrNotFound
+	}
+	return v, nil
+}
+
+func (b *books) SetValue(_ context.Context, key string, value []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.values[key] = value
+	return nil
+}
+
+func (b *books) DeleteValue(_ context.Context, key string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.values, key)
+	return nil
 }
 
 // LastChange, MarkCertificates, CertificatesAfter and CertificatesSince are for copies and other nodes, which this store knows nothing of.

@@ -41,11 +41,11 @@ func (l *line) rank(now time.Time, held []*item) {
 		return 1
 	})
 	b := l.budget
+	each := b.pace.period / time.Duration(b.pace.limit)
 	place, failing, domains := 0, 0, make(map[string]int)
-	second := time.Second / time.Duration(max(1, b.limits.PerSecond))
 	counted := all[:0]
 	for _, i := range all {
-		i.expected = open.Add(time.Duration(place) * second)
+		i.expected = open.Add(time.Duration(place) * each)
 		if !i.held {
 			place++
 			i.place = place

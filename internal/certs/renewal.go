@@ -222,6 +222,7 @@ func (k *Keeper) walk(now time.Time) {
 		}
 	}
 	s.arrange(now)
+	s.correct(now)
 	s.walked = now
 }
 

@@ -83,7 +83,7 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 		i.cancel, i.done = cancel, make(chan struct{})
 		if t.unsaved == nil {
 			l.budget.begin(now, t.claim)
-			l.budget.second.add(now)
+			l.budget.pace.add(now)
 		}
 		free := s.occupy(l, t.claim.failing)
 		orders.Go(func() {
@@ -118,6 +118,12 @@ func (r *result) taken() bool {
 // uncounted says that the authority has surely not counted the order.
 func (r *result) uncounted() bool { return r.lost() && !r.taken() }
 
+// declined says that the authority refused the order itself, so that it counts against no limit of the registered domain.
+func (r *result) declined() bool {
+	p, answered := errors.AsType[*Problem](r.err)
+	return r.packed == nil && answered && !r.taken() && p.Status/100 == 4
+}
+
 // order obtains one certificate, or takes one that was obtained before and not saved, and saves and serves it. It returns
 // whether there is a change to be told.
 func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
@@ -136,11 +142,15 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
 		r.entry.Ended, r.entry.Failed = time.Now(), r.failed
 		r.entry.Exempt = r.entry.Exempt || r.uncounted()
 		if r.stop && r.wait > 0 {
-			r.entry.Stopped, r.entry.Reason = r.entry.Ended.Add(r.wait), r.err.Error()
+			r.entry.Stopped = r.entry.Ended.Add(r.wait)
+		}
+		if r.declined() {
+			r.entry.Reason = r.err.Error()
 		}
 		k.end(ctx, r.entry)
 	}
 	failed := k.settle(i, t, r, dropped, stopping)
+	k.keepSilence(ctx, t.line)
 	changed = k.tell(ctx, i.name, r.err, failed, dropped || stopping)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,10 +172,13 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	b := t.line.budget
 	if (r.entry.Seq == 0 || r.uncounted()) && t.unsaved == nil {
 		b.takeBack(t.begun, t.claim)
+	} else if r.declined() {
+		b.spare(t.begun, t.claim.domain)
 	}
 	if r.failed {
 		b.fail(i.name, now)
 	}
+	found := b.outage.since
 	unanswered, isUnanswered := errors.AsType[*Unanswered](r.err)
 	switch {
 	case stopping:
@@ -174,7 +187,9 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	case r.entry.Seq != 0:
 		k.heard(t, r, now)
 	case b.outage.gated && answeredGate(r.err):
-		k.back(t.line, now)
+		if b.outage.over(); !b.Since.Before(found) { // and no order has met it
+			k.back(t.line, now)
+		}
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
 	switch {
@@ -189,6 +204,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		k.recall(i, known)
 		i.failures, i.tried, i.next, i.failing = 0, now, time.Time{}, time.Time{}
 		i.problem, i.advice, i.refuser, i.refused, i.unsaved, i.bare = "", "", "", 0, nil, false
+		i.patience = time.Time{}
 		i.due = time.Time{}
 		if i.wanted {
 			i.due = r.cert.Renew
@@ -212,32 +228,51 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 
 // heard notes what the answer to an order says of its authority. The schedule's lock is held.
 func (k *Keeper) heard(t turn, r result, now time.Time) {
-	l, s := t.line, &k.schedule
-	o := &l.budget.outage
+	l, b := t.line, t.line.budget
+	o := &b.outage
 	switch {
 	case r.packed == nil && r.stop && r.wait > 0:
-		l.budget.stop(now.Add(r.wait), r.err.Error())
-		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", l.budget.stopped, "err", r.err)
+		b.stop(now, now.Add(r.wait), r.err.Error())
+		k.log.Warn("authority wants no orders for a while", "authority", l.authority.Name(), "until", b.Stopped, "err", r.err)
 	case r.lost():
 		known := o.count > 0
 		o.gated = r.entry.Seq == 0 && (o.gated || !known)
-		if o.note(t.begun, now, r.wait, r.err.Error()); !known {
+		if !o.note(t.begun, now, r.wait, r.err.Error()) {
+			return
+		}
+		b.note(now, now.Add(min(r.wait, longestPause)))
+		if !known {
 			k.log.Warn("authority is out of reach", "authority", l.authority.Name(), "err", r.err)
 		}
-	case o.count > 0:
+	case b.Stopped.After(now): // it was asked before it said that
+		o.over()
+		return
+	case !b.Since.IsZero():
 		k.back(l, now)
+		return
+	default:
+		return
 	}
-	if s.absent(l, now) {
-		s.arrange(now)
+	if len(k.schedule.lines) > 1 {
+		k.schedule.arrange(now)
 	}
 }
 
-// back notes that an authority answers again. The schedule's lock is held.
+// back notes that an authority takes orders again. Names that had moved and failed elsewhere need not wait for longer. The
+// schedule's lock is held.
 func (k *Keeper) back(l *line, now time.Time) {
-	o := &l.budget.outage
-	k.log.Info("authority is there again", "authority", l.authority.Name(), "since", o.since)
-	o.over()
-	k.schedule.arrange(now)
+	b, s := l.budget, &k.schedule
+	k.log.Info("authority is there again", "authority", l.authority.Name(), "since", b.Since)
+	long := b.Known.Sub(b.Since) >= s.move
+	b.outage.over()
+	b.silence = silence{}
+	for _, i := range s.items {
+		if long && i.cancel == nil && i.next.After(now) && i.refuser != l.authority.Name() && s.takes(l, i) {
+			i.next, i.due = now, now
+			s.put(i, now)
+		}
+	}
+	s.arrange(now)
 }
 
 // fail notes a failed order. The schedule's lock is held.
@@ -249,20 +284,29 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 	i.outage = r.outage
 	longest := longestPause
 	if r.outage {
-		longest = longestBlameless
+		longest = min(longestBlameless, k.schedule.patience(i, now))
 		if b := t.line.budget.limits; r.taken() {
 			longest = max(longest, b.DomainPeriod/time.Duration(max(1, b.DomainOrders))) // or it uses its domain's limit up
 		}
 	}
+	if r.refuses && k.schedule.elsewhere(t.line, i, now) {
+		longest = min(longest, k.schedule.patience(i, now)) // then it moves
+	}
 	wait := pause(k.first, longest, i.failures)
-	switch {
-	case r.refuses && now.Sub(i.failing) >= k.schedule.move && len(k.schedule.lines) > 1:
-		i.refused |= 1 << t.line.number
-		wait = k.first
-	case k.schedule.absent(t.line, now) && len(k.schedule.lines) > 1:
-		wait = k.first
-	case !r.stop: // what the account has to wait for is not the name's
+	if !r.stop { // what the account has to wait for is not the name's
 		wait = max(wait, r.wait)
+		i.patience = latest(i.patience, now.Add(r.wait))
+	}
+	moves := k.schedule.absent(t.line, i, now)
+	if r.refuses && now.Add(r.wait).Sub(i.failing) >= k.schedule.patience(i, now) {
+		i.refused |= 1 << t.line.number
+		moves = true
+	}
+	if moves && k.schedule.elsewhere(t.line, i, now) {
+		wait = k.first
+	} else if moves { // around again, when those that refuse it want to hear of it
+		i.refused = 0
+		wait = max(wait, i.patience.Sub(now))
 	}
 	i.next = now.Add(wait)
 	i.due = i.next

@@ -59,6 +59,7 @@ type item struct {
 	advice   string
 	refuser  string             // the authority that the last order failed at
 	refused  uint64             // authorities that refuse the name for too long, as a set of their numbers
+	patience time.Time          // until when one of those wants to be left alone by it
 	unsaved  *store.Certificate // obtained, and the store did not take it
 	bare     bool               // its authority does not take an order as a replacement of the certificate
 
@@ -120,6 +121,7 @@ type line struct {
 	number    int // in Config.Authorities
 	authority Authority
 	budget    *budget
+	kept      string // what the store has of its silence; empty: nothing
 	renewals  renewals
 
 	free, counted, failing queue // those that the authority does not count, those that it does, those that failed
@@ -194,14 +196,13 @@ func (l *line) queueOf(i *item) *queue {
 	return &l.counted
 }
 
-// busy says that no more may run. An order whose authority was out of reach a moment ago goes alone.
+// busy says that no more may run. While the authority took no order last, one goes alone.
 func (l *line) busy() bool {
-	limit := l.budget.limits.InFlight
-	if l.budget.outage.count > 0 {
-		limit = 1
-		return l.running >= limit
+	if !l.budget.Since.IsZero() {
+		return l.running > 0
 	}
-	return l.quick >= limit || l.running >= limit*slowFactor
+	limit, carried := l.budget.limits.InFlight, max(1, l.budget.limits.Carried())
+	return l.quick >= limit || l.running >= min(limit*slowFactor, carried)
 }
 
 // take returns the next name to order, or nil and when to look again, if that is known. Names whose own limits are used
@@ -214,8 +215,8 @@ func (l *line) take(now time.Time, later func(*item, time.Time)) (*item, time.Ti
 	if len(turns) == 0 || l.busy() {
 		return nil, time.Time{} // who comes, and the end of an order, wakes the scheduler
 	}
-	again, _ := l.budget.closed(now)
-	if again = latest(again, l.budget.second.next(now)); again.After(now) {
+	again := l.budget.opens(now)
+	if again = latest(again, l.budget.pace.next(now)); again.After(now) {
 		return nil, again
 	}
 	again = time.Time{}
@@ -329,30 +330,6 @@ func (s *schedule) unqueue(i *item) {
 	i.line, i.held, i.place, i.expected = nil, false, 0, time.Time{}
 }
 
-// choose returns the authority to order a name from: the first that is there and does not refuse it, and else the first.
-func (s *schedule) choose(i *item, now time.Time) *line {
-	for n, l := range s.lines {
-		if i.refused&(1<<n) != 0 || n > 0 && l.authority.Staging() || s.absent(l, now) && !l.knock(i, now) {
-			continue
-		}
-		return l
-	}
-	i.refused = 0 // they all have refused it: around again
-	return s.lines[0]
-}
-
-// absent says that an authority is out of reach, or has stopped us, for too long to be waited for.
-func (s *schedule) absent(l *line, now time.Time) bool {
-	o := l.budget.outage
-	return o.count > 0 && now.Sub(o.since) >= s.move || l.budget.stopped.Sub(now) >= s.move
-}
-
-// knock says that a name may find out whether an authority is there again. Nobody else would, once all have moved away.
-func (l *line) knock(i *item, now time.Time) bool {
-	o := l.budget.outage
-	return o.count > 0 && !o.until.After(now) && (i.line == l || l.running+l.free.len()+l.counted.len()+l.failing.len() == 0)
-}
-
 // arrange has all that wait for a turn choose again: an authority came back, went away, or turned out to have renewal
 // information. The caller holds mu.
 func (s *schedule) arrange(now time.Time) {
@@ -361,6 +338,21 @@ func (s *schedule) arrange(now time.Time) {
 			continue
 		}
 		if l := s.choose(i, now); l != i.line || l.queueOf(i) != i.heap || i.urgency(now) != i.urgent {
+			s.put(i, now)
+		}
+	}
+}
+
+// correct has names looked at again that wait for a time which only a clock that was ahead can have said, or whose own
+// limits counted by it. The caller holds mu.
+func (s *schedule) correct(now time.Time) {
+	far := now.Add(longestRetryAfter)
+	for _, i := range s.items {
+		if i.cancel == nil && (i.next.After(far) || i.held && i.due.After(far)) {
+			i.due = now
+			if i.next.After(far) {
+				i.next = now
+			}
 			s.put(i, now)
 		}
 	}

@@ -171,8 +171,8 @@ func (l *line) account(now time.Time) Account {
 		Period: span(b.limits.OrdersPeriod), Running: l.running, Queued: l.free.len() + l.counted.len() + l.failing.len() + l.saving.len(),
 		Since: b.outage.since,
 	}
-	if b.stopped.After(now) {
-		a.Stopped = b.stopped
+	if b.Stopped.After(now) {
+		a.Stopped = b.Stopped
 	}
 	if at := b.orders.next(now); at.After(now) {
 		a.Next = at

@@ -83,12 +83,39 @@ func answeredGate(err error) bool {
 // other way to say so than its words.
 func about(detail, name, domain string) bool {
 	detail = strings.ToLower(detail)
-	for _, of := range []string{name, domain, "exact set of", "this domain", "registered domain"} {
-		if of != "" && strings.Contains(detail, of) {
+	for _, of := range []string{"exact set of", "this domain", "registered domain"} {
+		if strings.Contains(detail, of) {
 			return true
 		}
 	}
-	return false
+	return mentions(detail, name) || mentions(detail, domain)
+}
+
+// mentions says that a name stands in a text, whole, and not as the host of a URL: those lead to the authority's own pages.
+func mentions(text, name string) bool {
+	if name == "" {
+		return false
+	}
+	for {
+		before, after, found := strings.Cut(text, name)
+		if !found {
+			return false
+		}
+		end := strings.TrimLeft(after, ".")
+		if !inName(before, len(before)-1) && !inName(end, 0) {
+			return true
+		}
+		text = "-" + after
+	}
+}
+
+// inName says that the byte at a place belongs to a name, or to a URL with one.
+func inName(text string, at int) bool {
+	if at < 0 || at >= len(text) {
+		return false
+	}
+	c := text[at]
+	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("-._/@", c) >= 0
 }
 
 // ofName says that any authority would have the same problem with a name (RFC 8555, Section 6.7).

@@ -38,3 +38,25 @@ func TestTimeoutOfTheWayIsAnOutage(t *testing.T) {
 		t.Errorf("an order that went well at the last moment: %v", err)
 	}
 }
+
+// TestLimitOfANameIsToldByItsWholeName: an authority's own pages, and longer names, are none of a customer.
+func TestLimitOfANameIsToldByItsWholeName(t *testing.T) {
+	t.Parallel()
+	const name, domain = "mta-sts.encrypt.org", "encrypt.org"
+	for detail, want := range map[string]bool{
+		"too many new orders recently: see https://letsencrypt.org/docs/rate-limits": false,
+		"too many new orders, see https://encrypt.org/docs":                          false,
+		"too many new orders, ask help@encrypt.org":                                  false,
+		"too many new orders, encrypt.org.example has used them up":                  false,
+		"too many certificates (50) already issued for \"encrypt.org\"":              true,
+		"too many certificates (50) for Encrypt.ORG. Retry later":                    true,
+		"too many failed authorizations (5) for mta-sts.encrypt.org":                 true,
+		"not letsencrypt.org, but encrypt.org: too many":                             true,
+		"too many certificates (5) for this exact set of identifiers":                true,
+		"": false,
+	} {
+		if got := about(detail, name, domain); got != want {
+			t.Errorf("about(%q) = %v, want %v", detail, got, want)
+		}
+	}
+}

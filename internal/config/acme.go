@@ -130,7 +130,7 @@ func decodeHMAC(secret Secret) (Secret, error) {
 func (l *loader) budget(table string, t acmeTable) Budget {
 	b := DefaultBudget()
 	const most = 1_000_000
-	return Budget{
+	b = Budget{
 		Orders:       l.count(table+".orders", t.Orders, b.Orders, most),
 		OrdersPeriod: l.duration(table+".orders_period", t.OrdersPeriod, b.OrdersPeriod, time.Minute, 30*day, `"1m" to "30d"`),
 		DomainOrders: l.count(table+".domain_orders", t.DomainOrders, b.DomainOrders, most),
@@ -139,6 +139,11 @@ func (l *loader) budget(table string, t acmeTable) Budget {
 		InFlight:     l.count(table+".in_flight", t.InFlight, b.InFlight, 1000),
 		PerSecond:    l.count(table+".per_second", t.PerSecond, b.PerSecond, 1000),
 	}
+	if carried := b.Carried(); b.InFlight > carried {
+		l.warn(cmp.Or(t.InFlight.line, t.PerSecond.line), table+".in_flight", "per_second carries no more than %d of these %d orders at "+
+			"the same time; raise it if the CA allows that", carried, b.InFlight)
+	}
+	return b
 }
 
 // count returns a number from 1 to most, or what it is without the key.

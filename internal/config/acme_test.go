@@ -105,6 +105,20 @@ func TestNothingButStagingIsAWarning(t *testing.T) {
 	}
 }
 
+func TestMoreInFlightThanThePaceCarriesIsAWarning(t *testing.T) {
+	t.Parallel()
+	_, warnings, problems := load(t, edit{"", `[acme.le]`, "[acme.le]\nin_flight = 21\nper_second = 2", ""})
+	want := `stspub.toml:4: acme.le.in_flight: per_second carries no more than 20 of these 21 orders at the same time; raise it if the CA allows that`
+	if warnings != want || problems != "" {
+		t.Errorf("warnings %q, want %q; problems %q", warnings, want, problems)
+	}
+	for _, keys := range []string{"in_flight = 20\nper_second = 2", "per_second = 1"} {
+		if _, warnings, problems := load(t, edit{"", `[acme.le]`, "[acme.le]\n" + keys, ""}); warnings+problems != "" {
+			t.Errorf("%q: warnings %q, problems %q", keys, warnings, problems)
+		}
+	}
+}
+
 // An account that is registered needs its binding no more, so the last configuration is served without it.
 func TestLoadFilesDoesWithoutTheBinding(t *testing.T) {
 	t.Parallel()

@@ -104,9 +104,16 @@ type Budget struct {
 	DomainOrders int           // those of them of one registered domain in any DomainPeriod; default 45
 	DomainPeriod time.Duration // default 1w
 	Failures     int           // failed validations of one name in any hour; default 4
-	InFlight     int           // orders at the same time; default 8
+	InFlight     int           // orders at the same time, if PerSecond carries them; default 8
 	PerSecond    int           // requests to the authority a second; default 10
 }
+
+// RequestsAnOrder is about how many requests an order takes.
+const RequestsAnOrder = 10
+
+// Carried is how many orders can run at the same time within PerSecond: each has five minutes, and may have to ask thrice as
+// often as most do.
+func (b Budget) Carried() int { return b.PerSecond * 5 * 60 / (3 * RequestsAnOrder) }
 
 // Account is an [account.NAME] table: credentials at one DNS provider.
 type Account struct {

@@ -19,7 +19,7 @@ type JournalEntry struct {
 	Ended   time.Time // zero: it runs, or who ran it is gone
 	Failed  bool      // a validation failed, or may have
 	Stopped time.Time // until when the CA wants no orders at all; zero: it did not say
-	Reason  string    // why, in the CA's words
+	Reason  string    // why it refused the order itself, in the CA's words; empty: it took it, or did not answer
 }
 
 // Journal implements [Store].
@@ -74,6 +74,7 @@ func (t *tables) EndJournal(ctx context.Context, e JournalEntry) error {
 
 // PruneJournal implements [Store].
 func (t *tables) PruneJournal(ctx context.Context, counted, exempt, now time.Time) error {
-	return t.exec(ctx, "prune journal", `DELETE FROM journal WHERE (begun < $1 OR (exempt AND begun < $2)) AND stopped < $3`,
-		micros(counted), micros(exempt), micros(now))
+	return t.exec(ctx, "prune journal", `DELETE FROM journal
+		WHERE (begun < $1 OR (exempt AND begun < $2)) AND stopped < $3 OR begun > $4`,
+		micros(counted), micros(exempt), micros(now), micros(now.Add(24*time.Hour)))
 }

@@ -354,7 +354,8 @@ type Store interface {
 	AppendJournal(ctx context.Context, last int64, e *JournalEntry) error
 	// EndJournal writes Exempt, Ended and what is below it. What was pruned is no error.
 	EndJournal(ctx context.Context, e JournalEntry) error
-	// PruneJournal deletes what was begun before counted, and if exempt before exempt, but for what stops its CA at now.
+	// PruneJournal deletes what was begun before counted, and if exempt before exempt, but for what stops its CA at now; and
+	// what was begun more than a day after now: the clock was ahead then.
 	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error
 
 	// Value returns a value of the key-value part, or ErrNotFound. Keys begin with the name of their user and a slash:

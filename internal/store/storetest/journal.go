@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -113,8 +114,15 @@ func journalPruned(e *env) {
 	left(1, 6, 40, "old.example", "exempt.example", "young.example", "stop.example")
 	left(5, 7, 40, "young.example", "stop.example")
 	left(5, 7, 51, "young.example")
+	ahead := entry("ahead.example", 0)
+	ahead.Begun = at(51).Add(23 * time.Hour)
+	ahead = e.append(stop.Seq+1, ahead) // after young
+	left(5, 7, 51, "young.example", "ahead.example")
+	ahead.Begun = at(51).Add(25 * time.Hour)
+	e.append(ahead.Seq, ahead)
+	left(5, 7, 51, "young.example", "ahead.example")
 	e.must(e.EndJournal(e.ctx(), old)) // is gone
-	left(7, 7, 51)
+	left(7, 7, 51, "ahead.example")
 }
 
 func journalAbandoned(e *env) {
