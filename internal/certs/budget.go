@@ -211,10 +211,15 @@ func (b *budget) stop(until time.Time, reason string) {
 	}
 }
 
-// replay counts what the journal says of an order that this process did not make.
-func (b *budget) replay(e store.JournalEntry, began bool) {
-	if began {
-		b.begin(e.Begun, claim{name: e.Name, domain: e.Domain, exempt: e.Exempt})
+// replay counts what the journal says of an order that this process did not make, and what it said before; Seq 0: nothing.
+func (b *budget) replay(e, before store.JournalEntry) {
+	c := claim{name: e.Name, domain: e.Domain, exempt: before.Exempt}
+	switch {
+	case before.Seq == 0:
+		c.exempt = e.Exempt
+		b.begin(e.Begun, c)
+	case e.Exempt: // it was not sent after all
+		b.takeBack(e.Begun, c)
 	}
 	if e.Failed {
 		b.fail(e.Name, e.Ended)

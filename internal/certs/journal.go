@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type journal struct {
 	mu      sync.Mutex // guards what follows; one order is entered at a time. It is taken before the schedule's.
 	last    int64      // newest entry that was read or appended
 	changed int64      // newest change that was read
+	heard   time.Time  // when something of others was read last
 	own     map[int64]bool
 	others  map[int64]store.JournalEntry // running
 }
@@ -33,8 +35,8 @@ func (j *journal) init(s Store) {
 	j.store, j.own, j.others = s, make(map[int64]bool), make(map[int64]store.JournalEntry)
 }
 
-// read takes in what was written since, and calls f for what others wrote: began is set where the entry is new.
-func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began bool)) error {
+// read takes in what was written since, and calls f for what others wrote, with what was known of it; Seq 0: nothing.
+func (j *journal) read(ctx context.Context, f func(e, before store.JournalEntry)) error {
 	entries, err := j.store.Journal(ctx, j.changed)
 	if err != nil {
 		return err
@@ -47,8 +49,7 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 			}
 			continue
 		}
-		_, ran := j.others[e.Seq]
-		f(e, !ran)
+		f(e, j.others[e.Seq])
 		if e.Ended.IsZero() {
 			j.others[e.Seq] = e
 		} else {
@@ -60,22 +61,26 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 
 // leased is until when another process may be ordering a name; zero: none is.
 func (j *journal) leased(name string, now time.Time) time.Time {
+	j.forget(now)
 	var until time.Time
-	for seq, e := range j.others {
-		end := e.Begun.Add(leaseTime)
-		if end.Before(now) {
-			delete(j.others, seq)
-		} else if e.Name == name {
-			until = latest(until, end)
+	for _, e := range j.others {
+		if e.Name == name {
+			until = latest(until, e.Begun.Add(leaseTime))
 		}
 	}
 	return until
 }
 
+// forget takes orders for ended that cannot run any more.
+func (j *journal) forget(now time.Time) {
+	maps.DeleteFunc(j.others, func(_ int64, e store.JournalEntry) bool { return e.Begun.Add(leaseTime).Before(now) })
+}
+
 // errLater says that an order was not sent, and when to look again. It is no failure.
 type errLater struct {
-	until time.Time
-	why   string
+	until     time.Time
+	why       string
+	elsewhere bool // another process orders the name
 }
 
 // Error gives the reason.
@@ -92,16 +97,18 @@ func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun tim
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for {
-		others, err := k.catchUp(ctx)
-		if err != nil {
+		if err := k.catchUp(ctx); err != nil {
 			return e, store.Certificate{}, err
+		}
+		if len(j.others) > 0 {
+			k.schedule.follow()
 		}
 		now := time.Now()
 		if until := j.leased(c.name, now); !until.IsZero() {
-			return e, store.Certificate{}, &errLater{until, "another process orders it"}
+			return e, store.Certificate{}, &errLater{until: until, why: waitsElsewhere, elsewhere: true}
 		}
-		if others && k.exceeds(l, c, now) {
-			return e, store.Certificate{}, &errLater{now, "another process used the budget up"}
+		if !j.heard.Before(begun) && k.exceeds(l, c, now) {
+			return e, store.Certificate{}, &errLater{until: now, why: "another node used the budget up"}
 		}
 		newer, err := k.newer(ctx, i, now)
 		if err != nil {
@@ -117,23 +124,22 @@ func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun tim
 	}
 }
 
-// catchUp counts what other processes did since it was called last, and says whether there was something.
-func (k *Keeper) catchUp(ctx context.Context) (bool, error) {
-	others := false
-	err := k.journal.read(ctx, func(e store.JournalEntry, began bool) {
-		others = true
+// catchUp counts what other processes did since it was called last. The journal's lock is held.
+func (k *Keeper) catchUp(ctx context.Context) error {
+	err := k.journal.read(ctx, func(e, before store.JournalEntry) {
+		k.journal.heard = time.Now()
 		k.schedule.mu.Lock()
 		defer k.schedule.mu.Unlock()
 		for _, l := range k.schedule.lines {
 			if l.authority.Name() == e.Authority {
-				l.budget.replay(e, began)
+				l.budget.replay(e, before)
 			}
 		}
 	})
 	if err != nil {
-		return false, fmt.Errorf("read the journal of orders: %w", err)
+		return fmt.Errorf("read the journal of orders: %w", err)
 	}
-	return others, nil
+	return nil
 }
 
 // exceeds says that an order which is counted already is too many.

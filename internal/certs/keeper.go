@@ -21,7 +21,7 @@ func (k *Keeper) Load(ctx context.Context) error {
 		return fmt.Errorf("load orders: %w", err)
 	}
 	k.journal.mu.Lock()
-	_, err = k.catchUp(ctx)
+	err = k.catchUp(ctx)
 	k.journal.mu.Unlock()
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer asking.Wait()
 	defer orders.Wait()
 	asking.Go(func() { k.ask(ctx) })
+	asking.Go(func() { k.follow(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -99,7 +100,8 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 
 // result is how an order went.
 type result struct {
-	entry  store.JournalEntry // Seq 0: it was not sent
+	entry  store.JournalEntry // Seq 0: it was not even entered
+	held   bool               // it was entered, and the gate did not let it pass
 	cert   store.Certificate
 	packed *packed // nil: there is no certificate
 	err    error   // also of what comes after the certificate
@@ -116,7 +118,15 @@ func (r *result) taken() bool {
 }
 
 // uncounted says that the authority has surely not counted the order.
-func (r *result) uncounted() bool { return r.lost() && !r.taken() }
+func (r *result) uncounted() bool { return r.held || r.lost() && !r.taken() }
+
+// reason is why the authority wants no orders; what else holds the name is left out.
+func (r *result) reason() string {
+	if u, ok := errors.AsType[*Unanswered](r.err); ok {
+		return u.Error()
+	}
+	return r.err.Error()
+}
 
 // order obtains one certificate, or takes one that was obtained before and not saved, and saves and serves it. It returns
 // whether there is a change to be told.
@@ -136,7 +146,7 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
 		r.entry.Ended, r.entry.Failed = time.Now(), r.failed
 		r.entry.Exempt = r.entry.Exempt || r.uncounted()
 		if r.stop && r.wait > 0 {
-			r.entry.Stopped, r.entry.Reason = r.entry.Ended.Add(r.wait), r.err.Error()
+			r.entry.Stopped, r.entry.Reason = r.entry.Ended.Add(r.wait), r.reason()
 		}
 		k.end(ctx, r.entry)
 	}
@@ -171,7 +181,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	case stopping:
 	case isUnanswered: // whatever else holds the name
 		k.heard(t, result{err: unanswered, verdict: judge(unanswered, t.claim.name, t.claim.domain)}, now)
-	case r.entry.Seq != 0:
+	case r.entry.Seq != 0 && !r.held:
 		k.heard(t, r, now)
 	case b.outage.gated && answeredGate(r.err):
 		k.back(t.line, now)
@@ -189,6 +199,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		k.recall(i, known)
 		i.failures, i.tried, i.next, i.failing = 0, now, time.Time{}, time.Time{}
 		i.problem, i.advice, i.refuser, i.refused, i.unsaved, i.bare = "", "", "", 0, nil, false
+		i.urged = false
 		i.due = time.Time{}
 		if i.wanted {
 			i.due = r.cert.Renew
@@ -196,6 +207,9 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		}
 	case isLater:
 		i.due = later.until
+		if later.elsewhere {
+			s.await(i)
+		}
 	case stopping: // that is no failure of the name
 	default:
 		if i.unsaved = nil; r.packed != nil {
@@ -306,11 +320,12 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 	if t.unsaved != nil {
 		r.cert = *t.unsaved
 	} else {
-		if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
-			r.verdict = barred(r.err, t.claim.name, t.claim.domain)
-			return r
-		}
 		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {
+			// The gate's probe lies where the answer to a challenge does, so the name has to be ours.
+			if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
+				r.held, r.verdict = true, barred(r.err, t.claim.name, t.claim.domain)
+				return r
+			}
 			r.cert, r.err = t.line.authority.Obtain(ctx, Request{Name: i.name, Replaces: t.replaces})
 			if errors.Is(r.err, ErrNotReplaced) {
 				return r

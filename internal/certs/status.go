@@ -84,6 +84,8 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 		if _, why := i.line.budget.closed(now); why != "" {
 			st.Waiting = i.line.authority.Name() + ": " + why
 		}
+	case s.isElsewhere(i):
+		st.Waiting = waitsElsewhere
 	default:
 		l := s.choose(i, now)
 		if at, why := l.budget.own(now, l.claim(i)); at.After(now) {
