@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // EachCertificate implements [Store].
@@ -168,4 +169,13 @@ func (t *tables) SaveOrder(ctx context.Context, o Order) error {
 		failures = excluded.failures, tried = excluded.tried, next = excluded.next, problem = excluded.problem,
 		authority = excluded.authority, since = excluded.since, advice = excluded.advice, outage = excluded.outage`,
 		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice, o.Outage)
+}
+
+// PlanOrder implements [Store].
+func (t *tables) PlanOrder(ctx context.Context, name string, notBefore, notAfter, next time.Time) error {
+	return t.exec(ctx, fmt.Sprintf("plan order %q", name), `INSERT INTO orders (name, failures, tried, next, problem, authority,
+		since, advice, outage) SELECT name, 0, 0, CAST($1 AS BIGINT), '', '', 0, '', FALSE FROM certificates
+		WHERE name = $2 AND not_before = $3 AND not_after = $4
+		ON CONFLICT (name) DO UPDATE SET next = excluded.next WHERE orders.failures = 0`,
+		micros(next), name, micros(notBefore), micros(notAfter))
 }

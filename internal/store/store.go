@@ -346,6 +346,9 @@ type Store interface {
 	Orders(ctx context.Context) ([]Order, error)
 	// SaveOrder adds or replaces what is kept of the order of a name.
 	SaveOrder(ctx context.Context, o Order) error
+	// PlanOrder keeps that a certificate, known by its name and times, is to be renewed at next, whatever was planned. It does
+	// nothing where another certificate or none is there by now, or where an order of the name has failed.
+	PlanOrder(ctx context.Context, name string, notBefore, notAfter, next time.Time) error
 
 	// Journal returns what was appended or ended with Changed greater than after, by Changed.
 	Journal(ctx context.Context, after int64) ([]JournalEntry, error)

@@ -201,6 +201,7 @@ func contextEnded(e *env) {
 		"DeleteCertificate": func() error { return e.DeleteCertificate(ctx, "a") },
 		"Orders":            func() error { _, err := e.Orders(ctx); return err },
 		"SaveOrder":         func() error { return e.SaveOrder(ctx, store.Order{Name: "a", Failures: 1}) },
+		"PlanOrder":         func() error { return e.PlanOrder(ctx, "a", at(1), at(2), at(3)) },
 		"Value":             func() error { _, err := e.Value(ctx, "test/a"); return err },
 		"SetValue":          func() error { return e.SetValue(ctx, "test/a", nil) },
 		"EnsureValue":       func() error { _, err := e.EnsureValue(ctx, "test/a", nil); return err },
