@@ -153,8 +153,8 @@ func (k *Keeper) exceeds(l *line, c claim, now time.Time) bool {
 // newer returns a certificate of the store that is valid and not the one in memory, with errNewer.
 func (k *Keeper) newer(ctx context.Context, i *item, now time.Time) (store.Certificate, error) {
 	c, err := k.store.Certificate(ctx, i.name)
-	if errors.Is(err, store.ErrNotFound) {
-		return c, nil
+	if _, damaged := errors.AsType[*store.DamagedError](err); damaged || errors.Is(err, store.ErrNotFound) {
+		return store.Certificate{}, nil
 	}
 	if err != nil {
 		return c, err

@@ -318,8 +318,9 @@ type Store interface {
 	IDs(ctx context.Context, record string) ([]WrittenID, error)
 
 	// EachCertificate calls f for every certificate, in any order, as EachDomain does for domains. What f gets is its own.
+	// Damaged ones are left out; the error is a [*DamagedError] then, after all others.
 	EachCertificate(ctx context.Context, f func(Certificate) error) error
-	// Certificate returns one, or ErrNotFound.
+	// Certificate returns one, or ErrNotFound, or a [*DamagedError].
 	Certificate(ctx context.Context, name string) (Certificate, error)
 	// SaveCertificate adds or replaces one, and forgets the failures of its order.
 	SaveCertificate(ctx context.Context, c Certificate) error
@@ -340,7 +341,8 @@ type Store interface {
 	// copied, not an older or another one. The last 16 marks are kept.
 	MarkCertificates(ctx context.Context, mark string, change int64) error
 	// CertificatesSince calls f, as EachCertificate does, for every certificate that changed since the copy of a mark, or
-	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound.
+	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound; damaged
+	// ones are as in EachCertificate.
 	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
 	// Orders returns the orders that failed last time, and those without failures that have a Next.
 	Orders(ctx context.Context) ([]Order, error)
@@ -374,8 +376,9 @@ type Store interface {
 	DeleteValue(ctx context.Context, key string) error
 
 	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
-	// calls, and returns how many rows that were. Without a Keyring it does nothing.
-	Reseal(ctx context.Context) (int, error)
+	// calls, and returns how many rows that were, and how many it left as they are, since they are damaged. Without a
+	// Keyring it does nothing.
+	Reseal(ctx context.Context) (sealed, damaged int, err error)
 
 	// Beat keeps that a node lives; ID, Address and Acknowledged of n are written, and it is deregistered no more. With the
 	// first one that a process makes, what an earlier process of that node had claimed is free, and its orders are over; from
