@@ -102,6 +102,7 @@ type budget struct {
 	stopped time.Time // the authority wants no orders until then
 	reason  string    // and why
 	outage  outage
+	skew    *skew // the last certificate that came shows that our clock is wrong; nil: it does not
 }
 
 func newBudget(limits config.Budget, first time.Duration) *budget {
@@ -119,7 +120,12 @@ func newBudget(limits config.Budget, first time.Duration) *budget {
 
 // closed is until when nothing at all may be begun, and why; not after now: now.
 func (b *budget) closed(now time.Time) (time.Time, string) {
+	if b.skew != nil && !b.skew.lasts(now) {
+		b.skew = nil // or it would be wrong again when that certificate ends
+	}
 	switch {
+	case b.skew != nil:
+		return now.Add(lookAgain), b.skew.Error()
 	case b.stopped.After(now):
 		return b.stopped, "it wants no orders until " + clock(b.stopped) + ": " + b.reason
 	case b.outage.until.After(now):
@@ -229,6 +235,7 @@ func (b *budget) replay(e, before store.JournalEntry) {
 
 // sweep forgets what counts for nothing any more.
 func (b *budget) sweep(now time.Time) {
+	b.closed(now)
 	for _, all := range []map[string]*window{b.domains, b.failures} {
 		for key, w := range all {
 			if w.fresh(now); len(w.times) == 0 {
@@ -272,6 +279,19 @@ func (o *outage) note(begun, now time.Time, retry time.Duration, reason string) 
 
 // over says that the authority answered.
 func (o *outage) over() { *o = outage{first: o.first} }
+
+// skew is what a new certificate shows if our clock is wrong: a time outside of those between which it is valid. Authorities
+// have theirs begin up to an hour in the past. Orders would cost, and what they bring could not be served.
+type skew struct{ from, to time.Time }
+
+// lasts says that the clock has not been mended.
+func (s *skew) lasts(now time.Time) bool { return now.Before(s.from) || now.After(s.to) }
+
+// Error says what to do.
+func (s *skew) Error() string {
+	return fmt.Sprintf("it issues certificates that are valid from %s to %s, which is not now: check the clock of this machine",
+		clock(s.from), clock(s.to))
+}
 
 // clock is a time as operators read it.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }

@@ -101,6 +101,7 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 // result is how an order went.
 type result struct {
 	entry  store.JournalEntry // Seq 0: it was not even entered
+	skew   *skew              // our clock is wrong
 	held   bool               // it was entered, and the gate did not let it pass
 	cert   store.Certificate
 	packed *packed // nil: there is no certificate
@@ -109,7 +110,7 @@ type result struct {
 }
 
 // lost says that the authority did not answer.
-func (r *result) lost() bool { return r.packed == nil && r.outage && !r.stop }
+func (r *result) lost() bool { return r.packed == nil && r.outage && !r.stop && r.skew == nil }
 
 // taken says that something went wrong after the authority took the order, or may have.
 func (r *result) taken() bool {
@@ -185,6 +186,12 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		k.heard(t, r, now)
 	case b.outage.gated && answeredGate(r.err):
 		k.back(t.line, now)
+	}
+	if r.entry.Seq != 0 && (r.skew != nil || r.packed != nil) {
+		if b.skew = r.skew; r.skew != nil {
+			k.log.Error("no more certificates are ordered until the clock is right", "authority", t.line.authority.Name(),
+				"domain", i.name, "err", r.skew)
+		}
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
 	switch {
@@ -314,7 +321,7 @@ func (k *Keeper) tellChange(ctx context.Context, name string) {
 	k.onChange(ctx, name)
 }
 
-// obtain returns a certificate that fits its name and key and is valid now.
+// obtain returns a certificate that fits its name and key and has not expired.
 func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 	var r result
 	if t.unsaved != nil {
@@ -345,19 +352,15 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 	switch {
 	case err != nil:
 		r.err = fmt.Errorf("refuse the certificate that came: %w", err)
-	case !p.valid(time.Now()):
-		r.err = fmt.Errorf("refuse the certificate that came: it is valid from %s to %s, check the clock",
-			time.Unix(p.notBefore, 0).UTC().Format(time.DateTime), time.Unix(p.notAfter, 0).UTC().Format(time.DateTime))
 	default:
-		r.packed = p
+		if s := (skew{time.Unix(p.notBefore, 0), time.Unix(p.notAfter, 0)}); s.lasts(time.Now()) {
+			r.skew = &s
+		}
+		if r.packed = p; time.Now().Unix() > p.notAfter {
+			r.packed, r.err, r.verdict = nil, fmt.Errorf("refuse the certificate that came: %w", r.skew), verdict{outage: true}
+		} // one that is not valid yet is kept until it is
 	}
 	return r
-}
-
-// valid says whether the certificate is valid at a time.
-func (p *packed) valid(now time.Time) bool {
-	unix := now.Unix()
-	return p.notBefore <= unix && unix <= p.notAfter
 }
 
 // save writes a certificate, also while we are stopping.

@@ -107,6 +107,21 @@ type Overview struct {
 	Accounts []Account `json:"accounts"` // by preference
 }
 
+// Clock returns an error if a certificate that came shows that the clock of this machine is wrong, until it is right. No
+// more are ordered from that authority meanwhile.
+func (k *Keeper) Clock() error {
+	s := &k.schedule
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, l := range s.lines {
+		if skew := l.budget.skew; skew != nil && skew.lasts(now) {
+			return fmt.Errorf("order certificates from %s: %w", l.authority.Name(), skew)
+		}
+	}
+	return nil
+}
+
 // Account is how it stands with one authority.
 type Account struct {
 	Name    string    `json:"name"`

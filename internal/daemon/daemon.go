@@ -332,6 +332,7 @@ func (d *daemon) reloads(ctx context.Context) {
 
 // certChanged has the domain of a certificate looked at.
 func (d *daemon) certChanged(ctx context.Context, host string) {
+	d.checkSkew(ctx)
 	name, err := policygen.ParseName(trimPolicyHost(host))
 	if err != nil || host != name.PolicyHost() {
 		return // the service's own certificate
