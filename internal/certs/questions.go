@@ -51,30 +51,37 @@ func (k *Keeper) ask(ctx context.Context) {
 	}
 }
 
-// nextQuestion takes the next name to ask for, and says how long to wait after that.
+// nextQuestion takes the next name to ask for, and says how long to wait after that. Names whose authority is to be left
+// alone for a while keep their turns.
 func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := len(s.polls); n > 0; n = len(s.polls) {
-		name := s.polls[n-1]
-		l := k.issuerOf(name)
-		if l == nil || now.Before(l.renewals.none.Add(24*time.Hour)) {
-			s.polls = s.polls[:n-1]
-			continue
+	wait := walkEvery // which wakes us
+	for _, l := range s.lines {
+		if now.Before(l.renewals.none.Add(24 * time.Hour)) {
+			l.polls = nil
 		}
-		if at, _ := l.budget.closed(now); at.After(now) || l.renewals.outage.until.After(now) {
-			s.polls = s.polls[:n-1] // the next walk finds it again
-			continue
+		for n := len(l.polls); n > 0; n = len(l.polls) {
+			at, _ := l.budget.closed(now)
+			at = latest(latest(at, l.renewals.outage.until), l.budget.questions.next(now))
+			if at.After(now) {
+				wait = min(wait, at.Sub(now))
+				break
+			}
+			name := l.polls[n-1]
+			l.polls = l.polls[:n-1]
+			if k.issuerOf(name) != l { // it was replaced meanwhile
+				continue
+			}
+			l.budget.questions.add(now)
+			if l.renewals.count > 0 { // then one at a time
+				l.renewals.until = now.Add(askFor)
+			}
+			return name, 0
 		}
-		if at := l.budget.questions.next(now); at.After(now) {
-			return "", at.Sub(now)
-		}
-		s.polls = s.polls[:n-1]
-		l.budget.questions.add(now)
-		return name, 0
 	}
-	return "", walkEvery // which wakes us
+	return "", wait
 }
 
 // issuerOf is the line of the authority that a name's certificate came from; nil: it is none of ours.
@@ -116,6 +123,19 @@ func (k *Keeper) window(ctx context.Context, name string) {
 // same says that it is the same certificate.
 func (i info) same(o info) bool { return i.notAfter == o.notAfter && i.notBefore == o.notBefore }
 
+// fail notes a question without an answer, if that is not the question's fault. Orders may go on: RFC 9773 is an offer.
+func (r *renewals) fail(begun, now time.Time, err error) {
+	v := judge(err, "", "")
+	if !v.outage { // it answered
+		r.over()
+		return
+	}
+	r.outage.note(begun, now, v.wait, err.Error())
+	if _, answered := errors.AsType[*Problem](err); !answered && r.count < lostAnswers {
+		r.until = now
+	}
+}
+
 // moved is when a certificate is to be renewed because its authority says so.
 type moved struct {
 	at     time.Time // zero: as planned
@@ -139,9 +159,7 @@ func (k *Keeper) learn(name string, l *line, before info, begun time.Time, w Win
 		l.renewals.known, l.renewals.none = false, now
 		return moved{}
 	case err != nil:
-		if v := judge(err, name, ""); v.outage { // orders may go on: RFC 9773 is an offer
-			l.renewals.outage.note(begun, now, v.wait, err.Error())
-		}
+		l.renewals.fail(begun, now, err)
 		ask = now.Add(askAgain)
 	default:
 		l.renewals.outage.over()

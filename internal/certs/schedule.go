@@ -122,6 +122,7 @@ type line struct {
 	authority Authority
 	budget    *budget
 	renewals  renewals
+	polls     []string // names to ask the windows of
 
 	free, counted, failing queue // those that the authority does not count, those that it does, those that failed
 	saving                 queue // those whose certificates are there, and only to be saved
@@ -273,7 +274,6 @@ type schedule struct {
 	plans     plans
 	walked    time.Time // the last walk over the memory
 	swept     time.Time // when budgets and plans forgot what is past
-	polls     []string  // names to ask the windows of
 	ranked    time.Time // when places are to be counted again
 	rankNot   time.Time // not before, even for who came since
 }
