@@ -30,7 +30,7 @@ func TestSlowClockWastesNoCertificate(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		first := m.count()
-		if o := k.Overview(); first == 0 || first > 8 || o.Failing > 0 || !strings.Contains(o.Accounts[0].Closed, "check the clock") {
+		if o := k.Overview(); first == 0 || first > 8 || o.Failing > 0 || o.Early != first || o.Expired > 0 || !strings.Contains(o.Accounts[0].Closed, "check the clock") {
 			t.Errorf("after a minute and %d orders: %v, %v", first, o, o.Accounts[0])
 		}
 		if err := k.Clock(); err == nil || !strings.HasPrefix(err.Error(), "order certificates from model: it issues") {
