@@ -16,7 +16,7 @@ func TestCertsShowHonestProgress(t *testing.T) {
 	end := time.Date(2027, 1, 5, 12, 30, 0, 0, time.UTC)
 	var b strings.Builder
 	err := writeOverview(&b, certs.Overview{
-		Names: 100_000, Valid: 2240, Waiting: 97_760, Failing: 12, Done: end,
+		Names: 100_000, Valid: 2235, Staging: 5, Waiting: 97_760, Failing: 12, Done: end,
 		Accounts: []certs.Account{
 			{Name: "letsencrypt", Orders: 280, Limit: 280, Period: "3 hours", Running: 1, Queued: 97_759, Next: end.AddDate(0, -1, 0)},
 			{Name: "other", Limit: 280, Period: "3 hours", Closed: "it is out of reach since 2026-12-05 12:00 UTC: no route"},
@@ -25,7 +25,7 @@ func TestCertsShowHonestProgress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `2240 of 100000 names have a valid certificate, 97760 wait for their first, 12 fail; all will have had their turn by 2027-01-05 12:30 UTC
+	want := `2235 of 100000 names have a valid certificate, 5 have one of a staging CA, 97760 wait for their first, 12 fail; all will have had their turn by 2027-01-05 12:30 UTC
 letsencrypt  280 of 280 orders in 3 hours, 1 running, 97759 waiting; at its budget until 2026-12-05 12:30 UTC
 other        0 of 280 orders in 3 hours, 0 running, 0 waiting; it is out of reach since 2026-12-05 12:00 UTC: no route
 

@@ -106,6 +106,7 @@ type budget struct {
 
 	silence
 	outage outage
+	skew   *skew // the last certificate that came shows that our clock is wrong; nil: it does not
 }
 
 func newBudget(limits config.Budget, first time.Duration) *budget {
@@ -131,7 +132,12 @@ func (b *budget) opens(now time.Time) time.Time {
 // closed is what opens is, and why.
 func (b *budget) closed(now time.Time) (time.Time, string) {
 	b.opens(now)
+	if b.skew != nil && !b.skew.lasts(now) {
+		b.skew = nil // or it would be wrong again when that certificate ends
+	}
 	switch {
+	case b.skew != nil:
+		return now.Add(lookAgain), b.skew.Error()
 	case b.Stopped.After(now):
 		return b.Stopped, "it wants no orders until " + clock(b.Stopped) + ": " + b.Reason
 	case b.outage.until.After(now):
@@ -223,10 +229,15 @@ func (b *budget) fail(name string, at time.Time) {
 	w.add(at)
 }
 
-// replay counts what the journal says of an order that this process did not make.
-func (b *budget) replay(e store.JournalEntry, began bool, now time.Time) {
-	if began {
-		b.begin(e.Begun, claim{name: e.Name, domain: e.Domain, exempt: e.Exempt})
+// replay counts what the journal says of an order that this process did not make, and what it said before; Seq 0: nothing.
+func (b *budget) replay(e, before store.JournalEntry, now time.Time) {
+	c := claim{name: e.Name, domain: e.Domain, exempt: before.Exempt}
+	switch {
+	case before.Seq == 0:
+		c.exempt = e.Exempt
+		b.begin(e.Begun, c)
+	case e.Exempt: // it was not sent after all
+		b.takeBack(e.Begun, c)
 	}
 	if e.Reason != "" {
 		b.spare(e.Begun, e.Domain)
@@ -241,6 +252,7 @@ func (b *budget) replay(e store.JournalEntry, began bool, now time.Time) {
 
 // sweep forgets what counts for nothing any more.
 func (b *budget) sweep(now time.Time) {
+	b.closed(now)
 	for _, all := range []map[string]*window{b.domains, b.failures} {
 		for key, w := range all {
 			if w.fresh(now); len(w.times) == 0 {
@@ -299,6 +311,19 @@ func (o *outage) trust(now time.Time) {
 
 // over says that the authority answered.
 func (o *outage) over() { *o = outage{first: o.first} }
+
+// skew is what a new certificate shows if our clock is wrong: a time outside of those between which it is valid. Authorities
+// have theirs begin up to an hour in the past. Orders would cost, and what they bring could not be served.
+type skew struct{ from, to time.Time }
+
+// lasts says that the clock has not been mended.
+func (s *skew) lasts(now time.Time) bool { return now.Before(s.from) || now.After(s.to) }
+
+// Error says what to do.
+func (s *skew) Error() string {
+	return fmt.Sprintf("it issues certificates that are valid from %s to %s, which is not now: check the clock of this machine",
+		clock(s.from), clock(s.to))
+}
 
 // clock is a time as operators read it.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }

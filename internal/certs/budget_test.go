@@ -151,11 +151,21 @@ func TestBudget(t *testing.T) {
 func TestReplayIsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	b := newBudget(config.DefaultBudget(), time.Minute)
-	b.replay(store.JournalEntry{Name: "a", Domain: "d", Begun: noon, Ended: at(1), Failed: true, Stopped: at(90), Reason: "slow down"}, true, at(2))
-	b.replay(store.JournalEntry{Name: "b", Domain: "d", Begun: noon, Exempt: true}, true, at(2))
-	b.replay(store.JournalEntry{Name: "c", Domain: "d", Begun: noon, Ended: at(1)}, true, at(2))
+	none := store.JournalEntry{}
+	b.replay(store.JournalEntry{Name: "a", Domain: "d", Begun: noon, Ended: at(1), Failed: true, Stopped: at(90), Reason: "slow down"}, none, at(2))
+	b.replay(store.JournalEntry{Name: "b", Domain: "d", Begun: noon, Exempt: true}, none, at(2))
+	b.replay(store.JournalEntry{Name: "c", Domain: "d", Begun: noon, Ended: at(1)}, none, at(2))
 	if len(b.orders.times) != 2 || len(b.domains["d"].times) != 1 || len(b.failures["a"].times) != 1 {
 		t.Errorf("replayed: %+v", b)
+	}
+	// The gate held it after all.
+	running := store.JournalEntry{Seq: 3, Name: "e", Domain: "d", Begun: at(1)}
+	ended := running
+	ended.Exempt, ended.Ended = true, at(2)
+	b.replay(running, none, at(2))
+	b.replay(ended, running, at(2))
+	if len(b.orders.times) != 2 || len(b.domains["d"].times) != 1 {
+		t.Errorf("after one that was not sent: %+v", b)
 	}
 	if until, why := b.closed(at(2)); !until.Equal(at(90)) || why != "it wants no orders until 2026-12-01 13:30 UTC: slow down" {
 		t.Errorf("closed until %v: %s", until, why)

@@ -45,6 +45,7 @@ type Store interface {
 	CertificatesAfter(ctx context.Context, after int64, f func(store.Certificate) error) (int64, error)
 	Orders(ctx context.Context) ([]store.Order, error)
 	SaveOrder(ctx context.Context, o store.Order) error
+	PlanOrder(ctx context.Context, name string, notBefore, notAfter, next time.Time) error
 	Journal(ctx context.Context, after int64) ([]store.JournalEntry, error)
 	AppendJournal(ctx context.Context, last int64, e *store.JournalEntry) error
 	EndJournal(ctx context.Context, e store.JournalEntry) error

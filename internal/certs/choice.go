@@ -21,8 +21,8 @@ func (s *schedule) takes(l *line, i *item) bool {
 	return i.refused&(1<<l.number) == 0 && (l.number == 0 || !l.authority.Staging())
 }
 
-// elsewhere says that there is another authority to order a name from.
-func (s *schedule) elsewhere(than *line, i *item, now time.Time) bool {
+// another says that there is another authority to order a name from.
+func (s *schedule) another(than *line, i *item, now time.Time) bool {
 	return slices.ContainsFunc(s.lines, func(l *line) bool { return l != than && s.takes(l, i) && !s.absent(l, i, now) })
 }
 

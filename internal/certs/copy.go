@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/stspub/stspub/internal/store"
 )
 
 const (
@@ -290,7 +292,7 @@ func (k *Keeper) load(ctx context.Context) (*memory, error) {
 		}
 	}
 	m := newMemory()
-	if err := k.store.EachCertificate(ctx, k.loader(m)); err != nil {
+	if err := k.leaveOut(k.store.EachCertificate(ctx, k.loader(m))); err != nil {
 		return nil, fmt.Errorf("load certificates: %w", err)
 	}
 	return m, nil
@@ -301,5 +303,19 @@ func (k *Keeper) loadCopy(ctx context.Context, m *memory) error {
 	if err != nil {
 		return err
 	}
-	return k.store.CertificatesSince(ctx, mark, k.loader(m))
+	return k.leaveOut(k.store.CertificatesSince(ctx, mark, k.loader(m)))
+}
+
+// leaveOut says which certificates of the store are damaged, and returns any other error: they are ordered anew when their
+// names are wanted.
+func (k *Keeper) leaveOut(err error) error {
+	d, damaged := errors.AsType[*store.DamagedError](err)
+	if !damaged {
+		return err
+	}
+	k.log.Error("left out damaged certificates of the store", "count", len(d.Names), "err", d)
+	for _, name := range d.Names {
+		k.log.Warn("left out a damaged certificate", "domain", name)
+	}
+	return nil
 }

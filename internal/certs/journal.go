@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type journal struct {
 	mu      sync.Mutex // guards what follows; one order is entered at a time. It is taken before the schedule's.
 	last    int64      // newest entry that was read or appended
 	changed int64      // newest change that was read
+	heard   time.Time  // when something of others was read last
 	own     map[int64]bool
 	others  map[int64]foreignOrder // running
 }
@@ -37,12 +39,21 @@ type foreignOrder struct {
 	seen time.Time // when it was read first
 }
 
+// end is when it cannot run any more.
+func (f foreignOrder) end() time.Time {
+	from := f.seen
+	if old := f.Begun.Add(maxSkew); old.Before(from) {
+		from = old
+	}
+	return from.Add(leaseTime)
+}
+
 func (j *journal) init(s Store) {
 	j.store, j.own, j.others = s, make(map[int64]bool), make(map[int64]foreignOrder)
 }
 
-// read takes in what was written since, and calls f for what others wrote: began is set where the entry is new.
-func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began bool)) error {
+// read takes in what was written since, and calls f for what others wrote, with what was known of it; Seq 0: nothing.
+func (j *journal) read(ctx context.Context, f func(e, before store.JournalEntry)) error {
 	entries, err := j.store.Journal(ctx, j.changed)
 	if err != nil {
 		return err
@@ -58,7 +69,7 @@ func (j *journal) read(ctx context.Context, f func(e store.JournalEntry, began b
 			continue
 		}
 		known, ran := j.others[e.Seq]
-		f(e, !ran)
+		f(e, known.JournalEntry)
 		if !ran {
 			known.seen = time.Now()
 		}
@@ -88,26 +99,26 @@ func current(e store.JournalEntry, now time.Time) store.JournalEntry {
 
 // leased is until when another process may be ordering a name; zero: none is.
 func (j *journal) leased(name string, now time.Time) time.Time {
+	j.forget(now)
 	var until time.Time
-	for seq, e := range j.others {
-		from := e.seen
-		if old := e.Begun.Add(maxSkew); old.Before(from) {
-			from = old
-		}
-		end := from.Add(leaseTime)
-		if end.Before(now) {
-			delete(j.others, seq)
-		} else if e.Name == name {
-			until = latest(until, end)
+	for _, e := range j.others {
+		if e.Name == name {
+			until = latest(until, e.end())
 		}
 	}
 	return until
 }
 
+// forget takes orders for ended that cannot run any more.
+func (j *journal) forget(now time.Time) {
+	maps.DeleteFunc(j.others, func(_ int64, e foreignOrder) bool { return e.end().Before(now) })
+}
+
 // errLater says that an order was not sent, and when to look again. It is no failure.
 type errLater struct {
-	until time.Time
-	why   string
+	until     time.Time
+	why       string
+	elsewhere bool // another process orders the name
 }
 
 // Error gives the reason.
@@ -124,16 +135,18 @@ func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun tim
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for {
-		others, err := k.catchUp(ctx)
-		if err != nil {
+		if err := k.catchUp(ctx); err != nil {
 			return e, store.Certificate{}, err
+		}
+		if len(j.others) > 0 {
+			k.schedule.follow()
 		}
 		now := time.Now()
 		if until := j.leased(c.name, now); !until.IsZero() {
-			return e, store.Certificate{}, &errLater{until, "another process orders it"}
+			return e, store.Certificate{}, &errLater{until: until, why: waitsElsewhere, elsewhere: true}
 		}
-		if others && k.exceeds(l, c, now) {
-			return e, store.Certificate{}, &errLater{now, "another process used the budget up"}
+		if !j.heard.Before(begun) && k.exceeds(l, c, now) {
+			return e, store.Certificate{}, &errLater{until: now, why: "another node used the budget up"}
 		}
 		newer, err := k.newer(ctx, i, now)
 		if err != nil {
@@ -149,23 +162,22 @@ func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun tim
 	}
 }
 
-// catchUp counts what other processes did since it was called last, and says whether there was something.
-func (k *Keeper) catchUp(ctx context.Context) (bool, error) {
-	others := false
-	err := k.journal.read(ctx, func(e store.JournalEntry, began bool) {
-		others = true
+// catchUp counts what other processes did since it was called last. The journal's lock is held.
+func (k *Keeper) catchUp(ctx context.Context) error {
+	err := k.journal.read(ctx, func(e, before store.JournalEntry) {
+		k.journal.heard = time.Now()
 		k.schedule.mu.Lock()
 		defer k.schedule.mu.Unlock()
 		for _, l := range k.schedule.lines {
 			if l.authority.Name() == e.Authority {
-				l.budget.replay(e, began, time.Now())
+				l.budget.replay(e, before, time.Now())
 			}
 		}
 	})
 	if err != nil {
-		return false, fmt.Errorf("read the journal of orders: %w", err)
+		return fmt.Errorf("read the journal of orders: %w", err)
 	}
-	return others, nil
+	return nil
 }
 
 // exceeds says that an order which is counted already is too many.
@@ -178,8 +190,8 @@ func (k *Keeper) exceeds(l *line, c claim, now time.Time) bool {
 // newer returns a certificate of the store that is valid and not the one in memory, with errNewer.
 func (k *Keeper) newer(ctx context.Context, i *item, now time.Time) (store.Certificate, error) {
 	c, err := k.store.Certificate(ctx, i.name)
-	if errors.Is(err, store.ErrNotFound) {
-		return c, nil
+	if _, damaged := errors.AsType[*store.DamagedError](err); damaged || errors.Is(err, store.ErrNotFound) {
+		return store.Certificate{}, nil
 	}
 	if err != nil {
 		return c, err

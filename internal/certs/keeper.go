@@ -26,7 +26,7 @@ func (k *Keeper) Load(ctx context.Context) error {
 		return err
 	}
 	k.journal.mu.Lock()
-	_, err = k.catchUp(ctx)
+	err = k.catchUp(ctx)
 	k.journal.mu.Unlock()
 	if err != nil {
 		return err
@@ -40,6 +40,9 @@ func (k *Keeper) Load(ctx context.Context) error {
 		i := s.item(o.Name)
 		i.failures, i.tried, i.next, i.failing = o.Failures, o.Tried, o.Next, o.Since
 		i.problem, i.advice, i.refuser, i.outage = o.Problem, o.Advice, o.Authority, o.Outage
+		if i.failures == 0 { // that is no pause: it may turn out to be earlier still
+			i.due, i.next = o.Next, time.Time{}
+		}
 		if known, found := k.memory.find(o.Name); found {
 			k.recall(i, known)
 		}
@@ -91,7 +94,7 @@ func (k *Keeper) Want(name string, live bool) {
 	}
 	if !i.wanted {
 		i.wanted, i.since = true, now
-		if found && i.next.IsZero() { // else it is its turn at next, whatever was planned
+		if found && i.next.IsZero() && i.due.IsZero() { // else it is its turn then, whatever was planned
 			i.due = time.Unix(known.renew, 0)
 		}
 	}

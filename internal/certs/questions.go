@@ -6,8 +6,6 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
-
-	"github.com/stspub/stspub/internal/store"
 )
 
 // asks says that it is time to ask for the window of a certificate. After a start nobody knows when that was done last, so
@@ -53,30 +51,37 @@ func (k *Keeper) ask(ctx context.Context) {
 	}
 }
 
-// nextQuestion takes the next name to ask for, and says how long to wait after that.
+// nextQuestion takes the next name to ask for, and says how long to wait after that. Names whose authority is to be left
+// alone for a while keep their turns.
 func (k *Keeper) nextQuestion(now time.Time) (string, time.Duration) {
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := len(s.polls); n > 0; n = len(s.polls) {
-		name := s.polls[n-1]
-		l := k.issuerOf(name)
-		if l == nil || now.Before(l.renewals.none.Add(24*time.Hour)) {
-			s.polls = s.polls[:n-1]
-			continue
+	wait := walkEvery // which wakes us
+	for _, l := range s.lines {
+		if now.Before(l.renewals.none.Add(24 * time.Hour)) {
+			l.polls = nil
 		}
-		if at, _ := l.budget.closed(now); at.After(now) || l.renewals.outage.until.After(now) {
-			s.polls = s.polls[:n-1] // the next walk finds it again
-			continue
+		for n := len(l.polls); n > 0; n = len(l.polls) {
+			at, _ := l.budget.closed(now)
+			at = latest(latest(at, l.renewals.outage.until), l.budget.questions.next(now))
+			if at.After(now) {
+				wait = min(wait, at.Sub(now))
+				break
+			}
+			name := l.polls[n-1]
+			l.polls = l.polls[:n-1]
+			if k.issuerOf(name) != l { // it was replaced meanwhile
+				continue
+			}
+			l.budget.questions.add(now)
+			if l.renewals.count > 0 { // then one at a time
+				l.renewals.until = now.Add(askFor)
+			}
+			return name, 0
 		}
-		if at := l.budget.questions.next(now); at.After(now) {
-			return "", at.Sub(now)
-		}
-		s.polls = s.polls[:n-1]
-		l.budget.questions.add(now)
-		return name, 0
 	}
-	return "", walkEvery // which wakes us
+	return "", wait
 }
 
 // issuerOf is the line of the authority that a name's certificate came from; nil: it is none of ours.
@@ -106,38 +111,55 @@ func (k *Keeper) window(ctx context.Context, name string) {
 	if ctx.Err() != nil {
 		return
 	}
-	at, soon := k.learn(name, l, before, begun, w, err)
-	if soon {
-		k.keepMove(ctx, name, at)
+	m := k.learn(name, l, before, begun, w, err)
+	if m.soon {
+		k.keepMove(ctx, name, before, m.at)
 	}
-	if !at.IsZero() {
-		k.move(name, before, at)
+	if !m.at.IsZero() {
+		k.move(name, before, m)
 	}
 }
 
 // same says that it is the same certificate.
 func (i info) same(o info) bool { return i.notAfter == o.notAfter && i.notBefore == o.notBefore }
 
-// learn notes the answer for a certificate, and returns when it is to be renewed if that is earlier than planned, else zero.
-// Soon says that this would be forgotten by a restart, and not asked for again in time.
-func (k *Keeper) learn(name string, l *line, before info, begun time.Time, w Window, err error) (at time.Time, soon bool) {
+// fail notes a question without an answer, if that is not the question's fault. Orders may go on: RFC 9773 is an offer.
+func (r *renewals) fail(begun, now time.Time, err error) {
+	v := judge(err, "", "")
+	if !v.outage { // it answered
+		r.over()
+		return
+	}
+	r.outage.note(begun, now, v.wait, err.Error())
+	if _, answered := errors.AsType[*Problem](err); !answered && r.count < lostAnswers {
+		r.until = now
+	}
+}
+
+// moved is when a certificate is to be renewed because its authority says so.
+type moved struct {
+	at     time.Time // zero: as planned
+	atOnce bool      // it is about to be revoked
+	soon   bool      // a restart would forget it, and not ask again in time
+}
+
+// learn notes the answer for a certificate, and returns what that changes, or what is to be written down now that it is near.
+func (k *Keeper) learn(name string, l *line, before info, begun time.Time, w Window, err error) moved {
 	s := &k.schedule
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, found := k.memory.find(name)
 	if !found || !i.same(before) { // it was replaced meanwhile
-		return time.Time{}, false
+		return moved{}
 	}
 	ask := now.Add(w.Retry)
 	switch {
 	case errors.Is(err, ErrNoRenewalInfo):
 		l.renewals.known, l.renewals.none = false, now
-		return time.Time{}, false
+		return moved{}
 	case err != nil:
-		if v := judge(err, name, ""); v.outage { // orders may go on: RFC 9773 is an offer
-			l.renewals.outage.note(begun, now, v.wait, err.Error())
-		}
+		l.renewals.fail(begun, now, err)
 		ask = now.Add(askAgain)
 	default:
 		l.renewals.outage.over()
@@ -148,7 +170,7 @@ func (k *Keeper) learn(name string, l *line, before info, begun time.Time, w Win
 	}
 	k.memory.mark(name, func(i *info) { i.poll = ask.Unix() })
 	if err != nil {
-		return time.Time{}, false
+		return moved{}
 	}
 	planned := time.Unix(i.renew, 0)
 	at, revoked := replan(name, planned, time.Unix(i.notBefore, 0), time.Unix(i.notAfter, 0), w, now)
@@ -156,25 +178,31 @@ func (k *Keeper) learn(name string, l *line, before info, begun time.Time, w Win
 		k.log.Warn("the authority wants a certificate replaced at once", "domain", name, "authority", l.authority.Name(), "see", w.Explanation)
 	}
 	if !at.Before(planned) {
-		return time.Time{}, false
+		if drawn := within(draw(name, time.Unix(i.notAfter, 0)), w.Start, w.End); drawn.Unix() != i.renew {
+			return moved{}
+		}
+		at = planned // the window's, as learnt when it was far away
 	}
 	// An order that runs or failed has its own row, and its own time.
 	o := s.items[name]
-	return at, at.Before(now.Add(keepMoves)) && i.wanted && (o == nil || o.cancel == nil && o.failures == 0 && !o.dropped)
+	soon := at.Before(now.Add(keepMoves)) && i.wanted && (o == nil || o.cancel == nil && o.failures == 0 && !o.dropped)
+	return moved{at, revoked, soon}
 }
 
-// keepMove writes down that a certificate is to be renewed soon, whatever was planned. That is before anything is ordered,
-// whose end deletes it.
-func (k *Keeper) keepMove(ctx context.Context, name string, at time.Time) {
+// keepMove writes down that a certificate is to be renewed soon, whatever was planned. An order that was begun meanwhile goes
+// before: its certificate is another one, and its failure has a time of its own.
+func (k *Keeper) keepMove(ctx context.Context, name string, of info, at time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	if err := k.store.SaveOrder(ctx, store.Order{Name: name, Next: at}); err != nil && ctx.Err() == nil {
+	err := k.store.PlanOrder(ctx, name, time.Unix(of.notBefore, 0), time.Unix(of.notAfter, 0), at)
+	if err != nil && ctx.Err() == nil {
 		k.log.Error("did not keep when a certificate is to be renewed", "domain", name, "err", err)
 	}
 }
 
-// move has a certificate renewed earlier than planned.
-func (k *Keeper) move(name string, before info, at time.Time) {
+// move has a certificate renewed earlier than planned. One that is about to be revoked does not wait for the end of a pause
+// either, once.
+func (k *Keeper) move(name string, before info, m moved) {
 	s := &k.schedule
 	now := time.Now()
 	s.mu.Lock()
@@ -183,12 +211,16 @@ func (k *Keeper) move(name string, before info, at time.Time) {
 	if !found || !i.same(before) || !i.wanted {
 		return
 	}
-	k.replan(name, i, at)
-	if !at.Before(s.walked.Add(walkEvery)) {
+	k.replan(name, i, m.at)
+	if !m.at.Before(s.walked.Add(walkEvery)) {
 		return
 	}
-	if o := k.revive(name, now); o != nil && o.due.After(at) && o.failures == 0 {
-		o.due = at
+	o := k.revive(name, now)
+	if o != nil && o.failures > 0 && m.atOnce && !o.urged && o.next.After(m.at) {
+		o.urged, o.next, o.due = true, m.at, m.at
+		s.put(o, now)
+	} else if o != nil && o.failures == 0 && o.due.After(m.at) {
+		o.due = m.at
 		s.put(o, now)
 	}
 	s.notify()

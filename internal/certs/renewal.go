@@ -17,6 +17,8 @@ const (
 	// keepMoves is how soon a renewal has to be that is moved for it to be written down: the next answer may come too late
 	// after a restart, since a round of questions takes so long with a million names.
 	keepMoves = 3 * 24 * time.Hour
+	// lostAnswers in a row are an authority that is out of reach, and fewer are some that were lost.
+	lostAnswers = 3
 	// askAgain is when it is asked again after an error.
 	askAgain = time.Hour
 	// askFor is how long an answer is waited for, the turn for the session with the authority included.
@@ -189,15 +191,16 @@ func (k *Keeper) unplan(name string) {
 func (k *Keeper) walk(now time.Time) {
 	s := &k.schedule
 	until := now.Add(walkEvery + 2*lookAgain)
-	var due, ask []string
+	var due []string
+	ask := make([][]string, len(s.lines))
 	k.memory.each(func(name []byte, i info) bool {
 		if !i.wanted {
 			return true
 		}
 		if i.renew <= until.Unix() {
 			due = append(due, string(name))
-		} else if k.asks(name, i, now) {
-			ask = append(ask, string(name))
+		} else if l := s.lineOf(k.memory.authorityName(i.authority)); l != nil && k.asks(name, i, now) {
+			ask[l.number] = append(ask[l.number], string(name))
 		}
 		return true
 	})
@@ -207,11 +210,13 @@ func (k *Keeper) walk(now time.Time) {
 		k.revive(name, now)
 	}
 	// No more than can be asked until the next walk: the others' turns come then.
-	rand.Shuffle(len(ask), func(a, b int) { ask[a], ask[b] = ask[b], ask[a] })
-	if s.polls = ask; len(ask) > 0 {
-		select {
-		case s.asks <- struct{}{}:
-		default:
+	for n, names := range ask {
+		rand.Shuffle(len(names), func(a, b int) { names[a], names[b] = names[b], names[a] })
+		if s.lines[n].polls = names; len(names) > 0 {
+			select {
+			case s.asks <- struct{}{}:
+			default:
+			}
 		}
 	}
 	if now.Sub(s.swept) >= 24*time.Hour {

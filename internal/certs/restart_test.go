@@ -235,3 +235,108 @@ func TestAnnouncedRevocationSurvivesARestart(t *testing.T) {
 		}
 	})
 }
+
+// TestRevocationAfterAKeptMove: a renewal that was moved once, and written down, is moved again after a restart.
+func TestRevocationAfterAKeptMove(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		state := 0
+		m, b, mint := &model{}, newBooks(), newMint(t)
+		m.window = func(leaf []byte) (certs.Window, error) {
+			from, _, err := mint.times(leaf)
+			switch {
+			case from.After(begun.Add(time.Hour)) || state == 0:
+				return certs.Window{Start: from.Add(60 * day), End: from.Add(62 * day), Retry: time.Hour}, err
+			case state == 1:
+				at := begun.Add(12*day + 12*time.Hour)
+				return certs.Window{Start: at, End: at.Add(time.Hour), Retry: time.Hour}, err
+			}
+			return certs.Window{Start: time.Now().Add(-2 * time.Hour), End: time.Now().Add(-time.Hour), Retry: time.Hour}, err
+		}
+		m.answer = func(_ context.Context, name string) (store.Certificate, error) {
+			return mint.issueBy(m.Name(), name, time.Now(), time.Now().Add(90*day)), nil
+		}
+		k, stop := run(t, b, m)
+		k.Want(host(1), true)
+		time.Sleep(10 * day)
+		state = 1
+		time.Sleep(7 * time.Hour)
+		if b.orders[host(1)].Next.IsZero() {
+			t.Fatal("the move was not written down")
+		}
+		stop()
+		k, stop = run(t, b, m)
+		defer stop()
+		k.Want(host(1), true)
+		state = 2
+		announced := time.Now()
+		time.Sleep(day)
+		if times := m.of(host(1)); len(times) != 2 || times[1].Sub(announced) > 8*time.Hour {
+			t.Errorf("announced at %v, ordered at %v", announced, times)
+		}
+	})
+}
+
+// TestDistantMoveIsWrittenDownWhenItIsNear: the authority said weeks before that it is to be renewed early, and is silent
+// after the restart.
+func TestDistantMoveIsWrittenDownWhenItIsNear(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		silent := false
+		m, b, mint := &model{}, newBooks(), newMint(t)
+		m.window = func(leaf []byte) (certs.Window, error) {
+			from, _, err := mint.times(leaf)
+			if silent {
+				return certs.Window{}, errors.New("no route")
+			}
+			return certs.Window{Start: from.Add(20 * day), End: from.Add(20*day + time.Hour), Retry: 6 * time.Hour}, err
+		}
+		m.answer = func(_ context.Context, name string) (store.Certificate, error) {
+			return mint.issueBy(m.Name(), name, time.Now(), time.Now().Add(90*day)), nil
+		}
+		k, stop := run(t, b, m)
+		k.Want(host(1), true)
+		time.Sleep(16 * day)
+		if o := b.orders[host(1)]; !o.Next.IsZero() {
+			t.Errorf("it is written down days before: %+v", o)
+		}
+		time.Sleep(2 * day)
+		stop()
+		silent = true
+		k, stop = run(t, b, m)
+		defer stop()
+		k.Want(host(1), true)
+		time.Sleep(time.Until(begun.Add(20*day + 2*time.Hour)))
+		if n := m.count(); n != 2 {
+			t.Errorf("%d orders after 20 days, want 2", n)
+		}
+	})
+}
+
+// TestRevocationEndsAPauseOnce: the name fails, and its certificate is about to be revoked.
+func TestRevocationEndsAPauseOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, b, mint := &model{}, newBooks(), newMint(t)
+		now := time.Now()
+		b.certs[host(1)] = mint.issueBy(m.Name(), host(1), now.Add(-10*day), now.Add(80*day))
+		b.orders[host(1)] = store.Order{
+			Name: host(1), Failures: 9, Tried: now.Add(-time.Hour), Next: now.Add(23 * time.Hour), Since: now.Add(-5 * day), Problem: "no",
+		}
+		m.window = func([]byte) (certs.Window, error) {
+			return certs.Window{Start: time.Now().Add(-2 * time.Hour), End: time.Now().Add(-time.Hour), Retry: time.Hour}, nil
+		}
+		m.answer = func(context.Context, string) (store.Certificate, error) {
+			return store.Certificate{}, &certs.Problem{Status: 400, Type: "urn:ietf:params:acme:error:malformed"}
+		}
+		k, stop := run(t, b, m)
+		defer stop()
+		k.Want(host(1), true)
+		time.Sleep(20 * time.Hour)
+		if n := m.count(); n != 1 {
+			t.Errorf("%d orders within 20 hours, want 1", n)
+		}
+	})
+}

@@ -30,6 +30,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer asking.Wait()
 	defer orders.Wait()
 	asking.Go(func() { k.ask(ctx) })
+	asking.Go(func() { k.follow(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -99,7 +100,9 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 
 // result is how an order went.
 type result struct {
-	entry  store.JournalEntry // Seq 0: it was not sent
+	entry  store.JournalEntry // Seq 0: it was not even entered
+	skew   *skew              // our clock is wrong
+	held   bool               // it was entered, and the gate did not let it pass
 	cert   store.Certificate
 	packed *packed // nil: there is no certificate
 	err    error   // also of what comes after the certificate
@@ -107,7 +110,7 @@ type result struct {
 }
 
 // lost says that the authority did not answer.
-func (r *result) lost() bool { return r.packed == nil && r.outage && !r.stop }
+func (r *result) lost() bool { return r.packed == nil && r.outage && !r.stop && r.skew == nil }
 
 // taken says that something went wrong after the authority took the order, or may have.
 func (r *result) taken() bool {
@@ -116,7 +119,15 @@ func (r *result) taken() bool {
 }
 
 // uncounted says that the authority has surely not counted the order.
-func (r *result) uncounted() bool { return r.lost() && !r.taken() }
+func (r *result) uncounted() bool { return r.held || r.lost() && !r.taken() }
+
+// reason is why the authority wants no orders; what else holds the name is left out.
+func (r *result) reason() string {
+	if u, ok := errors.AsType[*Unanswered](r.err); ok {
+		return u.Error()
+	}
+	return r.err.Error()
+}
 
 // declined says that the authority refused the order itself, so that it counts against no limit of the registered domain.
 func (r *result) declined() bool {
@@ -144,7 +155,10 @@ func (k *Keeper) order(ctx context.Context, i *item, t turn) (changed bool) {
 		if r.stop && r.wait > 0 {
 			r.entry.Stopped = r.entry.Ended.Add(r.wait)
 		}
-		if r.declined() {
+		switch {
+		case r.held && r.stop:
+			r.entry.Reason = r.reason()
+		case r.declined():
 			r.entry.Reason = r.err.Error()
 		}
 		k.end(ctx, r.entry)
@@ -184,11 +198,17 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	case stopping:
 	case isUnanswered: // whatever else holds the name
 		k.heard(t, result{err: unanswered, verdict: judge(unanswered, t.claim.name, t.claim.domain)}, now)
-	case r.entry.Seq != 0:
+	case r.entry.Seq != 0 && !r.held:
 		k.heard(t, r, now)
 	case b.outage.gated && answeredGate(r.err):
 		if b.outage.over(); !b.Since.Before(found) { // and no order has met it
 			k.back(t.line, now)
+		}
+	}
+	if r.entry.Seq != 0 && (r.skew != nil || r.packed != nil) {
+		if b.skew = r.skew; r.skew != nil {
+			k.log.Error("no more certificates are ordered until the clock is right", "authority", t.line.authority.Name(),
+				"domain", i.name, "err", r.skew)
 		}
 	}
 	later, isLater := errors.AsType[*errLater](r.err)
@@ -205,6 +225,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		i.failures, i.tried, i.next, i.failing = 0, now, time.Time{}, time.Time{}
 		i.problem, i.advice, i.refuser, i.refused, i.unsaved, i.bare = "", "", "", 0, nil, false
 		i.patience = time.Time{}
+		i.urged = false
 		i.due = time.Time{}
 		if i.wanted {
 			i.due = r.cert.Renew
@@ -212,6 +233,9 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		}
 	case isLater:
 		i.due = later.until
+		if later.elsewhere {
+			s.await(i)
+		}
 	case stopping: // that is no failure of the name
 	default:
 		if i.unsaved = nil; r.packed != nil {
@@ -289,7 +313,7 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 			longest = max(longest, b.DomainPeriod/time.Duration(max(1, b.DomainOrders))) // or it uses its domain's limit up
 		}
 	}
-	if r.refuses && k.schedule.elsewhere(t.line, i, now) {
+	if r.refuses && k.schedule.another(t.line, i, now) {
 		longest = min(longest, k.schedule.patience(i, now)) // then it moves
 	}
 	wait := pause(k.first, longest, i.failures)
@@ -302,7 +326,7 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 		i.refused |= 1 << t.line.number
 		moves = true
 	}
-	if moves && k.schedule.elsewhere(t.line, i, now) {
+	if moves && k.schedule.another(t.line, i, now) {
 		wait = k.first
 	} else if moves { // around again, when those that refuse it want to hear of it
 		i.refused = 0
@@ -344,17 +368,18 @@ func (k *Keeper) tellChange(ctx context.Context, name string) {
 	k.onChange(ctx, name)
 }
 
-// obtain returns a certificate that fits its name and key and is valid now.
+// obtain returns a certificate that fits its name and key and has not expired.
 func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 	var r result
 	if t.unsaved != nil {
 		r.cert = *t.unsaved
 	} else {
-		if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
-			r.verdict = barred(r.err, t.claim.name, t.claim.domain)
-			return r
-		}
 		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {
+			// The gate's probe lies where the answer to a challenge does, so the name has to be ours.
+			if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
+				r.held, r.verdict = true, barred(r.err, t.claim.name, t.claim.domain)
+				return r
+			}
 			r.cert, r.err = t.line.authority.Obtain(ctx, Request{Name: i.name, Replaces: t.replaces})
 			if errors.Is(r.err, ErrNotReplaced) {
 				return r
@@ -374,19 +399,15 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 	switch {
 	case err != nil:
 		r.err = fmt.Errorf("refuse the certificate that came: %w", err)
-	case !p.valid(time.Now()):
-		r.err = fmt.Errorf("refuse the certificate that came: it is valid from %s to %s, check the clock",
-			time.Unix(p.notBefore, 0).UTC().Format(time.DateTime), time.Unix(p.notAfter, 0).UTC().Format(time.DateTime))
 	default:
-		r.packed = p
+		if s := (skew{time.Unix(p.notBefore, 0), time.Unix(p.notAfter, 0)}); s.lasts(time.Now()) {
+			r.skew = &s
+		}
+		if r.packed = p; time.Now().Unix() > p.notAfter {
+			r.packed, r.err, r.verdict = nil, fmt.Errorf("refuse the certificate that came: %w", r.skew), verdict{outage: true}
+		} // one that is not valid yet is kept until it is
 	}
 	return r
-}
-
-// valid says whether the certificate is valid at a time.
-func (p *packed) valid(now time.Time) bool {
-	unix := now.Unix()
-	return p.notBefore <= unix && unix <= p.notAfter
 }
 
 // save writes a certificate, also while we are stopping.

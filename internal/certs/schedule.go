@@ -61,6 +61,7 @@ type item struct {
 	refused  uint64             // authorities that refuse the name for too long, as a set of their numbers
 	patience time.Time          // until when one of those wants to be left alone by it
 	unsaved  *store.Certificate // obtained, and the store did not take it
+	urged    bool               // it was ordered in a pause, since its certificate is about to be revoked
 	bare     bool               // its authority does not take an order as a replacement of the certificate
 
 	due      time.Time // when it is to be ordered
@@ -123,6 +124,7 @@ type line struct {
 	budget    *budget
 	kept      string // what the store has of its silence; empty: nothing
 	renewals  renewals
+	polls     []string // names to ask the windows of
 
 	free, counted, failing queue // those that the authority does not count, those that it does, those that failed
 	saving                 queue // those whose certificates are there, and only to be saved
@@ -261,21 +263,25 @@ type schedule struct {
 	wake chan struct{} // capacity 1: look again
 	asks chan struct{} // capacity 1: there are new polls
 	move time.Duration // see [Config.MoveAfter]
+	// awaits, capacity 1, says that other processes have orders that run.
+	awaits chan struct{}
 
-	mu      sync.Mutex // guards what follows, every item and every line
-	items   map[string]*item
-	later   queue   // items that wait for a time
-	lines   []*line // by authority, in order of preference
-	plans   plans
-	walked  time.Time // the last walk over the memory
-	swept   time.Time // when budgets and plans forgot what is past
-	polls   []string  // names to ask the windows of
-	ranked  time.Time // when places are to be counted again
-	rankNot time.Time // not before, even for who came since
+	mu    sync.Mutex // guards what follows, every item and every line
+	items map[string]*item
+	later queue // items that wait for a time
+	// elsewhere are the names that another process is ordering.
+	elsewhere map[string]struct{}
+	lines     []*line // by authority, in order of preference
+	plans     plans
+	walked    time.Time // the last walk over the memory
+	swept     time.Time // when budgets and plans forgot what is past
+	ranked    time.Time // when places are to be counted again
+	rankNot   time.Time // not before, even for who came since
 }
 
 func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
-	s.wake, s.asks = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.wake, s.asks, s.awaits = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	s.elsewhere = make(map[string]struct{})
 	s.move = move
 	s.items = make(map[string]*item)
 	s.later.less = func(a, b *item) bool { return a.due.Before(b.due) }

@@ -84,6 +84,8 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 		if _, why := i.line.budget.closed(now); why != "" {
 			st.Waiting = i.line.authority.Name() + ": " + why
 		}
+	case s.isElsewhere(i):
+		st.Waiting = waitsElsewhere
 	default:
 		l := s.choose(i, now)
 		if at, why := l.budget.own(now, l.claim(i)); at.After(now) {
@@ -96,6 +98,8 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 type Overview struct {
 	Names    int `json:"names"`    // that are wanted
 	Valid    int `json:"valid"`    // of them
+	Staging  int `json:"staging"`  // valid too, but for no sender: of a staging CA
+	Early    int `json:"early"`    // not valid yet, by the clock of this machine
 	Renewing int `json:"renewing"` // of the valid ones: to be renewed now
 	Waiting  int `json:"waiting"`  // for their first certificate
 	Failing  int `json:"failing"`  // those of Waiting and Renewing whose last order failed
@@ -103,6 +107,21 @@ type Overview struct {
 	// Done is when the last of those that wait now will have had its turn, if all goes well; zero: none waits.
 	Done     time.Time `json:"done,omitzero"`
 	Accounts []Account `json:"accounts"` // by preference
+}
+
+// Clock returns an error if a certificate that came shows that the clock of this machine is wrong, until it is right. No
+// more are ordered from that authority meanwhile.
+func (k *Keeper) Clock() error {
+	s := &k.schedule
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, l := range s.lines {
+		if skew := l.budget.skew; skew != nil && skew.lasts(now) {
+			return fmt.Errorf("order certificates from %s: %w", l.authority.Name(), skew)
+		}
+	}
+	return nil
 }
 
 // Account is how it stands with one authority.
@@ -129,10 +148,15 @@ func (k *Keeper) Overview() Overview {
 			return true
 		}
 		o.Names++
-		if i.notBefore <= now.Unix() && now.Unix() <= i.notAfter {
-			o.Valid++
-		} else {
+		switch {
+		case now.Unix() > i.notAfter:
 			o.Expired++
+		case now.Unix() < i.notBefore:
+			o.Early++
+		case strings.HasSuffix(k.memory.authorityName(i.authority), stagingMark):
+			o.Staging++
+		default:
+			o.Valid++
 		}
 		return true
 	})
@@ -196,6 +220,12 @@ func (a Account) String() string {
 // String is the one line that says how far it is.
 func (o Overview) String() string {
 	s := fmt.Sprintf("%d of %d names have a valid certificate", o.Valid, o.Names)
+	if o.Staging > 0 {
+		s += fmt.Sprintf(", %d have one of a staging CA", o.Staging)
+	}
+	if o.Early > 0 {
+		s += fmt.Sprintf(", %d have one that is not valid yet", o.Early)
+	}
 	if o.Waiting > 0 {
 		s += fmt.Sprintf(", %d wait for their first", o.Waiting)
 	}

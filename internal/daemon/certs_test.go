@@ -70,6 +70,46 @@ func TestPlaceInTheQueueIsSaid(t *testing.T) {
 	}
 }
 
+// TestHeldNameSaysWhen: the domain of a customer has used its own limit up.
+func TestHeldNameSaysWhen(t *testing.T) {
+	t.Parallel()
+	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	budget := config.DefaultBudget()
+	budget.DomainOrders = 1
+	keeper := certs.New(certs.Config{
+		Store: st, Authorities: []certs.Authority{slow{}}, Budgets: []config.Budget{budget}, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- keeper.Run(ctx) }()
+	v := certView{keeper, "sts.provider.test"}
+	const second = "mta-sts.b.customer.test"
+	v.Want("mta-sts.a.customer.test", false)
+	until(t, "order", func() error {
+		if s := keeper.Status("mta-sts.a.customer.test"); s.Waiting == "" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	v.Want(second, false)
+	want := "waiting for the certificate of " + second + "; its order is expected to be sent at " +
+		time.Now().Add(budget.DomainPeriod).UTC().Format("2006-01-02 15:")
+	until(t, "hold", func() error {
+		if c := v.Cert(second); !strings.HasPrefix(c.Reason, want) || !strings.Contains(c.Reason, "1 orders for customer.test in 7 days are used up") {
+			return fmt.Errorf("%+v, want %q", c, want)
+		}
+		return nil
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // What a staging CA issues is served and not announced; once the same table names a real one, it is replaced at once.
 func TestStagingIsNotAnnounced(t *testing.T) {
 	t.Parallel()
@@ -94,6 +134,9 @@ func TestStagingIsNotAnnounced(t *testing.T) {
 	})
 	if err != nil || len(lines) != 2 || !lines[0].Staging || lines[0].State != certs.StateValid {
 		t.Errorf("certificates %+v, %v", lines, err)
+	}
+	if o, err := r.admin.Certificates(context.Background()); err != nil || o.Names != 2 || o.Valid != 0 || o.Staging == 0 || o.Staging+o.Waiting != 2 {
+		t.Errorf("overview %+v, %v", o, err)
 	}
 	r.stop()
 

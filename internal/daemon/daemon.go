@@ -322,7 +322,10 @@ func (d *daemon) leave(ctx context.Context, err error) error {
 
 // reseal seals with the newest key what is not. What it does not get to, the next start does.
 func (d *daemon) reseal(ctx context.Context) {
-	n, err := d.store.Reseal(ctx)
+	n, damaged, err := d.store.Reseal(ctx)
+	if damaged > 0 {
+		d.o.Log.Error("left damaged secrets in the store; certificates are ordered again, accounts have to be set again", "count", damaged)
+	}
 	switch {
 	case err != nil && ctx.Err() == nil:
 		d.o.Log.Error("secrets of the store not all sealed with the newest key; the next start tries again", "err", err)
@@ -354,6 +357,7 @@ func (d *daemon) reloads(ctx context.Context) {
 
 // certChanged has the domain of a certificate looked at.
 func (d *daemon) certChanged(ctx context.Context, host string) {
+	d.checkSkew(ctx)
 	name, err := policygen.ParseName(trimPolicyHost(host))
 	if err != nil || host != name.PolicyHost() {
 		return // the service's own certificate

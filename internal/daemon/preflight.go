@@ -36,6 +36,7 @@ func (d *daemon) preflight(ctx context.Context) {
 		d.check(ctx, "hostname", d.checkHostname)
 		d.check(ctx, "targets", d.checkTargets)
 		d.check(ctx, "caa", d.checkCAA)
+		d.checkSkew(ctx)
 		d.check(ctx, "alias zone", func(ctx context.Context) error { return d.checkAliasZone(ctx, &good) })
 		select {
 		case <-ctx.Done():
@@ -102,6 +103,11 @@ func (d *daemon) checkCAA(ctx context.Context) error {
 		}
 	}
 	return errors.Join(excluded...)
+}
+
+// checkSkew: a new certificate may show that the clock is wrong. It is looked at when one came, too.
+func (d *daemon) checkSkew(ctx context.Context) {
+	d.check(ctx, "clock", func(context.Context) error { return d.keeper.Clock() })
 }
 
 // aliasZone is where records of alias domains are written, and how.

@@ -55,7 +55,7 @@ func (v certView) Cert(host string) publish.Cert {
 	case s.Problem != "":
 		c.Fault = true
 		c.Reason = fmt.Sprintf("no certificate for %s: %s", host, c.Problem)
-		if !s.NextTry.IsZero() && s.Place == 0 {
+		if !s.NextTry.IsZero() && s.Place == 0 && s.Expected.IsZero() {
 			c.Reason += "; next try at " + s.NextTry.UTC().Format("15:04:05 MST")
 		}
 	default:
@@ -71,9 +71,11 @@ func (v certView) Cert(host string) publish.Cert {
 // queued says whose turn an order waits for.
 func queued(s certs.Status) string {
 	var words []string
-	if s.Place > 0 {
-		words = append(words, fmt.Sprintf("its order is number %d in the queue, expected to be sent at %s", s.Place,
-			s.Expected.UTC().Format("2006-01-02 15:04 MST")))
+	switch expected := s.Expected.UTC().Format("2006-01-02 15:04 MST"); {
+	case s.Place > 0:
+		words = append(words, fmt.Sprintf("its order is number %d in the queue, expected to be sent at %s", s.Place, expected))
+	case !s.Expected.IsZero(): // a limit of its own holds it, and others go before it
+		words = append(words, "its order is expected to be sent at "+expected)
 	}
 	if s.Waiting != "" {
 		words = append(words, s.Waiting)

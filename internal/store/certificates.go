@@ -5,11 +5,27 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // EachCertificate implements [Store].
 func (t *tables) EachCertificate(ctx context.Context, f func(Certificate) error) error {
-	return stream(ctx, t, "read certificates", t.scanCertificate, f, `SELECT `+certificateColumns+` FROM certificates`)
+	return t.streamCertificates(ctx, "read certificates", f, `SELECT `+certificateColumns+` FROM certificates`)
+}
+
+// streamCertificates is stream for those that can be read; the others are in the error.
+func (t *tables) streamCertificates(ctx context.Context, doing string, f func(Certificate) error, query string, args ...any) error {
+	var d damages
+	err := stream(ctx, t, doing, d.past(t.scanCertificate), func(c Certificate) error {
+		if c.Name == "" {
+			return nil
+		}
+		return f(c)
+	}, query, args...)
+	if err != nil {
+		return err
+	}
+	return d.error(ctx, t, doing)
 }
 
 // certificateColumns are what scanCertificate reads, in its order.
@@ -17,8 +33,13 @@ const certificateColumns = `name, private_key, sealed, chain, not_before, not_af
 
 // Certificate implements [Store].
 func (t *tables) Certificate(ctx context.Context, name string) (Certificate, error) {
-	return one(ctx, t, fmt.Sprintf("read certificate %q", name), t.scanCertificate,
-		`SELECT `+certificateColumns+` FROM certificates WHERE name = $1`, name)
+	var d damages
+	doing := fmt.Sprintf("read certificate %q", name)
+	c, err := one(ctx, t, doing, d.past(t.scanCertificate), `SELECT `+certificateColumns+` FROM certificates WHERE name = $1`, name)
+	if err == nil {
+		err = d.error(ctx, t, doing)
+	}
+	return c, err
 }
 
 func (t *tables) scanCertificate(r row) (Certificate, error) {
@@ -30,10 +51,14 @@ func (t *tables) scanCertificate(r row) (Certificate, error) {
 	}
 	var err error
 	if c.Key, err = t.ring.Open(seal, labelCertificate+c.Name, c.Key); err != nil {
-		return Certificate{}, fmt.Errorf("key of certificate %q: %w: delete the certificate, and it is ordered again", c.Name, err)
+		d := &DamagedError{Names: []string{c.Name}, Err: fmt.Errorf("key of certificate %q: %w", c.Name, err)}
+		if !t.ring.has(seal) {
+			d.seal = seal
+		}
+		return Certificate{}, d
 	}
 	if c.Chain, err = splitChain(chain); err != nil {
-		return Certificate{}, fmt.Errorf("certificate %q: %w", c.Name, err)
+		return Certificate{}, &DamagedError{Names: []string{c.Name}, Err: fmt.Errorf("certificate %q: %w", c.Name, err)}
 	}
 	return c, nil
 }
@@ -54,7 +79,7 @@ func splitChain(joined []byte) ([][]byte, error) {
 	for len(joined) > 0 {
 		n, used := binary.Uvarint(joined)
 		if used <= 0 || n > uint64(len(joined)-used) {
-			return nil, errors.New("chain is cut off: delete the certificate, and it is ordered again")
+			return nil, errors.New("its chain is cut off")
 		}
 		end := used + int(n)
 		chain = append(chain, joined[used:end:end])
@@ -156,7 +181,7 @@ func (t *tables) CertificatesAfter(ctx context.Context, after int64, f func(Cert
 
 func (t *tables) changedCertificates(ctx context.Context, doing string, after int64, f func(Certificate) error) error {
 	// An empty blob is written differently in each engine; that of an outer join is not.
-	return stream(ctx, t, doing, t.scanCertificate, f, `SELECT changed.name, private_key, coalesce(sealed, ''), chain,
+	return t.streamCertificates(ctx, doing, f, `SELECT changed.name, private_key, coalesce(sealed, ''), chain,
 		coalesce(not_before, 0), coalesce(not_after, 0), coalesce(authority, ''), coalesce(renew, 0)
 		FROM (SELECT name FROM certificates WHERE change > $1 UNION ALL
 			SELECT name FROM dropped_certificates WHERE change > $1) AS changed
@@ -182,4 +207,13 @@ func (t *tables) SaveOrder(ctx context.Context, o Order) error {
 		failures = excluded.failures, tried = excluded.tried, next = excluded.next, problem = excluded.problem,
 		authority = excluded.authority, since = excluded.since, advice = excluded.advice, outage = excluded.outage`,
 		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice, o.Outage)
+}
+
+// PlanOrder implements [Store].
+func (t *tables) PlanOrder(ctx context.Context, name string, notBefore, notAfter, next time.Time) error {
+	return t.exec(ctx, fmt.Sprintf("plan order %q", name), `INSERT INTO orders (name, failures, tried, next, problem, authority,
+		since, advice, outage) SELECT name, 0, 0, CAST($1 AS BIGINT), '', '', 0, '', FALSE FROM certificates
+		WHERE name = $2 AND not_before = $3 AND not_after = $4
+		ON CONFLICT (name) DO UPDATE SET next = excluded.next WHERE orders.failures = 0`,
+		micros(next), name, micros(notBefore), micros(notAfter))
 }

@@ -249,7 +249,11 @@ func digestValue(h hash.Hash, v any) {
 
 // open opens every secret of the copy.
 func (c *copier) open(ctx context.Context) error {
-	if err := c.target.EachCertificate(ctx, func(Certificate) error { return nil }); err != nil {
+	err := c.target.EachCertificate(ctx, func(Certificate) error { return nil })
+	if _, damaged := errors.AsType[*DamagedError](err); damaged {
+		return fmt.Errorf("%w; have stspub serve the old store, which orders another certificate, and copy it then", err)
+	}
+	if err != nil {
 		return err
 	}
 	scan := func(r row) (name string, err error) {

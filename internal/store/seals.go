@@ -59,24 +59,25 @@ func noteSeal(ctx context.Context, tx transaction, ring *Keyring) error {
 }
 
 // Reseal implements [Store].
-func (t *tables) Reseal(ctx context.Context) (int, error) {
+func (t *tables) Reseal(ctx context.Context) (sealed, damaged int, err error) {
 	seals, err := collect(ctx, t, "seal anew", scanSeal, querySeals)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if t.ring == nil || !slices.ContainsFunc(seals, func(seal storedSeal) bool { return seal.id != t.ring.ID() }) {
-		return 0, nil
+		return 0, 0, nil
 	}
-	count := 0
 	for _, part := range []sealedColumn{
 		{"certificates", "name", "private_key", labelCertificate},
 		{"key_values", "name", "value", labelValue},
 		{"accounts", "tenant || '/' || name", "settings", labelAccount},
 	} {
-		for last, n := "", resealBatch; n == resealBatch; count += n {
-			if last, n, err = t.resealBatch(ctx, part, last); err != nil {
-				return count, err
+		for last, n := "", resealBatch; n == resealBatch; {
+			var bad int
+			if last, n, bad, err = t.resealBatch(ctx, part, last); err != nil {
+				return sealed, damaged, err
 			}
+			sealed, damaged = sealed+n-bad, damaged+bad
 		}
 	}
 	err = t.db.write(ctx, "seal anew", func(ctx context.Context, tx transaction) error {
@@ -86,24 +87,22 @@ func (t *tables) Reseal(ctx context.Context) (int, error) {
 	if err == nil {
 		err = t.db.overwritten(ctx)
 	}
-	if err != nil {
-		return count, err
-	}
-	return count, nil
+	return sealed, damaged, err
 }
 
 // sealedColumn is where secrets are; name is the expression that makes their label with the prefix.
 type sealedColumn struct{ table, name, column, label string }
 
-// resealBatch seals the next rows of a table behind the name last, and returns the last name and how many there were.
-func (t *tables) resealBatch(ctx context.Context, of sealedColumn, last string) (string, int, error) {
+// resealBatch seals the next rows of a table behind the name last, and returns the last name, how many there were, and how
+// many of those are damaged.
+func (t *tables) resealBatch(ctx context.Context, of sealedColumn, last string) (string, int, int, error) {
 	type secret struct {
 		name, sealed string
 		value        []byte
 	}
-	var batch []secret
+	var batch, good []secret
 	err := t.db.write(ctx, "seal anew", func(ctx context.Context, tx transaction) error {
-		batch = nil
+		batch, good = nil, nil
 		err := tx.query(ctx, func(r row) error {
 			var s secret
 			err := r.Scan(&s.name, &s.sealed, &s.value)
@@ -114,18 +113,34 @@ func (t *tables) resealBatch(ctx context.Context, of sealedColumn, last string) 
 		if err != nil {
 			return err
 		}
-		for i, s := range batch {
-			if batch[i].value, err = t.ring.Open(s.sealed, of.label+s.name, s.value); err != nil {
+		for _, s := range batch {
+			if s.value, err = t.ring.Open(s.sealed, of.label+s.name, s.value); err == nil {
+				good = append(good, s)
+				continue
+			}
+			newer, lookErr := t.newerSeal(ctx, tx, s.sealed)
+			if lookErr != nil {
+				return lookErr
+			}
+			if newer {
 				return fmt.Errorf("row %q of %s: %w", s.name, of.table, err)
 			}
 		}
-		return tx.execMany(ctx, `UPDATE `+of.table+` SET `+of.column+` = $1, sealed = $2 WHERE `+of.name+` = $3`, len(batch), func(i int) []any {
-			id, sealed := t.ring.Seal(of.label+batch[i].name, batch[i].value)
-			return []any{sealed, id, batch[i].name}
+		return tx.execMany(ctx, `UPDATE `+of.table+` SET `+of.column+` = $1, sealed = $2 WHERE `+of.name+` = $3`, len(good), func(i int) []any {
+			id, sealed := t.ring.Seal(of.label+good[i].name, good[i].value)
+			return []any{sealed, id, good[i].name}
 		})
 	})
 	if err == nil && len(batch) > 0 {
 		last = batch[len(batch)-1].name
 	}
-	return last, len(batch), err
+	return last, len(batch), len(batch) - len(good), err
+}
+
+// newerSeal says that a key is in use that this process does not have, since another one got it after our start.
+func (t *tables) newerSeal(ctx context.Context, tx transaction, id string) (known bool, err error) {
+	if !t.ring.has(id) {
+		err = tx.get(ctx, `SELECT EXISTS (SELECT 1 FROM seals WHERE id = $1)`, []any{id}, &known)
+	}
+	return known, err
 }

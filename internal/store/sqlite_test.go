@@ -394,7 +394,7 @@ func TestSealedFilesHoldNoSecret(t *testing.T) {
 	}
 	defer s.Close()
 	fill(s, "after")
-	if n, err := s.Reseal(t.Context()); err != nil || n != 2 {
+	if n, _, err := s.Reseal(t.Context()); err != nil || n != 2 {
 		t.Fatalf("Reseal() = %d, %v, want the 2 from before", n, err)
 	}
 	if got := found(); len(got) > 0 {

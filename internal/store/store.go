@@ -314,8 +314,9 @@ type Store interface {
 	IDs(ctx context.Context, record string) ([]WrittenID, error)
 
 	// EachCertificate calls f for every certificate, in any order, as EachDomain does for domains. What f gets is its own.
+	// Damaged ones are left out; the error is a [*DamagedError] then, after all others.
 	EachCertificate(ctx context.Context, f func(Certificate) error) error
-	// Certificate returns one, or ErrNotFound.
+	// Certificate returns one, or ErrNotFound, or a [*DamagedError].
 	Certificate(ctx context.Context, name string) (Certificate, error)
 	// SaveCertificate adds or replaces one, and forgets the failures of its order.
 	SaveCertificate(ctx context.Context, c Certificate) error
@@ -336,7 +337,8 @@ type Store interface {
 	// copied, not an older or another one. The last 16 marks are kept.
 	MarkCertificates(ctx context.Context, mark string, change int64) error
 	// CertificatesSince calls f, as EachCertificate does, for every certificate that changed since the copy of a mark, or
-	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound.
+	// earlier, and for those that were deleted since, without key and chain. A mark that is not known is ErrNotFound; damaged
+	// ones are as in EachCertificate.
 	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
 	// CertificatesAfter is CertificatesSince for who knows all changes up to a number of LastChange. It returns the number to
 	// ask with next. Like ServedSince it returns ErrNotFound for one that this store never had.
@@ -345,6 +347,9 @@ type Store interface {
 	Orders(ctx context.Context) ([]Order, error)
 	// SaveOrder adds or replaces what is kept of the order of a name.
 	SaveOrder(ctx context.Context, o Order) error
+	// PlanOrder keeps that a certificate, known by its name and times, is to be renewed at next, whatever was planned. It does
+	// nothing where another certificate or none is there by now, or where an order of the name has failed.
+	PlanOrder(ctx context.Context, name string, notBefore, notAfter, next time.Time) error
 
 	// Journal returns what was appended or ended with Changed greater than after, by Changed.
 	Journal(ctx context.Context, after int64) ([]JournalEntry, error)
@@ -371,8 +376,9 @@ type Store interface {
 	DeleteValue(ctx context.Context, key string) error
 
 	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
-	// calls, and returns how many rows that were. Without a Keyring it does nothing.
-	Reseal(ctx context.Context) (int, error)
+	// calls, and returns how many rows that were, and how many it left as they are, since they are damaged. Without a
+	// Keyring it does nothing.
+	Reseal(ctx context.Context) (sealed, damaged int, err error)
 
 	// Beat keeps that a node lives; ID, Address and Acknowledged of n are written, and it is deregistered no more. With the
 	// first one that a process makes, what an earlier process of that node had claimed is free, and its orders are over; from

@@ -20,6 +20,7 @@ func certificateTests() map[string]func(*env) {
 		"Certificates/AreNotTiedToADomain":         certificatesFree,
 		"Orders/OnlyThoseThatFailed":               ordersFailed,
 		"Orders/PlannedWithoutAFailure":            ordersPlanned,
+		"Orders/PlannedTooLateAreNot":              ordersLate,
 		"Orders/SavedAgainIsReplaced":              ordersReplaced,
 		"Certificates/EveryShapeOfChain":           certificatesChains,
 		"Certificates/TimesAreMicrosecondsOrZeros": certificatesTimes,
@@ -159,15 +160,36 @@ func ordersPlanned(e *env) {
 	e.saveCertificates(certificate("a"), certificate("b"), certificate("c"))
 	var want []store.Order
 	for _, name := range []string{"a", "b", "c"} {
-		o := store.Order{Name: name, Next: at(7)}
-		e.must(e.SaveOrder(e.ctx(), o))
-		want = append(want, o)
+		e.must(e.plan(certificate(name), 9))
+		e.must(e.plan(certificate(name), 7))
+		want = append(want, store.Order{Name: name, Next: at(7)})
 	}
 	e.reopen()
 	e.equal("orders", e.orders(), want)
 	e.saveCertificates(certificate("a"))
 	e.must(e.DeleteCertificate(e.ctx(), "c"))
 	e.equal("orders", e.orders(), want[1:2])
+}
+
+// plan has a certificate renewed at a time.
+func (e *env) plan(c store.Certificate, next int) error {
+	return e.PlanOrder(e.ctx(), c.Name, c.NotBefore, c.NotAfter, at(next))
+}
+
+// ordersLate: the certificate that the plan was made for is replaced, or gone, or an order for it failed meanwhile.
+func ordersLate(e *env) {
+	e.saveCertificates(certificate("a"), certificate("b"), certificate("d"))
+	old := certificate("a")
+	old.NotBefore = old.NotBefore.Add(-time.Hour)
+	e.must(e.plan(old, 7))
+	old = certificate("d")
+	old.NotAfter = old.NotAfter.Add(-time.Hour)
+	e.must(e.plan(old, 7))
+	failed := store.Order{Name: "b", Failures: 3, Tried: at(1), Next: at(9), Problem: "no"}
+	e.must(e.SaveOrder(e.ctx(), failed))
+	e.must(e.plan(certificate("b"), 7))
+	e.must(e.plan(certificate("c"), 7))
+	e.equal("orders", e.orders(), []store.Order{failed})
 }
 
 func ordersReplaced(e *env) {

@@ -201,6 +201,7 @@ func contextEnded(e *env) {
 		"DeleteCertificate": func() error { return e.DeleteCertificate(ctx, "a") },
 		"Orders":            func() error { _, err := e.Orders(ctx); return err },
 		"SaveOrder":         func() error { return e.SaveOrder(ctx, store.Order{Name: "a", Failures: 1}) },
+		"PlanOrder":         func() error { return e.PlanOrder(ctx, "a", at(1), at(2), at(3)) },
 		"Value":             func() error { _, err := e.Value(ctx, "test/a"); return err },
 		"SetValue":          func() error { return e.SetValue(ctx, "test/a", nil) },
 		"EnsureValue":       func() error { _, err := e.EnsureValue(ctx, "test/a", nil); return err },
@@ -218,7 +219,7 @@ func contextEnded(e *env) {
 		"Beat":       func() error { return e.Beat(ctx, store.Node{ID: "a"}) },
 		"Nodes":      func() error { _, err := e.Nodes(ctx); return err },
 		"Deregister": func() error { return e.Deregister(ctx, "a") },
-		"Reseal":     func() error { _, err := e.Reseal(ctx); return err },
+		"Reseal":     func() error { _, _, err := e.Reseal(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			e.Errorf("%s: error is %v, want context.Canceled", name, err)

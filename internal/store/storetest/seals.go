@@ -79,10 +79,10 @@ func (e *env) secrets() (check func(what string)) {
 
 func (e *env) reseals(want int) {
 	e.Helper()
-	n, err := e.Reseal(e.ctx())
+	n, damaged, err := e.Reseal(e.ctx())
 	e.must(err)
-	if n != want {
-		e.Errorf("%d rows were sealed anew, want %d", n, want)
+	if n != want || damaged != 0 {
+		e.Errorf("%d rows were sealed anew and %d are damaged, want %d", n, damaged, want)
 	}
 }
 
