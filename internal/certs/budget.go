@@ -126,15 +126,18 @@ func newBudget(limits config.Budget, first time.Duration) *budget {
 func (b *budget) opens(now time.Time) time.Time {
 	b.trust(now)
 	b.outage.trust(now)
+	if b.skew != nil && !b.skew.lasts(now) {
+		b.skew = nil // or it would be wrong again when that certificate ends
+	}
+	if b.skew != nil {
+		return now.Add(lookAgain)
+	}
 	return latest(now, latest(b.Stopped, b.outage.until))
 }
 
 // closed is what opens is, and why.
 func (b *budget) closed(now time.Time) (time.Time, string) {
 	b.opens(now)
-	if b.skew != nil && !b.skew.lasts(now) {
-		b.skew = nil // or it would be wrong again when that certificate ends
-	}
 	switch {
 	case b.skew != nil:
 		return now.Add(lookAgain), b.skew.Error()

@@ -437,7 +437,7 @@ func TestSlowListenersHoldNoOrder(t *testing.T) {
 		told := make(chan string, 100)
 		k, stop := run(t, newBooks(), m, func(c *certs.Config) {
 			budget := config.DefaultBudget()
-			budget.InFlight = 1
+			budget.InFlight, budget.PerSecond = 1, 100
 			c.Budgets = []config.Budget{budget}
 			c.OnChange = func(ctx context.Context, name string) {
 				if end, ends := ctx.Deadline(); !ends || time.Until(end) > time.Minute {

@@ -29,11 +29,11 @@ func (c *cluster) workerSince(from map[*member]int, parts ...string) *member {
 	return found
 }
 
-// certified waits until every node has both certificates.
+// certified waits until every node has both certificates; one that failed is ordered again after 5 minutes.
 func (c *cluster) certified() {
 	c.t.Helper()
 	for _, m := range c.members {
-		c.until("certificates of "+m.name, patience, func() (bool, string) {
+		c.until("certificates of "+m.name, 5*time.Minute+patience, func() (bool, string) {
 			o, err := m.admin.Certificates(context.Background())
 			return err == nil && o.Valid == 2, fmt.Sprint(o, err)
 		})
