@@ -107,7 +107,7 @@ func (d *daemon) begin(ctx context.Context) error {
 	if err := d.listen(ctx); err != nil {
 		return err
 	}
-	if err := d.assemble(); err != nil {
+	if err := d.assemble(ctx); err != nil {
 		return err
 	}
 	if err := d.node.join(ctx); err != nil {
@@ -153,7 +153,7 @@ func (d *daemon) closeListeners() {
 }
 
 // assemble makes the parts. Nothing runs yet.
-func (d *daemon) assemble() error {
+func (d *daemon) assemble(ctx context.Context) error {
 	roots, err := trust(d.conf.Check.CAFile)
 	if err != nil {
 		return err
@@ -163,7 +163,7 @@ func (d *daemon) assemble() error {
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
 	d.observer = &dnsupdate.Observer{Resolver: resolver}
-	if d.node, err = d.newNode(); err != nil {
+	if d.node, err = d.newNode(ctx); err != nil {
 		return err
 	}
 	responder := certs.NewResponder(d.store, d.o.Log)

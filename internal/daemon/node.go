@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,7 @@ type node struct {
 }
 
 // newNode finds out who this is.
-func (d *daemon) newNode() (*node, error) {
+func (d *daemon) newNode(ctx context.Context) (*node, error) {
 	n := &node{d: d, id: d.conf.Server.Node, address: d.conf.Server.NodeAddress, alone: d.conf.Store.Postgres == ""}
 	if n.id == "" {
 		host, err := os.Hostname()
@@ -52,11 +53,41 @@ func (d *daemon) newNode() (*node, error) {
 	}
 	if n.address == "" {
 		n.address = dialable(d.secure.Addr())
-		if host, _, err := net.SplitHostPort(d.conf.Server.HTTPS); !n.alone && err == nil && (host == "" || isEverywhere(host)) {
-			return nil, errors.New(`server.node_address: missing; on PostgreSQL write the address at which other nodes reach this one, like "192.0.2.1:443"`)
+		host, _, err := net.SplitHostPort(d.conf.Server.HTTPS)
+		if n.alone || err != nil || host != "" && !isEverywhere(host) {
+			return n, nil
 		}
+		own, ok := hostAddress(ctx)
+		if !ok {
+			return nil, errors.New(`server.node_address: missing, and the host's own name leads to no address that others reach; ` +
+				`on PostgreSQL write the one at which other nodes reach this one, like "192.0.2.1:443"`)
+		}
+		_, port, err := net.SplitHostPort(n.address)
+		if err != nil {
+			return nil, fmt.Errorf("server.https: %w", err)
+		}
+		n.address = net.JoinHostPort(own, port)
 	}
 	return n, nil
+}
+
+// hostAddress is what the host's own name leads to, as in a pod or a container, but not on itself alone.
+func hostAddress(ctx context.Context) (string, bool) {
+	name, err := os.Hostname()
+	if err != nil {
+		return "", false
+	}
+	ctx, cancel := context.WithTimeout(ctx, beatTime)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	if err != nil {
+		return "", false
+	}
+	i := slices.IndexFunc(found, func(a netip.Addr) bool { return a.Unmap().IsGlobalUnicast() })
+	if i < 0 {
+		return "", false
+	}
+	return found[i].Unmap().String(), true
 }
 
 func isEverywhere(host string) bool {
