@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,10 +93,10 @@ func TestHeldOrdersUseUpNoBudgetElsewhere(t *testing.T) {
 			budget.Orders, budget.OrdersPeriod = 10, day
 			c.Budgets = []config.Budget{budget}
 		}
-		refused := 0
+		var refused atomic.Int64
 		first, stop := run(t, b, m, few, func(c *certs.Config) {
 			c.Gate = func(_ context.Context, name string, _ certs.Authority) error {
-				refused++
+				refused.Add(1)
 				time.Sleep(time.Second)
 				return &certs.Refusal{Check: certs.CheckDNS, Host: name, Proven: true}
 			}
@@ -113,8 +114,8 @@ func TestHeldOrdersUseUpNoBudgetElsewhere(t *testing.T) {
 			second.Want(host(101+n), true)
 		}
 		time.Sleep(time.Minute)
-		if o := second.Overview(); refused < 30 || o.Valid != 6 || o.Accounts[0].Orders != 6 {
-			t.Errorf("%d orders were held, and the other node has %v, %v", refused, o, o.Accounts[0])
+		if o := second.Overview(); refused.Load() < 30 || o.Valid != 6 || o.Accounts[0].Orders != 6 {
+			t.Errorf("%d orders were held, and the other node has %v, %v", refused.Load(), o, o.Accounts[0])
 		}
 		for n := range 30 {
 			if s := first.Status(host(n)); s.State != certs.StateFailing || !strings.HasPrefix(s.Problem, "dns") {

@@ -48,7 +48,7 @@ func TestEndDateKnowsTheLimitsOfDomains(t *testing.T) {
 			}
 			for _, name := range names {
 				s := k.Status(name)
-				if s.State == certs.StateValid {
+				if s.State == certs.StateValid || s.State == certs.StateOrdering && s.Waiting == "its order is running" {
 					continue
 				}
 				if s.Expected.Before(time.Now()) || s.Expected.After(o.Done) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,17 +67,22 @@ func TestNameThatAllRefuseIsOrderedSeldom(t *testing.T) {
 func TestGateThatHoldsForAllIsAskedSeldom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards asked
 		asked := make(map[string]int)
 		first, second := &model{called: "first"}, &model{called: "second"}
 		k, stop := run(t, newBooks(), first, several(first, second), func(c *certs.Config) {
 			c.Gate = func(_ context.Context, name string, by certs.Authority) error {
+				mu.Lock()
 				asked[by.Name()]++
+				mu.Unlock()
 				return certs.Hold(name, &certs.Refusal{Check: certs.CheckCAA, Host: name, Proven: true, Reason: "excluded"})
 			}
 		})
 		defer stop()
 		k.Want(host(1), false)
 		time.Sleep(10 * day)
+		mu.Lock()
+		defer mu.Unlock()
 		if asked["first"] > 20 || asked["second"] > 12 || asked["second"] < 8 {
 			t.Errorf("in 10 days it was asked for %v", asked)
 		}

@@ -3,6 +3,7 @@ package certs_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -241,14 +242,14 @@ func TestRevocationAfterAKeptMove(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		state := 0
+		var state atomic.Int64
 		m, b, mint := &model{}, newBooks(), newMint(t)
 		m.window = func(leaf []byte) (certs.Window, error) {
 			from, _, err := mint.times(leaf)
 			switch {
-			case from.After(begun.Add(time.Hour)) || state == 0:
+			case from.After(begun.Add(time.Hour)) || state.Load() == 0:
 				return certs.Window{Start: from.Add(60 * day), End: from.Add(62 * day), Retry: time.Hour}, err
-			case state == 1:
+			case state.Load() == 1:
 				at := begun.Add(12*day + 12*time.Hour)
 				return certs.Window{Start: at, End: at.Add(time.Hour), Retry: time.Hour}, err
 			}
@@ -260,16 +261,19 @@ func TestRevocationAfterAKeptMove(t *testing.T) {
 		k, stop := run(t, b, m)
 		k.Want(host(1), true)
 		time.Sleep(10 * day)
-		state = 1
+		state.Store(1)
 		time.Sleep(7 * time.Hour)
-		if b.orders[host(1)].Next.IsZero() {
+		b.mu.Lock()
+		kept := b.orders[host(1)]
+		b.mu.Unlock()
+		if kept.Next.IsZero() {
 			t.Fatal("the move was not written down")
 		}
 		stop()
 		k, stop = run(t, b, m)
 		defer stop()
 		k.Want(host(1), true)
-		state = 2
+		state.Store(2)
 		announced := time.Now()
 		time.Sleep(day)
 		if times := m.of(host(1)); len(times) != 2 || times[1].Sub(announced) > 8*time.Hour {
