@@ -34,6 +34,7 @@ const (
 type Values interface {
 	Value(ctx context.Context, key string) ([]byte, error)
 	SetValue(ctx context.Context, key string, value []byte) error
+	EnsureValue(ctx context.Context, key string, value []byte) ([]byte, error)
 }
 
 // ticketKey is one key. It is written as JSON.
@@ -84,15 +85,35 @@ func (t *tickets) load(ctx context.Context, now time.Time) error {
 	if err == nil && due(keys, now) {
 		fresh := ticketKey{Made: now.UTC()}
 		_, _ = rand.Read(fresh.Key[:]) // never fails
-		// Two nodes may do this at the same time. Then one key is lost again before a ticket was made with it.
-		keys = append([]ticketKey{fresh}, keys[:min(len(keys), ticketKeys)]...)
-		err = t.write(ctx, keys)
+		if keys == nil { // tickets are made with it at once, so that of nodes that start together only one may make it
+			keys, err = t.found(ctx, fresh)
+		} else { // of nodes that do this at the same time all keys but one are lost, before a ticket was made with them
+			keys = append([]ticketKey{fresh}, keys[:min(len(keys), ticketKeys)]...)
+			err = t.write(ctx, keys)
+		}
 	}
 	if err != nil {
 		return err
 	}
 	t.config.SetSessionTicketKeys(order(keys, now))
 	return nil
+}
+
+// found returns the first keys of all: those with fresh, or what another node was quicker to keep.
+func (t *tickets) found(ctx context.Context, fresh ticketKey) ([]ticketKey, error) {
+	value, err := json.Marshal([]ticketKey{fresh})
+	if err == nil {
+		value, err = t.values.EnsureValue(ctx, keyTickets, value)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep the keys of session tickets: %w", err)
+	}
+	if keys := readKeys(value); keys != nil {
+		return keys, nil
+	}
+	// What is there cannot be read.
+	keys := []ticketKey{fresh}
+	return keys, t.write(ctx, keys)
 }
 
 // due says whether a new key is to be made: the newest is as old as that it has been in use for a day soon. Keys from the
@@ -121,14 +142,19 @@ func (t *tickets) read(ctx context.Context) ([]ticketKey, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
-	var keys []ticketKey
 	if err != nil {
 		return nil, fmt.Errorf("read the keys of session tickets: %w", err)
 	}
-	if json.Unmarshal(value, &keys) != nil || len(keys) > ticketKeys+1 { // the cause could quote a key
-		return nil, nil // which makes new ones
+	return readKeys(value), nil
+}
+
+// readKeys returns nil for what is no list of keys, and in its place new ones are made.
+func readKeys(value []byte) []ticketKey {
+	var keys []ticketKey
+	if json.Unmarshal(value, &keys) != nil || len(keys) == 0 || len(keys) > ticketKeys+1 { // the cause could quote a key
+		return nil
 	}
-	return keys, nil
+	return keys
 }
 
 func (t *tickets) write(ctx context.Context, keys []ticketKey) error {
