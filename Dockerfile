@@ -2,7 +2,7 @@
 #
 #   docker build -t stspub .
 #
-# compose.yaml shows how to run it; its root may be read-only, and no capability is needed.
+# docs/deploy.md says how to run it; its root may be read-only, and no capability is needed.
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src

@@ -22,13 +22,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestImage builds the image, and runs it as compose.yaml says, in a network of its own as Docker would.
+// TestImage builds the image, and runs it as docs/deploy.md and the compose files say, in networks of its own as Docker would.
 func TestImage(t *testing.T) {
-	p := project(t)
-	service := p.Services["stspub"]
+	if dir := os.Getenv(enclosed); dir != "" {
+		runNodes(t, openEngine(dir), os.Getenv(checkedOut))
+		return
+	}
 	e := newEngine(t)
-	context, commit := checkout(t, "v1.2.3")
-	image := e.image(t, context)
+	dir, commit := checkout(t, "v1.2.3")
+	image := e.image(t, dir)
+	d := newDocker(t, e, dir)
+	prepare := section(t, "## Docker", "sh")
+	if len(prepare) != 3 {
+		t.Fatalf("%s: %d blocks of commands for docker", deploy, len(prepare))
+	}
+	d.sh(t, prepare[0], "token\n")
+	p := project(t, dir, "compose.single.yaml")
+	service := p.Services["stspub"]
 	args := append([]string{"--network", "none"}, podmanArgs(t, p, service)...)
 	once := append([]string{"run", "--rm"}, args...)
 
@@ -50,39 +60,56 @@ func TestImage(t *testing.T) {
 			t.Errorf("health check without a server: %v, want exit code 1\n%s", err, stderr)
 		}
 	})
-	t.Run("ConfigCheck", func(t *testing.T) {
-		run(t, e.podman(append(once, image, "config", "check")...))
-	})
 	t.Run("PortsNeedTheSysctl", func(t *testing.T) {
 		_, stderr, err := try(e.podman(append(once, "--sysctl", "net.ipv4.ip_unprivileged_port_start=1024", image)...))
 		if exitCode(err) != 1 || !strings.Contains(stderr, "ip_unprivileged_port_start") {
 			t.Errorf("serve where ports below 1024 are root's: %v, want exit code 1 and the name of the sysctl\n%s", err, stderr)
 		}
 	})
-	t.Run("Serve", func(t *testing.T) {
-		e.serve(t, service, append(append([]string{"run", "--detach", "--name", "stspub"}, args...), image))
+	t.Run("Docker", func(t *testing.T) {
+		d.sh(t, prepare[1], "")
+		e.awaitHealthy(t, "stspub")
+		d.sh(t, prepare[2], "")
+		e.serve(t, service)
+		run(t, e.podman("rm", "--force", "stspub"))
 	})
+	t.Run("OneNode", func(t *testing.T) {
+		d.provide(t, service, image, args)
+		blocks := section(t, "### One node", "sh")
+		for _, block := range blocks {
+			d.sh(t, block, "")
+		}
+		if len(blocks) != 2 {
+			t.Errorf("%s: %d blocks of commands for one node", deploy, len(blocks))
+		}
+		e.serve(t, service)
+		run(t, e.podman("rm", "--force", "stspub"))
+	})
+	t.Run("Nodes", func(t *testing.T) { enclose(t, e, dir) })
 }
 
-// serve starts the container, looks at it from inside and outside, and does so again after a restart.
-func (e *engine) serve(t *testing.T, service types.ServiceConfig, start []string) {
+// serve looks at the container stspub from inside and outside, and does so again after a restart.
+func (e *engine) serve(t *testing.T, service types.ServiceConfig) {
+	t.Helper()
 	stop := strconv.Itoa(int(time.Duration(*service.StopGracePeriod).Seconds()))
-	for range 2 {
-		run(t, e.podman(start...))
+	for i := range 2 {
+		if i > 0 {
+			run(t, e.podman("start", "stspub"))
+		}
 		e.awaitHealthy(t, "stspub")
 		run(t, e.podman("exec", "stspub", "stspub", "reload"))
 		pid := e.inspect(t, "stspub", "{{.State.Pid}}")
-		checkRights(t, pid)
+		checkRights(t, pid, nobody)
+		checkMounts(t, pid)
 		checkPorts(t, pid, service)
 		run(t, e.podman("stop", "--time", stop, "stspub"))
 		if code := e.inspect(t, "stspub", "{{.State.ExitCode}}"); code != "0" {
 			t.Errorf("exit code %s after stop, want 0\n%s", code, e.logs("stspub"))
 		}
-		start = []string{"start", "stspub"}
 	}
 }
 
-// checkSettings compares what the image says of itself with what compose.yaml says of it.
+// checkSettings compares what the image says of itself with what compose.single.yaml says of it.
 func checkSettings(t *testing.T, e *engine, image string, service types.ServiceConfig) {
 	type settings struct {
 		Config struct {
@@ -105,7 +132,7 @@ func checkSettings(t *testing.T, e *engine, image string, service types.ServiceC
 	want.Config.Volumes = map[string]struct{}{"/run/stspub": {}, "/var/lib/stspub": {}}
 	want.HealthCheck.Test = service.HealthCheck.Test
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("image (+) and compose.yaml (-) differ:\n%s", diff)
+		t.Errorf("image (+) and compose.single.yaml (-) differ:\n%s", diff)
 	}
 	if service.User != fmt.Sprintf("%d:%d", nobody, nobody) {
 		t.Errorf("user %q, want %d", service.User, nobody)
@@ -144,18 +171,21 @@ func (e *engine) logs(container string) string {
 	return stdout + stderr
 }
 
-// checkRights looks at what the kernel says of the process: no root, no capability, none to be had, nothing to write to
-// but the volumes.
-func checkRights(t *testing.T, pid string) {
+// checkRights looks at what the kernel says of the process: no root, no capability, none to be had.
+func checkRights(t *testing.T, pid string, user int) {
 	t.Helper()
 	status := read(t, "/proc/"+pid+"/status")
-	for _, line := range []string{
-		`Uid:\s65532\s65532\s65532\s65532`, `Gid:\s65532\s65532\s65532\s65532`, `CapEff:\s0+`, `CapPrm:\s0+`, `CapBnd:\s0+`, `NoNewPrivs:\s1`,
-	} {
+	ids := strings.Repeat(fmt.Sprintf(`\s%d`, user), 4)
+	for _, line := range []string{`Uid:` + ids, `Gid:` + ids, `CapEff:\s0+`, `CapPrm:\s0+`, `CapBnd:\s0+`, `NoNewPrivs:\s1`} {
 		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(status) {
 			t.Errorf("the process has more rights than %s\n%s", line, status)
 		}
 	}
+}
+
+// checkMounts: there is nothing to write to but the volumes.
+func checkMounts(t *testing.T, pid string) {
+	t.Helper()
 	writable := make(map[string]bool)
 	for line := range strings.Lines(read(t, "/proc/"+pid+"/mountinfo")) {
 		f := strings.Fields(line)

@@ -21,13 +21,17 @@ func newEngine(t *testing.T) *engine {
 	if os.Getuid() != 0 {
 		t.Fatal("containers with their own networks take root; run the tests as root")
 	}
-	e := &engine{dir: t.TempDir()}
-	conf := filepath.Join(e.dir, "containers.conf")
+	e := openEngine(t.TempDir())
 	// As little of the machine as can be: no systemd, no cgroups to manage, no limits of a user's session.
-	write(t, conf, "[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n", 0o644)
-	e.env = append(os.Environ(), "CONTAINERS_CONF="+conf)
+	write(t, filepath.Join(e.dir, "containers.conf"),
+		"[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n", 0o644)
 	t.Cleanup(func() { run(t, e.podman("rm", "--force", "--all", "--volumes")) })
 	return e
+}
+
+// openEngine is one that is there already.
+func openEngine(dir string) *engine {
+	return &engine{dir: dir, env: append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"))}
 }
 
 func (e *engine) buildah(args ...string) *exec.Cmd { return e.command("buildah", args) }
@@ -131,8 +135,8 @@ func distroless(t *testing.T) string {
 	return dir
 }
 
-// checkout is the repository as it stands, with all its changes committed and tagged, and beside it what compose.yaml
-// mounts. It returns the commit.
+// checkout is the repository as it stands, with all its changes committed and tagged, and beside it what the
+// compose files mount. It returns the commit.
 func checkout(t *testing.T, tag string) (dir, commit string) {
 	t.Helper()
 	dir = t.TempDir()
