@@ -168,7 +168,7 @@ func TestCompose(t *testing.T) {
 // TestNodesAgree: what compose.yaml, haproxy.cfg and nodes.toml say of each other is so.
 func TestNodesAgree(t *testing.T) {
 	p := project(t, root, "compose.yaml")
-	conf := nodesConfig(t)
+	conf := nodesConfig(t, read(t, "nodes.toml"))
 	addr := func(s types.ServiceConfig) string { return s.Networks["default"].Ipv4Address }
 	balancer, database := p.Services["balancer"], p.Services["database"]
 	if got := fmt.Sprint(conf.Server.Proxies); got != "["+addr(balancer)+"/32]" {
@@ -193,6 +193,9 @@ func TestNodesAgree(t *testing.T) {
 			t.Errorf("%s does not wait for the database", name)
 		}
 	}
+	if got, want := slices.Sorted(maps.Keys(p.Secrets)), secretsOf(read(t, "nodes.toml")); !slices.Equal(got, want) {
+		t.Errorf("compose.yaml has the secrets %q, nodes.toml reads %q", got, want)
+	}
 	one, two := p.Services["node1"], p.Services["node2"]
 	one.Name, one.Hostname, one.Networks = two.Name, two.Hostname, two.Networks
 	if diff := cmp.Diff(one, two); diff != "" {
@@ -210,23 +213,28 @@ func TestNodesAgree(t *testing.T) {
 	}
 }
 
-// nodesConfig is nodes.toml as it stands, with the secrets that it names.
-func nodesConfig(t *testing.T) *config.Config {
+// nodesConfig is what a configuration made from nodes.toml says, with the secrets that it names.
+func nodesConfig(t *testing.T, text string) *config.Config {
 	t.Helper()
 	dir := t.TempDir()
-	p := project(t, root, "compose.yaml")
-	text := read(t, "nodes.toml")
-	for _, secret := range p.Services["node1"].Secrets {
-		if !strings.Contains(text, `"/run/secrets/`+secret.Source+`"`) {
-			t.Errorf("nodes.toml does not use the secret %q", secret.Source)
-		}
-		write(t, filepath.Join(dir, secret.Source), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n", 0o600)
+	for _, name := range secretsOf(text) {
+		write(t, filepath.Join(dir, name), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n", 0o600)
 	}
 	path := filepath.Join(dir, "stspub.toml")
 	write(t, path, strings.ReplaceAll(text, `"/run/secrets/`, `"`+dir+"/"), 0o600)
 	conf, warnings, err := config.Load(path, func(string) string { return "" })
 	if err != nil || len(warnings) > 0 {
-		t.Fatalf("nodes.toml: %v, warnings %v", err, warnings)
+		t.Fatalf("%v, warnings %v, in\n%s", err, warnings, text)
 	}
 	return conf
+}
+
+// secretsOf are the names of the files in /run/secrets that a configuration names.
+func secretsOf(text string) []string {
+	var names []string
+	for _, m := range regexp.MustCompile(`"/run/secrets/([^"]*)"`).FindAllStringSubmatch(text, -1) {
+		names = append(names, m[1])
+	}
+	slices.Sort(names)
+	return names
 }

@@ -70,7 +70,7 @@ func TestImage(t *testing.T) {
 		d.sh(t, prepare[1], "")
 		e.awaitHealthy(t, "stspub")
 		d.sh(t, prepare[2], "")
-		e.serve(t, service)
+		e.serve(t, service, 1)
 		run(t, e.podman("rm", "--force", "stspub"))
 	})
 	t.Run("OneNode", func(t *testing.T) {
@@ -82,17 +82,17 @@ func TestImage(t *testing.T) {
 		if len(blocks) != 2 {
 			t.Errorf("%s: %d blocks of commands for one node", deploy, len(blocks))
 		}
-		e.serve(t, service)
+		e.serve(t, service, 2)
 		run(t, e.podman("rm", "--force", "stspub"))
 	})
 	t.Run("Nodes", func(t *testing.T) { enclose(t, e, dir) })
 }
 
-// serve looks at the container stspub from inside and outside, and does so again after a restart.
-func (e *engine) serve(t *testing.T, service types.ServiceConfig) {
+// serve looks at the container stspub from inside and outside, so many times, with a restart between them.
+func (e *engine) serve(t *testing.T, service types.ServiceConfig, times int) {
 	t.Helper()
 	stop := strconv.Itoa(int(time.Duration(*service.StopGracePeriod).Seconds()))
-	for i := range 2 {
+	for i := range times {
 		if i > 0 {
 			run(t, e.podman("start", "stspub"))
 		}

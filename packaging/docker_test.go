@@ -1,6 +1,7 @@
 package packaging_test
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +54,7 @@ func (d *docker) provide(t *testing.T, s types.ServiceConfig, image string, args
 	lines := func(l []string) string { return strings.Join(append(slices.Clone(l), ""), "\n") }
 	write(t, filepath.Join(d.services, s.Name+".args"), lines(append(args, image)), 0o644)
 	write(t, filepath.Join(d.services, s.Name+".command"), lines(s.Command), 0o644)
+	write(t, filepath.Join(d.services, s.Name+".needs"), lines(slices.Sorted(maps.Keys(s.DependsOn))), 0o644)
 	order, err := os.OpenFile(filepath.Join(d.services, "order"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err == nil {
 		_, err = order.WriteString(s.Name + "\n")

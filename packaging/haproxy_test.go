@@ -68,7 +68,7 @@ func (s *standIn) answer(c net.Conn, port string) {
 }
 
 // TestHAProxy runs haproxy.cfg on a real HAProxy: both nodes are used, only for what they listen to, and one that is not ready
-// gets nothing.
+// gets nothing, but when none is.
 func TestHAProxy(t *testing.T) {
 	ports := make(map[string]string)
 	for _, port := range []string{"443", "80", "8081", ":443", ":80"} {
@@ -146,6 +146,10 @@ func TestHAProxy(t *testing.T) {
 	})
 	nodes[0].ready.Store(false)
 	until("one is left alone", func(a map[string]bool) bool { return len(a) == 2 && a["127.0.0.3 443"] && a["127.0.0.3 80"] })
+	nodes[1].ready.Store(false)
+	until("none is ready, so both are used", func(a map[string]bool) bool { return len(a) == 4 && a["127.0.0.2 443"] && a["127.0.0.3 80"] })
+	nodes[1].ready.Store(true)
+	until("again one is left alone", func(a map[string]bool) bool { return len(a) == 2 && a["127.0.0.3 443"] && a["127.0.0.3 80"] })
 	nodes[0].ready.Store(true)
 	until("it is back", func(a map[string]bool) bool { return len(a) == 4 && a["127.0.0.2 443"] })
 }

@@ -3,6 +3,8 @@ package packaging_test
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,5 +113,69 @@ func TestKubernetes(t *testing.T) {
 	}
 	if u := pod.Spec.SecurityContext.RunAsUser; u == nil || *u != nobody {
 		t.Errorf("the container runs as %v, the image's user is %d", u, nobody)
+	}
+}
+
+// configMap and secret are those that a pod mounts.
+func configMap(pod core.PodSpec) string {
+	for _, v := range pod.Volumes {
+		if v.ConfigMap != nil {
+			return v.ConfigMap.Name
+		}
+	}
+	return ""
+}
+
+func secret(pod core.PodSpec) string {
+	for _, v := range pod.Volumes {
+		if v.Secret != nil {
+			return v.Secret.SecretName
+		}
+	}
+	return ""
+}
+
+// TestDeployKubernetes reads the commands for kubectl: they make what the manifests ask for, and name what is in them.
+func TestDeployKubernetes(t *testing.T) {
+	m := readManifests(t)
+	pod := m.set.Spec.Template.Spec
+	conf := read(t, "nodes.toml")
+	table := section(t, "## Kubernetes", "toml")[0]
+	conf = regexp.MustCompile(`(?ms)^\[store\]\n.*?\n\n`).ReplaceAllLiteralString(conf, table+"\n")
+	conf = regexp.MustCompile(`(?m)^proxies = .*\n`).ReplaceAllString(conf, "")
+
+	secrets := secretsOf(conf)
+	creates := map[string]string{
+		"kubectl create configmap " + configMap(pod):   "--from-file=stspub.toml",
+		"kubectl create secret generic " + secret(pod): "--from-file=" + strings.Join(secrets, " --from-file="),
+	}
+	known := []*regexp.Regexp{
+		regexp.MustCompile(`^kubectl apply -f packaging/kubernetes.yaml$`),
+		regexp.MustCompile(`^kubectl rollout status statefulset/` + m.set.Name + `$`),
+		regexp.MustCompile(`^kubectl exec ` + m.set.Name + `-[01] -- stspub (reload|domain list)$`),
+		regexp.MustCompile(`^kubectl set image statefulset/` + m.set.Name + ` ` + pod.Containers[0].Name + `=\S+$`),
+		regexp.MustCompile(`^kubectl create configmap ` + configMap(pod) +
+			` --from-file=stspub.toml --dry-run=client --output=yaml \| kubectl apply -f -$`),
+	}
+	for begin, files := range creates {
+		known = append(known, regexp.MustCompile("^"+begin+" "+files+"$"))
+	}
+	lines := commandLines(section(t, "## Kubernetes", "sh"))
+	for _, line := range lines {
+		if !slices.ContainsFunc(known, func(r *regexp.Regexp) bool { return r.MatchString(line) }) {
+			t.Errorf("%s: %q makes or names what the manifests have not", deploy, line)
+		}
+	}
+	for _, r := range known {
+		if !slices.ContainsFunc(lines, r.MatchString) {
+			t.Errorf("%s has no command %s", deploy, r)
+		}
+	}
+
+	c := nodesConfig(t, conf)
+	for i, addr := range []string{c.Server.HTTPS, c.Server.HTTP, c.Server.Health} {
+		if port := pod.Containers[0].Ports[i].ContainerPort; addr != fmt.Sprintf(":%d", port) {
+			t.Errorf("stspub listens at %s, the pod says %d", addr, port)
+		}
 	}
 }

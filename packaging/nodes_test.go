@@ -183,7 +183,7 @@ func (c *cluster) configure(t *testing.T, host string) {
 func (c *cluster) attach(t *testing.T) {
 	t.Helper()
 	_, bits, _ := strings.Cut(c.Networks["default"].Ipam.Config[0].Subnet, "/")
-	for _, name := range []string{"database", "node1", "node2", "balancer"} {
+	for _, name := range []string{"balancer", "database", "node1", "node2"} {
 		s := c.Services[name]
 		args, image := podmanArgs(t, c.Project, s), "docker.io/library/"+s.Image
 		if s.Build != nil {
@@ -320,4 +320,3 @@ func (s *sender) all(t *testing.T, when string) {
 	}
 	s.good, s.failed = 0, nil
 }
-

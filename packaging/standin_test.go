@@ -36,18 +36,16 @@ func (e *engine) others(t *testing.T, haproxy, postgres string) {
 	if err := os.Symlink("../run", filepath.Join(tree, "var/run")); err != nil {
 		t.Fatal(err)
 	}
-	for dir, mode := range map[string]os.FileMode{"run/postgresql": 0o777, "var/lib/postgresql/data": 0o700} {
-		mkdir(t, filepath.Join(tree, dir))
-		if err := os.Chmod(filepath.Join(tree, dir), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
 	write(t, filepath.Join(tree, "etc/passwd"), "root:x:0:0::/root:/bin/sh\npostgres:x:999:999::/var/lib/postgresql:/bin/sh\n", 0o644)
 	write(t, filepath.Join(tree, "usr/local/bin/docker-entrypoint.sh"), read(t, "testdata/postgres-entrypoint"), 0o755)
 	id := strings.TrimSpace(run(t, e.buildah("from", "scratch")))
 	run(t, e.buildah("add", "--quiet", id, tree, "/"))
-	for _, dir := range []string{"/run/postgresql", "/var/lib/postgresql/data"} {
-		run(t, e.buildah("add", "--quiet", "--chown", "999:999", id, filepath.Join(tree, dir), dir))
+	for dir, mode := range map[string]os.FileMode{"/run/postgresql": 0o777, "/var/lib/postgresql/data": 0o700} {
+		empty := t.TempDir()
+		if err := os.Chmod(empty, mode); err != nil {
+			t.Fatal(err)
+		}
+		run(t, e.buildah("add", "--quiet", "--chown", "999:999", id, empty, dir))
 	}
 	run(t, e.buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin:"+programs[len(programs)-1], "--env", "PGDATA=/var/lib/postgresql/data",
 		"--volume", "/var/lib/postgresql/data", "--stop-signal", "SIGINT", "--entrypoint", `["docker-entrypoint.sh"]`, "--cmd", "postgres", id))

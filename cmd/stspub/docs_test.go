@@ -151,6 +151,52 @@ func TestCommandLinesInDocuments(t *testing.T) {
 	}
 }
 
+// Every link between the documents leads to a file that is there, and to a header in it.
+func TestLinksInDocuments(t *testing.T) {
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#: ]*)(#[^) ]*)?\)`)
+	punctuation := regexp.MustCompile(`[^a-z0-9 _-]`)
+	links := 0
+	for _, path := range append(documents, "../../README.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			links++
+			to := filepath.Join(filepath.Dir(path), m[1])
+			if m[1] == "" {
+				to = path
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: %s: %v", path, m[0], err)
+				continue
+			}
+			if m[2] == "" {
+				continue
+			}
+			there, err := os.ReadFile(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := false
+			for _, h := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(there), -1) {
+				anchor := strings.ReplaceAll(punctuation.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-")
+				found = found || "#"+anchor == m[2]
+			}
+			if !found {
+				t.Errorf("%s: %s: no such header", path, m[0])
+			}
+		}
+	}
+	if links < 20 {
+		t.Errorf("%d links in the documents, want those of README.md and docs/deploy.md", links)
+	}
+}
+
 func TestREADMENamesTheTwoCommands(t *testing.T) {
 	text := strings.Join(blocks(t, "../../README.md", "sh"), "")
 	for _, command := range []string{"go run ./cmd/stspub dev\n", "./test\n"} {
