@@ -88,35 +88,8 @@ func TestHAProxy(t *testing.T) {
 		"node1:443", "127.0.0.2:"+ports["443"], "node2:443", "127.0.0.3:"+ports["443"],
 		"node1:80", "127.0.0.2:"+ports["80"], "node2:80", "127.0.0.3:"+ports["80"],
 	).Replace(string(text))
-	dir, err := os.MkdirTemp("", "haproxy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "haproxy.cfg"), conf, 0o644)
 	nodes := []*standIn{newStandIn(t, "127.0.0.2", ports), newStandIn(t, "127.0.0.3", ports)}
-	cmd := exec.Command("/usr/sbin/haproxy", "-db", "-f", filepath.Join(dir, "haproxy.cfg"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	started, ended := make(chan error), make(chan struct{})
-	go func() { // ends with the program
-		defer close(ended)
-		// The signal comes when the thread that started the program ends, so it is kept.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // says that it was killed
-		}
-	}()
-	if err := <-started; err != nil {
-		t.Fatalf("start haproxy (apt-get install haproxy): %v", err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	startHAProxy(t, conf)
 
 	ask := func(port string) string {
 		c, err := net.Dial("tcp", "127.0.0.1:"+ports[":"+port])
@@ -152,4 +125,37 @@ func TestHAProxy(t *testing.T) {
 	until("again one is left alone", func(a map[string]bool) bool { return len(a) == 2 && a["127.0.0.3 443"] && a["127.0.0.3 80"] })
 	nodes[0].ready.Store(true)
 	until("it is back", func(a map[string]bool) bool { return len(a) == 4 && a["127.0.0.2 443"] })
+}
+
+// startHAProxy runs it as nobody, until the test is over.
+func startHAProxy(t *testing.T, conf string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "haproxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "haproxy.cfg"), conf, 0o644)
+	cmd := exec.Command("/usr/sbin/haproxy", "-db", "-f", filepath.Join(dir, "haproxy.cfg"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	started, ended := make(chan error), make(chan struct{})
+	go func() { // ends with the program
+		defer close(ended)
+		// The signal comes when the thread that started the program ends, so it is kept.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // says that it was killed
+		}
+	}()
+	if err := <-started; err != nil {
+		t.Fatalf("start haproxy (apt-get install haproxy): %v", err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
 }

@@ -101,7 +101,16 @@ func runNodes(t *testing.T, e *engine, checkout string) {
 			t.Errorf("node list does not say %q:\n%s", want, said)
 		}
 	}
+	var old []string
+	for _, name := range nodes {
+		old = append(old, e.inspect(t, name, "{{.Id}}"))
+	}
 	c.sh(t, two[3], "")
+	for i, name := range nodes {
+		if e.inspect(t, name, "{{.Id}}") == old[i] {
+			t.Errorf("%s was not replaced", name)
+		}
+	}
 	sender.all(t, "while the nodes were replaced one after the other")
 
 	c.sh(t, "docker compose stop database", "")
