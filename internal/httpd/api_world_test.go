@@ -107,7 +107,7 @@ func runAPI(t testing.TB, addr string) (*adminWorld, *realManager) {
 	w := &adminWorld{addr: addr, tenancy: m.store}
 	server := NewAdmin(AdminConfig{
 		HealthConfig: HealthConfig{Version: "v1.2.3", Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&w.log, nil))},
-		Manager:      m, Tenancy: m.store,
+		Manager:      m, Tenancy: m.store, Audit: m.store,
 	})
 	ln, err := Listen(t.Context(), addr)
 	if err != nil {
