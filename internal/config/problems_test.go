@@ -263,6 +263,10 @@ func storeEdits() []edit {
 			`stspub.toml:18: store.key_file: the secret is no key of 32 random bytes in base64 or hex; make one: openssl rand -base64 32`,
 		},
 		{
+			"events kept for hours", "", "[store]\nkeep_events = '23h'\n",
+			`stspub.toml:18: store.keep_events: "23h" is out of range; "1d" to "3650d"`,
+		},
+		{
 			"old store key without a new one", "", "[store]\nold_key_files = ['token']\n",
 			`stspub.toml:18: store.old_key_files: stands without key_file; write the file of the new key there, since a store that ` +
 				"is sealed stays so\n" +

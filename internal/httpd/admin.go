@@ -101,6 +101,7 @@ type AdminConfig struct {
 	HealthConfig
 	Manager Manager
 	Tenancy store.Tenancy
+	Audit   Audit
 	// TLS, if not nil, is what the listener speaks; everybody needs a token then.
 	TLS *tls.Config
 }
@@ -128,8 +129,9 @@ func NewHealth(cfg HealthConfig) *Server {
 // RFC 9457. Nothing that a tenant is answered depends on what another has, but for the one word "taken".
 func NewAdmin(cfg AdminConfig) *Server {
 	a := &admin{
-		manager: cfg.Manager, tenancy: cfg.Tenancy, tls: cfg.TLS, log: cfg.Log,
-		failures: failures{from: make(map[netip.Prefix]*rate.Limiter)},
+		manager: cfg.Manager, tenancy: cfg.Tenancy, audit: cfg.Audit, tls: cfg.TLS, log: cfg.Log,
+		failures:  failures{from: make(map[netip.Prefix]*rate.Limiter)},
+		followers: followers{of: make(map[string]int)},
 	}
 	r := newRouter()
 	r.Use(a.handled(a.keepBrowsersOut), a.authenticate)
@@ -140,9 +142,11 @@ func NewAdmin(cfg AdminConfig) *Server {
 	a.tenantRoutes()
 	a.serviceRoutes()
 	a.nodeRoutes()
+	a.eventRoutes()
 	a.describe(r)
 
 	s := newServer(r, internalConns, cfg.Log)
+	a.stopping = s.stopping
 	s.http.WriteTimeout = listingTime
 	s.http.TLSConfig = cfg.TLS
 	return s
@@ -186,10 +190,14 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) error {
 type admin struct {
 	manager  Manager
 	tenancy  store.Tenancy
+	audit    Audit
 	tls      *tls.Config
 	log      *slog.Logger
 	api      huma.API
 	failures failures
+
+	followers followers
+	stopping  <-chan struct{} // closed when the server is to stop
 }
 
 func (a *admin) handle(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {

@@ -184,7 +184,9 @@ type MXSet struct {
 
 // Declaration is all that one owner declares at once.
 type Declaration struct {
-	Owner   string
+	Owner string
+	// Digest, if not empty, is that of a configuration that is taken with it, for the [Event].
+	Digest  string
 	MXSets  []MXSet
 	Domains []Domain // only the fields above State are read; Added and Removed are the store's
 }
@@ -393,6 +395,7 @@ type Store interface {
 	Now(ctx context.Context) (time.Time, error)
 
 	Tenancy
+	Audit
 
 	// What the API declares.
 
