@@ -213,10 +213,7 @@ func (k *Keeper) walk(now time.Time) {
 	for n, names := range ask {
 		rand.Shuffle(len(names), func(a, b int) { names[a], names[b] = names[b], names[a] })
 		if s.lines[n].polls = names; len(names) > 0 {
-			select {
-			case s.asks <- struct{}{}:
-			default:
-			}
+			poke(s.asks)
 		}
 	}
 	if now.Sub(s.swept) >= 24*time.Hour {
