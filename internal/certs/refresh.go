@@ -43,6 +43,7 @@ func (k *Keeper) takeIn(c store.Certificate) error {
 		k.log.Error("left out a certificate of the store", "domain", c.Name, "err", err)
 		return nil
 	}
+	p.renew = c.Renew.Unix()
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
