@@ -1,15 +1,16 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stspub/stspub/internal/httpd"
+	"github.com/stspub/stspub/internal/publish"
 )
 
 func newAccount() *cobra.Command {
@@ -24,30 +25,13 @@ func newAccount() *cobra.Command {
 }
 
 func newAccountList(s *server) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return lister(cobra.Command{
 		Use:     "list",
 		Short:   "List accounts, a line each, without their secrets",
 		Example: "  stspub account list --tenant acme",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := s.client().Accounts(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeLines(cmd.OutOrStdout(), all)
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "ACCOUNT\tOWNER\tPROVIDER")
-			for _, a := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\n", a.Name, a.Owner, a.Provider)
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
-	return cmd
+	}, []string{"ACCOUNT", "OWNER", "PROVIDER"},
+		func(ctx context.Context) ([]publish.Account, error) { return s.client().Accounts(ctx) },
+		func(a publish.Account) []string { return []string{a.Name, a.Owner, a.Provider} })
 }
 
 func newAccountPut(s *server) *cobra.Command {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +37,7 @@ nothing more urgent comes.`,
 			if err := writeOverview(cmd.OutOrStdout(), o); err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			w := newTable(cmd.OutOrStdout())
 			fmt.Fprintln(w, "NAME\tSTATE\tUNTIL\tCA\tPLACE\tEXPECTED\tWAITING FOR")
 			err = s.client().CertificateNames(cmd.Context(), waiting, func(n certs.Named) error {
 				_, err := fmt.Fprintln(w, strings.Join(certLine(n), "\t"))
@@ -58,7 +56,7 @@ nothing more urgent comes.`,
 }
 
 func writeOverview(out io.Writer, o certs.Overview) error {
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	w := newTable(out)
 	fmt.Fprintln(w, o)
 	for _, a := range o.Accounts {
 		fmt.Fprintf(w, "%s\t%s\n", a.Name, a)
@@ -94,13 +92,5 @@ func certLine(n certs.Named) []string {
 	if authority == "" {
 		authority = "-"
 	}
-	return []string{n.Name, state, minute(n.NotAfter), authority, place, minute(expected), strings.Join(why, "; ")}
-}
-
-// minute is a time in a table.
-func minute(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04Z")
+	return []string{n.Name, state, date(n.NotAfter), authority, place, date(expected), strings.Join(why, "; ")}
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -88,25 +87,31 @@ const (
 	completions    = 200
 )
 
-func (s *server) completeDomain(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
+// complete returns what find finds, in time and with the token.
+func (s *server) complete(cmd *cobra.Command, find func(context.Context) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	if s.readToken() != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 	defer cancel()
-	var names []string
-	q := httpd.DomainQuery{Prefix: prefix, Limit: completions}
-	err := s.client().Find(ctx, q, func(d publish.Status) error {
-		names = append(names, string(d.Name))
-		return nil
-	})
+	found, err := find(ctx)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (s *server) completeDomain(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return s.complete(cmd, func(ctx context.Context) (names []string, err error) {
+		err = s.client().Find(ctx, httpd.DomainQuery{Prefix: prefix, Limit: completions}, func(d publish.Status) error {
+			names = append(names, string(d.Name))
+			return nil
+		})
+		return names, err
+	})
 }
 
 func newDomain() *cobra.Command {
@@ -146,7 +151,7 @@ there are faults; "stspub check" is the command that judges.`,
 			if asJSON {
 				return s.client().Domains(cmd.Context(), faults, func(d publish.Status) error { return e.Encode(d) })
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			w := newTable(cmd.OutOrStdout())
 			fmt.Fprintln(w, "DOMAIN\tMXSET\tPUBLISH\tSTEP\tSINCE\tWAITING FOR")
 			err = s.client().Domains(cmd.Context(), faults, func(d publish.Status) error {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Name, d.MXSet, d.Publish, step(d), since(d.Since), waits(d))
@@ -223,7 +228,7 @@ func newDomainShow(s *server) *cobra.Command {
 }
 
 func writeStatus(out io.Writer, d publish.Status) error {
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	w := newTable(out)
 	line := func(key, value string) {
 		if value != "" {
 			fmt.Fprintf(w, "%s\t%s\n", key, strings.ReplaceAll(strings.TrimSpace(value), "\r\n", "\n\t"))

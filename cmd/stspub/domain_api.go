@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -86,30 +85,15 @@ func writeResult(out io.Writer, r httpd.DomainResult, dryRun, asJSON bool) error
 }
 
 func newDomainClaims(s *server) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return lister(cobra.Command{
 		Use:     "claims",
 		Short:   "List domains that are claimed and not proven, a line each",
 		Example: "  stspub domain claims --tenant acme",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := s.client().Claims(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeLines(cmd.OutOrStdout(), all)
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "DOMAIN\tMXSET\tPUBLISH\tUNTIL\tWAITING FOR")
-			for _, c := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.MXSet, c.Publish, date(c.Expires), c.Reason)
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
-	return cmd
+	}, []string{"DOMAIN", "MXSET", "PUBLISH", "UNTIL", "WAITING FOR"},
+		func(ctx context.Context) ([]publish.Claim, error) { return s.client().Claims(ctx) },
+		func(c publish.Claim) []string {
+			return []string{string(c.Name), c.MXSet, c.Publish, date(c.Expires), c.Reason}
+		})
 }
 
 func newDomainRelease(s *server) *cobra.Command {

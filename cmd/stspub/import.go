@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/stspub/stspub/internal/httpd"
@@ -68,7 +67,7 @@ func (im *importer) run(cmd *cobra.Command, path string) error {
 	p := newProgress(cmd.ErrOrStderr(), len(lines))
 	counts := make(map[store.Result]int)
 	e := json.NewEncoder(cmd.OutOrStdout())
-	done, refused := 0, 0
+	done := 0
 	line := func(i int) httpd.ChangeLine { return lines[i].change }
 	err = im.s.client().Bulk(cmd.Context(), im.o, len(lines), line, func(r httpd.DomainResult) error {
 		at := lines[done]
@@ -79,7 +78,6 @@ func (im *importer) run(cmd *cobra.Command, path string) error {
 			return e.Encode(r)
 		}
 		if r.Error != "" {
-			refused++
 			p.clear()
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: %s\n", path, at.number, r.Error)
 		}
@@ -176,7 +174,7 @@ type progress struct {
 
 func newProgress(out io.Writer, total int) *progress {
 	p := &progress{total: total, begun: time.Now()}
-	if f, ok := out.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+	if isTerminal(out) {
 		p.out = out
 	}
 	return p

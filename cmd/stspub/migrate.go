@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/stspub/stspub/internal/config"
@@ -104,10 +103,7 @@ func migrate(ctx context.Context, from, to config.Store, w io.Writer) (map[strin
 	if err != nil {
 		return nil, errors.Join(err, source.Close())
 	}
-	p := &copying{out: w, tables: make(map[string]int)}
-	if f, ok := w.(*os.File); ok {
-		p.terminal = isatty.IsTerminal(f.Fd())
-	}
+	p := &copying{out: w, terminal: isTerminal(w), tables: make(map[string]int)}
 	err = store.Copy(ctx, source, target, p.tell)
 	p.end()
 	return p.tables, errors.Join(err, source.Close(), target.Close())

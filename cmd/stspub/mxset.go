@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/httpd"
+	"github.com/stspub/stspub/internal/publish"
 )
 
 func newMXSet() *cobra.Command {
@@ -27,23 +27,16 @@ func newMXSet() *cobra.Command {
 }
 
 // completeMXSet completes names of MX sets.
-func (s *server) completeMXSet(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if s.readToken() != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
-	defer cancel()
-	sets, err := s.client().MXSets(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, m := range sets {
-		if strings.HasPrefix(m.Name, prefix) {
-			names = append(names, m.Name)
+func (s *server) completeMXSet(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return s.complete(cmd, func(ctx context.Context) (names []string, err error) {
+		sets, err := s.client().MXSets(ctx)
+		for _, m := range sets {
+			if strings.HasPrefix(m.Name, prefix) {
+				names = append(names, m.Name)
+			}
 		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+		return names, err
+	})
 }
 
 // seconds is a duration as people write it.
@@ -60,30 +53,15 @@ func seconds(n int64) string {
 }
 
 func newMXSetList(s *server) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return lister(cobra.Command{
 		Use:     "list",
 		Short:   "List MX sets, a line each",
 		Example: "  stspub mxset list\n  stspub mxset list --tenant acme --json",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := s.client().MXSets(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeLines(cmd.OutOrStdout(), all)
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "MXSET\tOWNER\tMODE\tMAX AGE\tROLL-OUT\tMX")
-			for _, m := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Owner, m.Mode, seconds(int64(m.MaxAge)), seconds(m.Rollout), strings.Join(m.MX, " "))
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
-	return cmd
+	}, []string{"MXSET", "OWNER", "MODE", "MAX AGE", "ROLL-OUT", "MX"},
+		func(ctx context.Context) ([]publish.MXSet, error) { return s.client().MXSets(ctx) },
+		func(m publish.MXSet) []string {
+			return []string{m.Name, m.Owner, string(m.Mode), seconds(int64(m.MaxAge)), seconds(m.Rollout), strings.Join(m.MX, " ")}
+		})
 }
 
 func newMXSetShow(s *server) *cobra.Command {
@@ -102,7 +80,7 @@ func newMXSetShow(s *server) *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(m)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			w := newTable(cmd.OutOrStdout())
 			fmt.Fprintf(w, "mx set\t%s\nowner\t%s\nmode\t%s\nmax age\t%s\nroll-out\t%s\nmx\t%s\n",
 				m.Name, m.Owner, m.Mode, seconds(int64(m.MaxAge)), seconds(m.Rollout), strings.Join(m.MX, "\n\t"))
 			return w.Flush()

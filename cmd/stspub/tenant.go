@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +39,7 @@ func newTenantList(s *server) *cobra.Command {
 			if asJSON {
 				return writeLines(cmd.OutOrStdout(), all)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			w := newTable(cmd.OutOrStdout())
 			fmt.Fprintln(w, "TENANT\tDOMAINS\tORDERS A DAY\tDNS WRITES A DAY\tSINCE")
 			for _, t := range all {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, limit(t.Domains), limit(t.Orders), limit(t.Writes), date(t.Created))
@@ -53,30 +51,12 @@ func newTenantList(s *server) *cobra.Command {
 	return cmd
 }
 
-// writeLines prints values as JSON, a line each.
-func writeLines[T any](out io.Writer, all []T) error {
-	e := json.NewEncoder(out)
-	for _, v := range all {
-		if err := e.Encode(v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // limit is what a tenant may take.
 func limit(n int) string {
 	if n == 0 {
 		return "any"
 	}
 	return strconv.Itoa(n)
-}
-
-func date(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04Z")
 }
 
 // limitFlags are what a tenant may take.

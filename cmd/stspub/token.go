@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,30 +27,15 @@ socket none is needed. On a loopback port none is needed until the first one is 
 }
 
 func newTokenList(s *server) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return lister(cobra.Command{
 		Use:     "list",
 		Short:   "List the tokens of the service, or of a tenant, a line each",
 		Example: "  stspub token list\n  stspub token list --tenant acme --json",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := s.client().Tokens(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeLines(cmd.OutOrStdout(), all)
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tROLE\tSINCE\tUNTIL\tLAST USE\tLABEL")
-			for _, t := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, date(t.Created), until(t, time.Now()), date(t.Used), t.Label)
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
-	return cmd
+	}, []string{"ID", "ROLE", "SINCE", "UNTIL", "LAST USE", "LABEL"},
+		func(ctx context.Context) ([]httpd.TokenInfo, error) { return s.client().Tokens(ctx) },
+		func(t httpd.TokenInfo) []string {
+			return []string{t.ID, t.Role, date(t.Created), until(t, time.Now()), date(t.Used), t.Label}
+		})
 }
 
 // until is when a token ends, or why it has.

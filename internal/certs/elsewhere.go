@@ -64,15 +64,7 @@ func (k *Keeper) lookElsewhere(ctx context.Context) bool {
 // await has an item looked at again when the process that orders its name has ended that. The caller holds mu.
 func (s *schedule) await(i *item) {
 	s.elsewhere[i.name] = struct{}{}
-	s.follow()
-}
-
-// follow has the journal read again soon.
-func (s *schedule) follow() {
-	select {
-	case s.awaits <- struct{}{}:
-	default:
-	}
+	poke(s.awaits)
 }
 
 // isElsewhere says that another process is ordering the name of an item. The caller holds mu.

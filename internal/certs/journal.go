@@ -139,7 +139,7 @@ func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun tim
 			return e, store.Certificate{}, err
 		}
 		if len(j.others) > 0 {
-			k.schedule.follow()
+			poke(k.schedule.awaits)
 		}
 		now := time.Now()
 		if until := j.leased(c.name, now); !until.IsZero() {

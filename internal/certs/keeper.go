@@ -126,8 +126,7 @@ func (k *Keeper) retire(i *item) {
 	if i.wanted && (i.notAfter.IsZero() || !i.due.After(k.schedule.walked.Add(walkEvery+lookAgain))) {
 		return
 	}
-	k.schedule.unqueue(i)
-	delete(k.schedule.items, i.name)
+	k.schedule.forget(i)
 }
 
 // Drop ends a running order for a name, waits for that, and deletes the certificate and its key from memory and store.
@@ -158,8 +157,7 @@ func (k *Keeper) Drop(ctx context.Context, name string) error {
 	}
 	s.mu.Lock()
 	if i.dropped && s.items[name] == i {
-		s.unqueue(i)
-		delete(s.items, name)
+		s.forget(i)
 	}
 	s.mu.Unlock()
 	k.tellChange(ctx, name)

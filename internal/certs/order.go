@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// questions is how often one is asked that an authority in trouble does not answer. What was ordered counts against
+	// tries is how often one question is asked that an authority in trouble does not answer. What was ordered counts against
 	// its limits, so it is not given up for a moment of trouble.
-	questions = 4
+	tries = 4
 	// firstWait is the pause after the first of them; the others are three times as long each.
 	firstWait = time.Second
 	// longestWait bounds the Retry-After that an order is held open for.
@@ -219,7 +219,7 @@ func patiently(ctx context.Context, ask func() error) error {
 	for n := 1; ; n++ {
 		err := ask()
 		wait, again := trouble(ctx, err)
-		if n == questions || !again {
+		if n == tries || !again {
 			return err
 		}
 		select {

@@ -43,6 +43,7 @@ func (k *Keeper) takeIn(c store.Certificate) error {
 		k.log.Error("left out a certificate of the store", "domain", c.Name, "err", err)
 		return nil
 	}
+	p.renew = c.Renew.Unix()
 	s := &k.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,21 +51,19 @@ func (k *Keeper) takeIn(c store.Certificate) error {
 	if i != nil && i.dropped {
 		return nil // it is being deleted here
 	}
-	k.unplan(c.Name)
-	k.memory.set(c.Name, p)
 	if i == nil {
+		k.unplan(c.Name)
+		k.memory.set(c.Name, p)
 		if known.wanted {
 			known, _ = k.memory.find(c.Name)
 			k.keep(c.Name, known, time.Now())
 		}
 		return nil
 	}
-	k.memory.mark(c.Name, func(known *info) { known.wanted = i.wanted })
-	known, _ = k.memory.find(c.Name)
-	k.recall(i, known)
-	i.failures, i.next, i.failing, i.problem, i.advice, i.refuser, i.refused, i.unsaved = 0, time.Time{}, time.Time{}, "", "", "", 0, nil
+	k.renewed(i, p)
 	i.due = time.Time{}
 	if i.wanted {
+		known, _ = k.memory.find(c.Name)
 		i.due = k.keep(c.Name, known, time.Now())
 	}
 	if i.cancel == nil { // else the order that runs sees to the rest, and finds the new one in the store

@@ -72,6 +72,31 @@ func TestRefresh(t *testing.T) {
 	two.wait(t, name, certs.StateValid)
 }
 
+// TestRefreshKeepsThePlan: a renewal is planned by who obtained the certificate, where few others are, and for all nodes.
+func TestRefreshKeepsThePlan(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	w.serveHTTP(t)
+	one, two := w.startNode(t), w.startNode(t)
+	const name = "mta-sts.good.test"
+	one.Want(name, false)
+	one.wait(t, name, certs.StateValid)
+	c, err := w.store.Certificate(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Renew = time.Now().Add(7 * time.Minute).Truncate(time.Second) // which no name would draw
+	if err := w.store.SaveCertificate(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.Refresh(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	two.Want(name, true)
+	if s := two.Status(name); !s.NextTry.Equal(c.Renew) {
+		t.Errorf("the other node renews at %v, want %v", s.NextTry, c.Renew)
+	}
+}
+
 // TestRefreshOfAnotherStore takes the store for another one.
 func TestRefreshOfAnotherStore(t *testing.T) {
 	w := newWorld(t, time.Hour)

@@ -182,7 +182,9 @@ func (k *Keeper) keep(name string, i info, now time.Time) time.Time {
 // unplan forgets when a name is renewed. The schedule's lock is held.
 func (k *Keeper) unplan(name string) {
 	if i, found := k.memory.find(name); found && i.renew != 0 {
-		k.schedule.plans.add(i.renew, -1)
+		if i.wanted { // else it is in no count
+			k.schedule.plans.add(i.renew, -1)
+		}
 		k.memory.mark(name, func(i *info) { i.renew = 0 })
 	}
 }
@@ -213,10 +215,7 @@ func (k *Keeper) walk(now time.Time) {
 	for n, names := range ask {
 		rand.Shuffle(len(names), func(a, b int) { names[a], names[b] = names[b], names[a] })
 		if s.lines[n].polls = names; len(names) > 0 {
-			select {
-			case s.asks <- struct{}{}:
-			default:
-			}
+			poke(s.asks)
 		}
 	}
 	if now.Sub(s.swept) >= 24*time.Hour {

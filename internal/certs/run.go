@@ -217,16 +217,8 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	case errors.Is(r.err, ErrNotReplaced): // it is ordered again at once, as one that counts
 		i.bare, i.due = true, now
 	case r.err == nil:
-		k.unplan(i.name)
-		k.memory.set(i.name, r.packed)
-		k.memory.mark(i.name, func(known *info) { known.wanted = i.wanted })
-		known, _ := k.memory.find(i.name)
-		k.recall(i, known)
-		i.failures, i.tried, i.next, i.failing = 0, now, time.Time{}, time.Time{}
-		i.problem, i.advice, i.refuser, i.refused, i.unsaved, i.bare = "", "", "", 0, nil, false
-		i.patience = time.Time{}
-		i.urged = false
-		i.due = time.Time{}
+		k.renewed(i, r.packed)
+		i.tried, i.due = now, time.Time{}
 		if i.wanted {
 			i.due = r.cert.Renew
 			s.plans.add(r.packed.renew, 1)
@@ -248,6 +240,18 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 		}
 	}
 	return nil
+}
+
+// renewed puts a certificate in the place of the one of an item, if there is one, and forgets what failed before it came. The
+// schedule's lock is held.
+func (k *Keeper) renewed(i *item, p *packed) {
+	k.unplan(i.name)
+	k.memory.set(i.name, p)
+	k.memory.mark(i.name, func(known *info) { known.wanted = i.wanted })
+	known, _ := k.memory.find(i.name)
+	k.recall(i, known)
+	i.failures, i.next, i.failing, i.patience = 0, time.Time{}, time.Time{}, time.Time{}
+	i.problem, i.advice, i.refuser, i.refused, i.unsaved, i.bare, i.urged = "", "", "", 0, nil, false, false
 }
 
 // heard notes what the answer to an order says of its authority. The schedule's lock is held.

@@ -297,9 +297,12 @@ func (s *schedule) init(authorities []Authority, budgets []config.Budget, first,
 }
 
 // notify wakes the scheduler.
-func (s *schedule) notify() {
+func (s *schedule) notify() { poke(s.wake) }
+
+// poke wakes who reads from a channel of capacity 1, now or when it looks next.
+func poke(c chan<- struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -334,6 +337,12 @@ func (s *schedule) unqueue(i *item) {
 		heap.Remove(i.heap, i.index)
 	}
 	i.line, i.held, i.place, i.expected = nil, false, 0, time.Time{}
+}
+
+// forget takes an item away. The caller holds mu.
+func (s *schedule) forget(i *item) {
+	s.unqueue(i)
+	delete(s.items, i.name)
 }
 
 // arrange has all that wait for a turn choose again: an authority came back, went away, or turned out to have renewal

@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
-
-	"github.com/stspub/stspub/internal/policygen"
 )
 
 // What [account.NAME] is when it says nothing.
@@ -261,9 +259,15 @@ func tableKey(kind, name string) string { return toml.Key{kind, name}.String() }
 
 // label refuses names of tables that cannot stand in a DNS name. MX sets and accounts come there, or into paths.
 func (l *loader) label(key, name string, line int) {
-	if len(name) > 63 || !isZone(name) || strings.Contains(name, ".") || strings.Contains(name, "_") {
+	if !IsLabel(name) {
 		l.problem(line, key, "%q is no name for a table; up to 63 lower-case letters, digits and hyphens, none of these first or last", name)
 	}
+}
+
+// IsLabel reports whether a name can be that of a tenant, MX set or account: one label of lower-case letters, digits and
+// hyphens.
+func IsLabel(name string) bool {
+	return len(name) <= 63 && isZone(name) && !strings.ContainsAny(name, "._")
 }
 
 // isZone reports whether a name, without trailing dot, is one of a zone: lower-case labels of letters, digits, hyphens
@@ -282,12 +286,4 @@ func isZone(name string) bool {
 
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
-}
-
-// why returns what policygen says of a value, without the field, which the key names.
-func why(err error) string {
-	if fe, ok := errors.AsType[*policygen.FieldError](err); ok {
-		return strings.TrimLeft(strings.TrimPrefix(fe.Error(), fe.Field), ": ")
-	}
-	return err.Error()
 }

@@ -43,6 +43,13 @@ type Config struct {
 	Files map[string][]byte
 }
 
+// Lean returns a copy without Domains and Files: a million names need not stay in memory.
+func (c *Config) Lean() *Config {
+	lean := *c
+	lean.Files, lean.Domains = nil, nil
+	return &lean
+}
+
 // Server is the [server] table: the listeners.
 type Server struct {
 	Hostname  string       // A-label without trailing dot: where customers point their CNAMEs; the target of tenant "default" is "default.<hostname>"
@@ -171,12 +178,15 @@ type Check struct {
 	CAFile    string // trust beside the system's, PEM; for laboratories
 }
 
+// MaxRollout is how long a roll-out may take.
+const MaxRollout = 365 * day
+
 // MXSet is an [mxset.NAME] table.
 type MXSet struct {
 	Name   string
 	Policy policygen.Policy
-	// Rollout is how long a domain is in mode testing before it gets Policy.Mode enforce; zero: not at all. At most a year.
-	// Beside another mode it does nothing, so that one line takes an MX set out of enforce and back.
+	// Rollout is how long a domain is in mode testing before it gets Policy.Mode enforce; zero: not at all. At most
+	// MaxRollout. Beside another mode it does nothing, so that one line takes an MX set out of enforce and back.
 	Rollout time.Duration
 }
 

@@ -82,7 +82,7 @@ func (l *loader) mxsets() {
 		if !t.Mode.given() {
 			l.problem(t.Line, table+".mode", `missing; write mode = "testing" to begin with, or "enforce"`)
 		} else if mode, err := policygen.ParseMode(t.Mode.v); err != nil {
-			l.problem(t.Mode.line, table+".mode", "%s", why(err))
+			l.problem(t.Mode.line, table+".mode", "%s", policygen.Reason(err))
 		} else {
 			set.Policy.Mode = mode
 		}
@@ -91,11 +91,11 @@ func (l *loader) mxsets() {
 		} else {
 			l.problem(t.Line, table+".max_age", `missing; write max_age = "2w", or "1d" to begin with`)
 		}
-		set.Rollout = l.duration(table+".rollout", t.Rollout, 0, time.Second, 365*day, `"1s" to "52w"`)
+		set.Rollout = l.duration(table+".rollout", t.Rollout, 0, time.Second, MaxRollout, `"1s" to "52w"`)
 		// What is wrong with a part is said by now, in better words. What is left is the whole.
 		if p := set.Policy; p.Mode != "" && p.MaxAge > 0 && len(p.MX) == len(t.MX.items) && len(p.MX) > 0 {
 			if err := p.Validate(); err != nil {
-				l.problem(t.MX.line, table+".mx", "%s", why(err))
+				l.problem(t.MX.line, table+".mx", "%s", policygen.Reason(err))
 			}
 		}
 		l.cfg.MXSets[name] = set
@@ -116,7 +116,7 @@ func (l *loader) patterns(key string, t mxsetTable) []string {
 	for _, item := range t.MX.items {
 		pattern, changed, err := policygen.ParsePattern(item.v)
 		if err != nil {
-			l.problem(item.line, key, "%s", why(err))
+			l.problem(item.line, key, "%s", policygen.Reason(err))
 			continue
 		}
 		if changed {
@@ -202,7 +202,7 @@ func (l *loader) names(all []declared) {
 	for i, d := range all {
 		name, err := policygen.ParseName(d.raw)
 		if err != nil {
-			l.refuse(d, "%s", why(err))
+			l.refuse(d, "%s", policygen.Reason(err))
 			continue
 		}
 		if j, twice := first[name]; twice {
@@ -210,7 +210,7 @@ func (l *loader) names(all []declared) {
 			continue
 		}
 		if err := name.CheckReport(); err != nil && d.in.way.tlsrpt != "" {
-			l.refuse(d, "%s", why(err))
+			l.refuse(d, "%s", policygen.Reason(err))
 			continue
 		}
 		first[name] = i

@@ -63,7 +63,7 @@ func (l *loader) server() {
 func (l *loader) aLabel(key string, t text) policygen.Name {
 	name, err := policygen.ParseName(t.v)
 	if err != nil {
-		l.problem(t.line, key, "%s", why(err))
+		l.problem(t.line, key, "%s", policygen.Reason(err))
 		return ""
 	}
 	if !isASCII(t.v) {

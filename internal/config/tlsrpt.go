@@ -9,7 +9,7 @@ func (l *loader) report(key string, t list) string {
 	for _, item := range t.items {
 		uri, err := policygen.ParseReportURI(item.v)
 		if err != nil {
-			l.problem(item.line, key, "%s", why(err))
+			l.problem(item.line, key, "%s", policygen.Reason(err))
 			continue
 		}
 		if first, twice := lines[uri]; twice {
@@ -24,7 +24,7 @@ func (l *loader) report(key string, t list) string {
 	}
 	text, err := policygen.ReportText(uris)
 	if err != nil {
-		l.problem(t.line, key, "%s", why(err))
+		l.problem(t.line, key, "%s", policygen.Reason(err))
 	}
 	return text
 }

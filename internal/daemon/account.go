@@ -13,7 +13,7 @@ import (
 // openAccount opens a DNS account. One without its secret is opened too: what is published goes on being served.
 func (d *daemon) openAccount(tenant string, a config.Account) (dnsupdate.Account, error) {
 	if a.Fault != "" {
-		return &sealed{name: a.Name, provider: a.Provider, why: a.Fault}, nil
+		return dnsupdate.Unusable(a.Name, a.Provider, errors.New(a.Fault+", and run: stspub reload")), nil
 	}
 	return dnsupdate.Open(a, d.accountOptions(tenant))
 }
@@ -26,26 +26,6 @@ func (d *daemon) accountOptions(tenant string) dnsupdate.Options {
 		o.Dial = (&sender.Guard{Private: d.conf.Check.AllowPrivate}).Dial
 	}
 	return o
-}
-
-// sealed is an account whose secret could not be read. Whoever wants to write is told so.
-type sealed struct{ name, provider, why string }
-
-// Name returns the account's name in the configuration.
-func (s *sealed) Name() string { return s.name }
-
-// Provider returns its provider.
-func (s *sealed) Provider() string { return s.provider }
-
-// Rate is none.
-func (s *sealed) Rate() dnsupdate.Rate { return dnsupdate.Rate{Batch: 1} }
-
-// Apply writes nothing.
-func (s *sealed) Apply(_ context.Context, c dnsupdate.Change) error {
-	return &dnsupdate.Error{
-		Account: s.name, Provider: s.provider, Op: "read", Zone: c.Zone, Name: c.Name, Kind: dnsupdate.KindAuth,
-		Err: errors.New(s.why + ", and run: stspub reload"),
-	}
 }
 
 // checkAccount has an account read in a zone.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -30,27 +31,38 @@ func (slow) Window(context.Context, []byte) (certs.Window, error) {
 	return certs.Window{}, certs.ErrNoRenewalInfo
 }
 
-// A domain that waits for its certificate says whose turn it waits for, and until when.
-func TestPlaceInTheQueueIsSaid(t *testing.T) {
-	t.Parallel()
+// slowKeeper orders from slow alone until the test ends.
+func slowKeeper(t *testing.T, budget config.Budget) certView {
+	t.Helper()
 	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.Close()
-	budget := config.DefaultBudget()
-	budget.InFlight = 1
 	keeper := certs.New(certs.Config{
 		Store: st, Authorities: []certs.Authority{slow{}}, Budgets: []config.Budget{budget}, Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- keeper.Run(ctx) }()
-	v := certView{keeper, "sts.provider.test"}
+	go func() { ended <- keeper.Run(ctx) }() // ends with ctx
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-ended, st.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return certView{keeper, "sts.provider.test"}
+}
+
+// A domain that waits for its certificate says whose turn it waits for, and until when.
+func TestPlaceInTheQueueIsSaid(t *testing.T) {
+	t.Parallel()
+	budget := config.DefaultBudget()
+	budget.InFlight = 1
+	v := slowKeeper(t, budget)
 	for _, name := range []string{"a", "b", "c"} {
 		v.Want("mta-sts."+name+".test", false)
 		until(t, "queue", func() error {
-			if s := keeper.Status("mta-sts.a.test"); s.Waiting == "" {
+			if s := v.keeper.Status("mta-sts.a.test"); s.Waiting == "" {
 				return fmt.Errorf("%+v", s)
 			}
 			return nil
@@ -64,33 +76,18 @@ func TestPlaceInTheQueueIsSaid(t *testing.T) {
 			t.Errorf("certificate of %s: %+v, want %q", name, c, want)
 		}
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
 }
 
 // TestHeldNameSaysWhen: the domain of a customer has used its own limit up.
 func TestHeldNameSaysWhen(t *testing.T) {
 	t.Parallel()
-	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
 	budget := config.DefaultBudget()
 	budget.DomainOrders = 1
-	keeper := certs.New(certs.Config{
-		Store: st, Authorities: []certs.Authority{slow{}}, Budgets: []config.Budget{budget}, Log: slog.New(slog.DiscardHandler),
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- keeper.Run(ctx) }()
-	v := certView{keeper, "sts.provider.test"}
+	v := slowKeeper(t, budget)
 	const second = "mta-sts.b.customer.test"
 	v.Want("mta-sts.a.customer.test", false)
 	until(t, "order", func() error {
-		if s := keeper.Status("mta-sts.a.customer.test"); s.Waiting == "" {
+		if s := v.keeper.Status("mta-sts.a.customer.test"); s.Waiting == "" {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
@@ -104,10 +101,6 @@ func TestHeldNameSaysWhen(t *testing.T) {
 		}
 		return nil
 	})
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
 }
 
 // What a staging CA issues is served and not announced; once the same table names a real one, it is replaced at once.

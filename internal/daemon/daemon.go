@@ -259,9 +259,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.o.Log.Info("configuration taken", "added", report.Added, "changed", report.Changed, "removed", report.Removed,
 		"restored", report.Restored, "digest", d.conf.Digest)
-	kept := *d.conf
-	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
-	d.conf = &kept
+	d.conf = d.conf.Lean()
 	return nil
 }
 

@@ -23,6 +23,11 @@ type DomainSpec struct {
 	TLSRPT  []string `json:"tlsrpt,omitempty" doc:"where senders report failures (RFC 8460): addresses, as mailto: or https:"`
 }
 
+// change is that of a domain to what is wanted of it.
+func (s DomainSpec) change(name string) publish.Change {
+	return publish.Change{Name: name, MXSet: s.MXSet, Publish: s.Publish, Account: s.Account, Adopt: s.Adopt, TLSRPT: s.TLSRPT}
+}
+
 // DomainResult is what became of one change of a domain.
 type DomainResult struct {
 	Name string `json:"name"`
@@ -83,10 +88,7 @@ type putDomainInput struct {
 }
 
 func (a *admin) putDomain(ctx context.Context, in *putDomainInput) (*changed[DomainResult], error) {
-	b := in.Body
-	return a.change(ctx, in.Scope, in.IfMatch, in.DryRun, publish.Change{
-		Name: in.Name, MXSet: b.MXSet, Publish: b.Publish, Account: b.Account, Adopt: b.Adopt, TLSRPT: b.TLSRPT,
-	})
+	return a.change(ctx, in.Scope, in.IfMatch, in.DryRun, in.Body.change(in.Name))
 }
 
 type removeDomainInput struct {
@@ -170,8 +172,8 @@ func innermost(err error) string {
 
 type releaseInput struct {
 	Scope
-	Name  string `path:"name"`
-	Taken bool   `query:"withdraw" doc:"take that back, while no other tenant has it"`
+	Name     string `path:"name"`
+	Withdraw bool   `query:"withdraw" doc:"take that back, while no other tenant has it"`
 }
 
 func (a *admin) release(ctx context.Context, in *releaseInput) (*struct{}, error) {
@@ -180,7 +182,7 @@ func (a *admin) release(ctx context.Context, in *releaseInput) (*struct{}, error
 		if err != nil {
 			return err
 		}
-		return a.manager.Release(ctx, tenant, name, !in.Taken)
+		return a.manager.Release(ctx, tenant, name, !in.Withdraw)
 	})
 }
 
@@ -235,10 +237,7 @@ func (a *admin) lookAtClaim(ctx context.Context, in *domainInput) (*struct{}, er
 }
 
 func noClaim(name policygen.Name, err error) error {
-	if !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	return &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("domain %s is not claimed", name)}
+	return missing(err, "domain %s is not claimed", name)
 }
 
 // RecordsToSet is what the owner of a domain puts into DNS.

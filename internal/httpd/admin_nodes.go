@@ -2,13 +2,9 @@ package httpd
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/stspub/stspub/internal/publish"
-	"github.com/stspub/stspub/internal/store"
 )
 
 // nodeRoutes are those of the nodes on one store.
@@ -30,28 +26,5 @@ type nodeInput struct {
 }
 
 func (a *admin) removeNode(ctx context.Context, in *nodeInput) (*struct{}, error) {
-	switch err := a.manager.RemoveNode(ctx, in.ID); {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is no node %q", in.ID)}
-	case err != nil:
-		return nil, refusal(err)
-	}
-	return nil, nil
-}
-
-// Nodes returns the nodes on the server's store that are not gone.
-func (c *Client) Nodes(ctx context.Context) ([]publish.NodeStatus, error) {
-	var all []publish.NodeStatus
-	if err := c.call(ctx, http.MethodGet, "/v1/nodes", &all); err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
-	}
-	return all, nil
-}
-
-// RemoveNode declares a node gone.
-func (c *Client) RemoveNode(ctx context.Context, id string) error {
-	if err := c.call(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(id), nil); err != nil {
-		return fmt.Errorf("remove node: %w", err)
-	}
-	return nil
+	return nil, refusal(missing(a.manager.RemoveNode(ctx, in.ID), "there is no node %q", in.ID))
 }

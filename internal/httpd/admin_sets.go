@@ -21,6 +21,11 @@ type MXSetSpec struct {
 	Rollout int64    `json:"rollout,omitempty" minimum:"0" maximum:"31536000" doc:"seconds that a domain is in mode testing before mode enforce; without it, none"`
 }
 
+// set is the MX set of a name.
+func (s MXSetSpec) set(name string) publish.MXSet {
+	return publish.MXSet{Name: name, Mode: policygen.Mode(s.Mode), MaxAge: s.MaxAge, MX: s.MX, Rollout: s.Rollout}
+}
+
 // AccountSpec is an account at a DNS provider. The keys beside provider and zone are those that the configuration file has
 // in an account, with secrets in place of the files that hold them.
 type AccountSpec struct {
@@ -92,10 +97,6 @@ type putMXSetInput struct {
 	Body    MXSetSpec
 }
 
-func (in *putMXSetInput) set() publish.MXSet {
-	return publish.MXSet{Name: in.Name, Mode: policygen.Mode(in.Body.Mode), MaxAge: in.Body.MaxAge, MX: in.Body.MX, Rollout: in.Body.Rollout}
-}
-
 func (a *admin) putMXSet(ctx context.Context, in *putMXSetInput) (*changed[publish.MXSet], error) {
 	tenant, err := in.of(ctx, a)
 	if err != nil {
@@ -107,7 +108,7 @@ func (a *admin) putMXSet(ctx context.Context, in *putMXSetInput) (*changed[publi
 	}
 	what := fmt.Sprintf("mx set %q", in.Name)
 	_, before := a.manager.MXSet(tenant, in.Name)
-	if _, err := a.manager.PutMXSet(ctx, tenant, in.set(), match); err != nil {
+	if _, err := a.manager.PutMXSet(ctx, tenant, in.Body.set(in.Name), match); err != nil {
 		return nil, wrong(what, err)
 	}
 	m, err := a.manager.MXSet(tenant, in.Name)
@@ -132,7 +133,7 @@ func (a *admin) planMXSet(ctx context.Context, in *planMXSetInput) (*body[publis
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.manager.PlanMXSet(ctx, tenant, (&putMXSetInput{Name: in.Name, Body: in.Body}).set())
+	p, err := a.manager.PlanMXSet(ctx, tenant, in.Body.set(in.Name))
 	if err != nil {
 		return nil, wrong(fmt.Sprintf("mx set %q", in.Name), err)
 	}

@@ -62,10 +62,7 @@ func (a *admin) tenantRoutes() {
 }
 
 func noTenant(name string, err error) error {
-	if !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	return &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is no tenant %q", name)}
+	return missing(err, "there is no tenant %q", name)
 }
 
 func (a *admin) tenants(ctx context.Context, _ *struct{}) (*body[[]TenantInfo], error) {
@@ -194,8 +191,5 @@ func (a *admin) revokeToken(ctx context.Context, in *tokenInput) (*struct{}, err
 	if err == nil {
 		err = a.tenancy.RevokeToken(ctx, in.ID, time.Now())
 	}
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is no token %q", in.ID)}
-	}
-	return nil, err
+	return nil, missing(err, "there is no token %q", in.ID)
 }

@@ -250,13 +250,11 @@ func parseLine(text []byte) (publish.Change, error) {
 	if err == nil && dec.More() {
 		err = errors.New("there is more behind the value")
 	}
-	c := publish.Change{
-		Name: l.Name, MXSet: l.MXSet, Publish: l.Publish, Account: l.Account, Adopt: l.Adopt, TLSRPT: l.TLSRPT,
-		Remove: l.Remove, IfMatch: l.IfMatch,
-	}
 	if err != nil {
 		return publish.Change{Name: l.Name}, &Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("the line is no change of a domain: %v", err)}
 	}
+	c := l.change(l.Name)
+	c.Remove, c.IfMatch = l.Remove, l.IfMatch
 	return c, nil
 }
 

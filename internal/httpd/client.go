@@ -72,11 +72,7 @@ func (c *Client) Domains(ctx context.Context, faults bool, f func(publish.Status
 
 // Certificates says how it stands with all certificates.
 func (c *Client) Certificates(ctx context.Context) (certs.Overview, error) {
-	var o certs.Overview
-	if err := c.call(ctx, http.MethodGet, "/v1/certificates", &o); err != nil {
-		return certs.Overview{}, fmt.Errorf("show certificates: %w", err)
-	}
-	return o, nil
+	return ask[certs.Overview](ctx, c, http.MethodGet, "/v1/certificates", nil, "show certificates")
 }
 
 // CertificateNames calls f for every name that is wanted or has a certificate, or with waiting only for those with more to
@@ -112,20 +108,22 @@ func lines[T any](ctx context.Context, c *Client, path, doing string, f func(T) 
 
 // Domain returns one domain, with history. The error is store.ErrNotFound to errors.Is when there is none of that name.
 func (c *Client) Domain(ctx context.Context, name string) (publish.Status, error) {
-	var s publish.Status
-	if err := c.call(ctx, http.MethodGet, c.scoped("/v1/domains/"+url.PathEscape(name), nil), &s); err != nil {
-		return publish.Status{}, fmt.Errorf("show domain: %w", err)
-	}
-	return s, nil
+	return ask[publish.Status](ctx, c, http.MethodGet, c.scoped("/v1/domains/"+url.PathEscape(name), nil), nil, "show domain")
 }
 
 // Faults returns the faults of the service as a whole, by subject.
 func (c *Client) Faults(ctx context.Context) (map[string]string, error) {
-	var faults map[string]string
-	if err := c.call(ctx, http.MethodGet, "/v1/faults", &faults); err != nil {
-		return nil, fmt.Errorf("show faults: %w", err)
-	}
-	return faults, nil
+	return ask[map[string]string](ctx, c, http.MethodGet, "/v1/faults", nil, "show faults")
+}
+
+// Nodes returns the nodes on the server's store that are not gone.
+func (c *Client) Nodes(ctx context.Context) ([]publish.NodeStatus, error) {
+	return ask[[]publish.NodeStatus](ctx, c, http.MethodGet, "/v1/nodes", nil, "list nodes")
+}
+
+// RemoveNode declares a node gone.
+func (c *Client) RemoveNode(ctx context.Context, id string) error {
+	return c.tell(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(id), "remove node")
 }
 
 // Adopt allows a domain's foreign record to be replaced.
@@ -147,10 +145,7 @@ func (c *Client) Retry(ctx context.Context, name string) error { return c.act(ct
 
 // act has something done with a domain.
 func (c *Client) act(ctx context.Context, what, name string, q url.Values) error {
-	if err := c.call(ctx, http.MethodPost, c.scoped("/v1/domains/"+url.PathEscape(name)+"/"+what, q), nil); err != nil {
-		return fmt.Errorf("%s domain: %w", what, err)
-	}
-	return nil
+	return c.tell(ctx, http.MethodPost, c.scoped("/v1/domains/"+url.PathEscape(name)+"/"+what, q), what+" domain")
 }
 
 // Reload makes the server read its configuration again. The hash of a plan, which may be empty, lets through what it
@@ -160,11 +155,7 @@ func (c *Client) Reload(ctx context.Context, hash string) (publish.ReloadReport,
 	if hash != "" {
 		path += "?force=" + url.QueryEscape(hash)
 	}
-	var report publish.ReloadReport
-	if err := c.call(ctx, http.MethodPost, path, &report); err != nil {
-		return publish.ReloadReport{}, fmt.Errorf("reload: %w", err)
-	}
-	return report, nil
+	return ask[publish.ReloadReport](ctx, c, http.MethodPost, path, nil, "reload")
 }
 
 // Healthz returns nil when the server answers that it is alive.
@@ -184,6 +175,23 @@ func (c *Client) scoped(path string, q url.Values) string {
 		return path
 	}
 	return path + "?" + q.Encode()
+}
+
+// ask sends a value, unless it is nil, and returns the answer. Its errors begin with what it was doing.
+func ask[T any](ctx context.Context, c *Client, method, path string, send any, doing string) (T, error) {
+	var v, none T
+	if err := c.put(ctx, method, path, send, &v); err != nil {
+		return none, fmt.Errorf("%s: %w", doing, err)
+	}
+	return v, nil
+}
+
+// tell is ask where nothing is sent and no answer is read.
+func (c *Client) tell(ctx context.Context, method, path, doing string) error {
+	if err := c.call(ctx, method, path, nil); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
 }
 
 // call reads the answer into v, unless v is nil.

@@ -116,12 +116,17 @@ func refusal(err error) error {
 	return err
 }
 
-// notFound makes a problem of store.ErrNotFound.
+// notFound is missing for a domain.
 func notFound(name policygen.Name, err error) error {
+	return missing(err, "domain %s is not configured here", name)
+}
+
+// missing makes a problem of store.ErrNotFound that says what is not there; other errors, and nil, stay as they are.
+func missing(err error, format string, args ...any) error {
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	return &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("domain %s is not configured here", name)}
+	return &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf(format, args...)}
 }
 
 func writeProblem(w http.ResponseWriter, p *Problem) {
@@ -133,13 +138,7 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
 	w.Header().Set("Content-Type", jsonType)
 	w.Header().Set("Cache-Control", "no-store")
-	// An error is the client's going away.
-	_, _ = w.Write(append(text, '\n'))
-	return nil
+	return marshal(w, v)
 }

@@ -10,79 +10,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
-)
 
-// haproxy passes what comes to the returned address on to another, as the options of its server line say.
-func haproxy(t *testing.T, to, options string) (addr string) {
-	t.Helper()
-	path, err := exec.LookPath("/usr/sbin/haproxy")
-	if err != nil {
-		t.Fatal("haproxy is not installed: apt-get install haproxy")
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	file, err := ln.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	conf := filepath.Join(t.TempDir(), "haproxy.cfg")
-	text := fmt.Sprintf(`global
-	maxconn 100
-defaults
-	mode tcp
-	timeout connect 10s
-	timeout client 60s
-	timeout server 60s
-listen all
-	bind fd@3
-	server stspub %s %s
-`, to, options)
-	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "-db", "-f", conf)
-	cmd.ExtraFiles = []*os.File{file}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
-		for dir := filepath.Dir(conf); strings.HasPrefix(dir, filepath.Join(os.TempDir(), "Test")); dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	started, ended := make(chan error), make(chan struct{})
-	go func() { // ends with the program
-		defer close(ended)
-		// The signal comes when the thread that started the program ends, so it is kept.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // says that it was killed
-		}
-	}()
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
-	return ln.Addr().String()
-}
+	"github.com/stspub/stspub/internal/lab/labtest"
+)
 
 // echoing serves, behind proxies, the address of who asks.
 func echoing(t *testing.T, proxies ...string) (addr string) {
@@ -124,12 +58,12 @@ func askFrom(t *testing.T, from, to, first string) (string, error) {
 func TestProxyProtocol(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"} {
-		to := haproxy(t, echoing(t, "127.0.0.1/32"), version)
+		to := labtest.StartHAProxy(t, echoing(t, "127.0.0.1/32"), version)
 		if got, err := askFrom(t, "127.0.0.9", to, ""); err != nil || !strings.HasPrefix(got, "127.0.0.9:") {
 			t.Errorf("%s: asked from 127.0.0.9, the server sees %q, %v", version, got, err)
 		}
 	}
-	to := haproxy(t, echoing(t, "127.0.0.1/32"), "")
+	to := labtest.StartHAProxy(t, echoing(t, "127.0.0.1/32"), "")
 	if got, err := askFrom(t, "127.0.0.9", to, ""); err != nil || !strings.HasPrefix(got, "127.0.0.1:") {
 		t.Errorf("a proxy that says nothing: the server sees %q, %v", got, err)
 	}
@@ -154,7 +88,7 @@ func TestPolicyBehindProxy(t *testing.T) {
 	w.stop = background(t, func(ctx context.Context) error {
 		return w.Public.Run(ctx, BehindProxies(secure, proxies), BehindProxies(plain, proxies))
 	})
-	w.secure = haproxy(t, secure.Addr().String(), "send-proxy-v2")
+	w.secure = labtest.StartHAProxy(t, secure.Addr().String(), "send-proxy-v2")
 	var senders errgroup.Group
 	for range 20 {
 		senders.Go(func() error {

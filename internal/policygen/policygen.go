@@ -21,6 +21,7 @@ package policygen
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -44,6 +45,14 @@ func (e *FieldError) Error() string {
 
 // Unwrap returns [ErrSyntax].
 func (e *FieldError) Unwrap() error { return ErrSyntax }
+
+// Reason is what is wrong by an error, without the field where that is a [*FieldError]: for callers that name it otherwise.
+func Reason(err error) string {
+	if fe, ok := errors.AsType[*FieldError](err); ok {
+		return strings.TrimLeft(strings.TrimPrefix(fe.Error(), fe.Field), ": ")
+	}
+	return err.Error()
+}
 
 // shorten keeps what strangers wrote from filling a log.
 func shorten(s string) string {

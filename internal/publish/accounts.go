@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/stspub/stspub/internal/config"
-	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -67,16 +66,19 @@ func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Acc
 	if err := r.notFiles(tenant, a.Name); err != nil { // a reload may have come first
 		return "", err
 	}
-	kept := store.Account{Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings}
-	next := r.settings.Load().with(func(o *owned) {
-		o.accounts[key{tenant, a.Name}], o.sums[key{tenant, a.Name}] = open, sumOf(kept)
-	})
+	kept, k := store.Account{Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings}, key{tenant, a.Name}
+	next := r.settings.Load().with(func(o *owned) { o.accounts[k], o.sums[k] = open, sumOf(kept) })
 	if _, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.PutAccount(ctx, kept) }); err != nil {
 		return "", err
 	}
-	r.fault("account "+tenant+"/"+a.Name, "")
+	r.accountFault(k, "")
 	r.pokeClaims()
 	return said, r.wakeFaulty(ctx, tenant, a.Name)
+}
+
+// accountFault keeps, or with an empty reason clears, the fault of an account of the API.
+func (r *Reconciler) accountFault(k key, reason string) {
+	r.fault("account "+k.tenant+"/"+k.name, reason)
 }
 
 // checkAccount has an account read, and says what came of it.
@@ -86,7 +88,7 @@ func (r *Reconciler) checkAccount(ctx context.Context, tenant string, a config.A
 	}
 	name, err := policygen.ParseName(zone)
 	if err != nil {
-		return "", why("zone", err)
+		return "", invalidBy("zone", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
@@ -106,24 +108,15 @@ func (r *Reconciler) notFiles(tenant, name string) error {
 
 // wakeFaulty has those looked at whom the old account may have failed. The others come back by themselves.
 func (r *Reconciler) wakeFaulty(ctx context.Context, tenant, account string) error {
-	for after := policygen.Name(""); ; {
-		page, err := r.cfg.Store.DomainsOf(ctx, tenant, store.DomainFilter{Fault: true}, after, planPage)
-		if err != nil {
-			return err
-		}
-		for _, d := range page {
-			after = d.Name
-			if d.Account != account {
-				continue
-			}
-			if err := r.Wake(ctx, d.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
-				return err
-			}
-		}
-		if len(page) < planPage {
+	return r.eachOf(ctx, tenant, store.DomainFilter{Fault: true}, func(d store.Domain) error {
+		if d.Account != account {
 			return nil
 		}
-	}
+		if err := r.Wake(ctx, d.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return nil
+	})
 }
 
 // DeleteAccount forgets an account of the API. While a domain needs it, also one that drains, that is a
@@ -134,13 +127,14 @@ func (r *Reconciler) DeleteAccount(ctx context.Context, tenant, name string) err
 	if err := r.notFiles(tenant, name); err != nil {
 		return err
 	}
+	k := key{tenant, name}
 	next := r.settings.Load().with(func(o *owned) {
-		delete(o.accounts, key{tenant, name})
-		delete(o.sums, key{tenant, name})
+		delete(o.accounts, k)
+		delete(o.sums, k)
 	})
 	_, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.DeleteAccount(ctx, tenant, name) })
 	if err == nil {
-		r.fault("account "+tenant+"/"+name, "")
+		r.accountFault(k, "")
 	}
 	return err
 }
@@ -180,27 +174,4 @@ func readSettings(a store.Account) (config.Account, error) {
 		Secret: config.Secret(s.Secret), ConsumerKey: config.Secret(s.ConsumerKey), Server: s.Server, KeyName: s.KeyName,
 		KeyAlgorithm: s.KeyAlgorithm, Key: config.Secret(s.Key), APIKey: config.Secret(s.APIKey), ServerID: s.ServerID,
 	}, nil
-}
-
-// unopened is an account that did not open. Whoever wants to write is told why.
-type unopened struct {
-	name, provider string
-	err            error
-}
-
-// Name returns the account's name.
-func (u *unopened) Name() string { return u.name }
-
-// Provider returns its provider.
-func (u *unopened) Provider() string { return u.provider }
-
-// Rate is none.
-func (u *unopened) Rate() dnsupdate.Rate { return dnsupdate.Rate{Batch: 1} }
-
-// Apply writes nothing.
-func (u *unopened) Apply(_ context.Context, c dnsupdate.Change) error {
-	return &dnsupdate.Error{
-		Account: u.name, Provider: u.provider, Op: "read", Zone: c.Zone, Name: c.Name, Kind: dnsupdate.KindAuth,
-		Err: fmt.Errorf("%w; put the account again", u.err),
-	}
 }

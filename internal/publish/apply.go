@@ -74,7 +74,7 @@ func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change,
 		}
 		batch.Changes, which = append(batch.Changes, change), append(which, i)
 	}
-	if err := r.massRemoval(ctx, tenant, batch, removals, o); err != nil {
+	if err := r.checkRemovals(ctx, tenant, batch, removals, o); err != nil {
 		return nil, err
 	}
 	done, err := r.cfg.Store.ApplyDomains(ctx, batch, now)
@@ -96,8 +96,8 @@ func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change,
 	return outcomes, nil
 }
 
-// massRemoval refuses what looks like a mistake. What is removed already does not count, so many removals are tried first.
-func (r *Reconciler) massRemoval(ctx context.Context, tenant string, b store.Batch, removals int, o ApplyOptions) error {
+// checkRemovals refuses what looks like a mistake. What is removed already does not count, so many removals are tried first.
+func (r *Reconciler) checkRemovals(ctx context.Context, tenant string, b store.Batch, removals int, o ApplyOptions) error {
 	if o.Confirmed || !massRemoval(removals+o.Removed, 0) {
 		return nil
 	}
@@ -145,7 +145,7 @@ func (s *settings) change(tenant string, c Change, now time.Time) (store.DomainC
 	change := store.DomainChange{Remove: c.Remove, IfMatch: c.IfMatch, Domain: store.Domain{Tenant: tenant}}
 	name, err := policygen.ParseName(c.Name)
 	if err != nil {
-		return change, why("name", err)
+		return change, invalidBy("name", err)
 	}
 	d := &change.Domain
 	d.Name = name
@@ -158,10 +158,10 @@ func (s *settings) change(tenant string, c Change, now time.Time) (store.DomainC
 	}
 	if len(c.TLSRPT) > 0 {
 		if d.TLSRPT, err = policygen.ReportText(c.TLSRPT); err != nil {
-			return change, why("tlsrpt", err)
+			return change, invalidBy("tlsrpt", err)
 		}
 		if err := name.CheckReport(); err != nil {
-			return change, why("tlsrpt", err)
+			return change, invalidBy("tlsrpt", err)
 		}
 	}
 	zone := s.conf.Alias.Zone

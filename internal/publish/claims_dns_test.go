@@ -57,27 +57,19 @@ func TestClaimsAtRealServers(t *testing.T) {
 	if _, err := rec.Start(t.Context(), conf); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- rec.Run(ctx) }() // ends with ctx
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
-	if _, err := rec.PutMXSet(ctx, "b", own("eu", "mx.b.test"), ""); err != nil {
+	running(t, rec)
+	if _, err := rec.PutMXSet(t.Context(), "b", own("eu", "mx.b.test"), ""); err != nil {
 		t.Fatal(err)
 	}
 	for name, at := range map[string]*labtest.DNSServer{"real": real, "rogue": rogue} {
 		zone := map[string]string{"real": "zone.test", "rogue": "stolen.test"}[name]
-		if said, err := rec.PutAccount(ctx, "b", at.Account(name), zone); err != nil || !strings.Contains(said, zone) {
+		if said, err := rec.PutAccount(t.Context(), "b", at.Account(name), zone); err != nil || !strings.Contains(said, zone) {
 			t.Fatalf("PutAccount(%s): %q, %v", name, said, err)
 		}
 	}
 	wrong := real.Account("wrong")
 	wrong.Key = "d3Jvbmc="
-	if _, err := rec.PutAccount(ctx, "b", wrong, "zone.test"); err == nil || strings.Contains(err.Error(), "d3Jvbmc=") {
+	if _, err := rec.PutAccount(t.Context(), "b", wrong, "zone.test"); err == nil || strings.Contains(err.Error(), "d3Jvbmc=") {
 		t.Errorf("PutAccount with a wrong key: %v", err)
 	}
 	if r, err := real.Query("_stspub-probe.zone.test", dns.TypeTXT); err != nil || len(r.Answer) > 0 {
@@ -87,7 +79,7 @@ func TestClaimsAtRealServers(t *testing.T) {
 	zone := func(name, account string) publish.Change {
 		return publish.Change{Name: name, MXSet: "eu", Publish: store.PublishZone, Account: account}
 	}
-	outcomes, err := rec.Apply(ctx, "b", []publish.Change{
+	outcomes, err := rec.Apply(t.Context(), "b", []publish.Change{
 		sharing("cname.test", "eu"), sharing("addr.test", "eu"), sharing("text.test", "eu"), zone("zone.test", "real"), zone("stolen.test", "rogue"),
 	}, publish.ApplyOptions{})
 	if err != nil {
@@ -104,7 +96,7 @@ func TestClaimsAtRealServers(t *testing.T) {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for deadline := time.Now().Add(patience); ; <-tick.C {
-			c, err := rec.Claim(ctx, "b", name)
+			c, err := rec.Claim(t.Context(), "b", name)
 			if good(c, err == nil) {
 				return
 			}
@@ -116,7 +108,7 @@ func TestClaimsAtRealServers(t *testing.T) {
 	looked := func(c publish.Claim, there bool) bool { return there && !c.Looked.IsZero() }
 	gone := func(_ publish.Claim, there bool) bool { return !there }
 	wait("zone.test", "proven", gone) // its account did it
-	if s, err := rec.StatusOf(ctx, "b", "zone.test"); err != nil || s.Tenant != "b" {
+	if s, err := rec.StatusOf(t.Context(), "b", "zone.test"); err != nil || s.Tenant != "b" {
 		t.Errorf("zone.test is %+v, %v", s, err)
 	}
 	for _, name := range []policygen.Name{"cname.test", "addr.test", "text.test", "stolen.test"} {
@@ -126,7 +118,7 @@ func TestClaimsAtRealServers(t *testing.T) {
 	if r, err := rogue.Query("_stspub-challenge.stolen.test", dns.TypeTXT); err != nil || len(r.Answer) != 1 {
 		t.Errorf("the challenge at the other server: %v, %v", r, err)
 	}
-	text, err := rec.Claim(ctx, "b", "text.test")
+	text, err := rec.Claim(t.Context(), "b", "text.test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,12 +128,12 @@ func TestClaimsAtRealServers(t *testing.T) {
 	real.Set(t, "_stspub-challenge.text.test", "TXT", value)
 	var before [2]publish.Claim
 	for i, name := range []policygen.Name{"addr.test", "stolen.test"} {
-		if before[i], err = rec.Claim(ctx, "b", name); err != nil {
+		if before[i], err = rec.Claim(t.Context(), "b", name); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, name := range []policygen.Name{"cname.test", "addr.test", "text.test", "stolen.test"} {
-		if err := rec.LookAtClaim(ctx, "b", name); err != nil {
+		if err := rec.LookAtClaim(t.Context(), "b", name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,11 +144,11 @@ func TestClaimsAtRealServers(t *testing.T) {
 	}
 	wait("addr.test", "held for its address", again(0))
 	wait("stolen.test", "held", again(1))
-	if c, err := rec.Claim(ctx, "b", "addr.test"); err != nil || !strings.Contains(c.Reason, "addresses 127.0.0.1, which prove nothing") {
+	if c, err := rec.Claim(t.Context(), "b", "addr.test"); err != nil || !strings.Contains(c.Reason, "addresses 127.0.0.1, which prove nothing") {
 		t.Errorf("addr.test: %+v, %v", c, err)
 	}
 	for _, name := range []policygen.Name{"addr.test", "stolen.test"} {
-		if _, err := st.Domain(ctx, name); err == nil {
+		if _, err := st.Domain(t.Context(), name); err == nil {
 			t.Errorf("%s is published", name)
 		}
 	}

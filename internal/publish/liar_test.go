@@ -106,15 +106,7 @@ func newDeceived(t *testing.T, names ...policygen.Name) *deceived {
 	if _, err := d.rec.Start(t.Context(), d.conf); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- d.rec.Run(ctx) }() // ends with ctx
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	running(t, d.rec)
 	return d
 }
 

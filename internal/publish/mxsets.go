@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,9 +15,6 @@ import (
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
-
-// maxRollout is how long a roll-out may take, as in the configuration file.
-const maxRollout = 365 * 24 * time.Hour
 
 // MXSet is an MX set as the API has it.
 type MXSet struct {
@@ -145,19 +143,12 @@ func invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Why: fmt.Sprintf(format, args...)}
 }
 
-// why takes from what policygen says the name of its field, which the API calls otherwise.
-func why(field string, err error) error {
-	if fe, ok := errors.AsType[*policygen.FieldError](err); ok {
-		return invalid(field, "%s", strings.TrimLeft(strings.TrimPrefix(fe.Error(), fe.Field), ": "))
-	}
-	return invalid(field, "%s", err)
-}
+// invalidBy is invalid for what package policygen says, but for its name of the field.
+func invalidBy(field string, err error) error { return invalid(field, "%s", policygen.Reason(err)) }
 
 // checkLabel refuses names that cannot stand in a DNS name, for they come there or into paths.
 func checkLabel(field, name string) error {
-	ok := name != "" && len(name) <= 63 && name[0] != '-' && name[len(name)-1] != '-' &&
-		strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
-	if !ok {
+	if !config.IsLabel(name) {
 		return invalid(field, "%q is no name; up to 63 lower-case letters, digits and hyphens, none of these first or last", name)
 	}
 	return nil
@@ -166,10 +157,8 @@ func checkLabel(field, name string) error {
 // checkMXSet turns an MX set of the API into one as the file has it.
 func (r *Reconciler) checkMXSet(tenant string, m MXSet) (config.MXSet, error) {
 	set := config.MXSet{Name: m.Name, Policy: policygen.Policy{MaxAge: m.MaxAge}}
-	for _, err := range []error{checkLabel("tenant", tenant), checkLabel("name", m.Name)} {
-		if err != nil {
-			return set, err
-		}
+	if err := cmp.Or(checkLabel("tenant", tenant), checkLabel("name", m.Name)); err != nil {
+		return set, err
 	}
 	if zone := r.settings.Load().conf.Alias.Zone; zone != "" {
 		if longest := labelOctets + len(sharedName(tenant, m.Name, zone)) - len("*"); longest > maxNameOctets {
@@ -179,13 +168,13 @@ func (r *Reconciler) checkMXSet(tenant string, m MXSet) (config.MXSet, error) {
 	}
 	mode, err := policygen.ParseMode(string(m.Mode))
 	if err != nil {
-		return set, why("mode", err)
+		return set, invalidBy("mode", err)
 	}
 	set.Policy.Mode = mode
 	for _, raw := range m.MX {
 		pattern, _, err := policygen.ParsePattern(raw)
 		if err != nil {
-			return set, why("mx", err)
+			return set, invalidBy("mx", err)
 		}
 		if slices.Contains(set.Policy.MX, pattern) {
 			return set, invalid("mx", "%q is there twice; leave one out", pattern)
@@ -200,10 +189,10 @@ func (r *Reconciler) checkMXSet(tenant string, m MXSet) (config.MXSet, error) {
 		if fe, ok := errors.AsType[*policygen.FieldError](err); ok {
 			field = fe.Field
 		}
-		return set, why(field, err)
+		return set, invalidBy(field, err)
 	}
-	if m.Rollout < 0 || m.Rollout > int64(maxRollout/time.Second) {
-		return set, invalid("rollout", "%d is out of range; 0 to %d seconds", m.Rollout, int64(maxRollout/time.Second))
+	if m.Rollout < 0 || m.Rollout > int64(config.MaxRollout/time.Second) {
+		return set, invalid("rollout", "%d is out of range; 0 to %d seconds", m.Rollout, int64(config.MaxRollout/time.Second))
 	}
 	set.Rollout = time.Duration(m.Rollout) * time.Second
 	return set, nil
@@ -224,28 +213,15 @@ func (r *Reconciler) PlanMXSet(ctx context.Context, tenant string, m MXSet) (Pla
 	conf := *in.conf
 	conf.MXSets, conf.Domains, conf.Digest = map[string]config.MXSet{m.Name: set}, nil, ""
 	s := newSurvey("", before, &conf)
-	s.owned = ownedNames{accounts: in.owned.names().accounts}
-	for after := policygen.Name(""); ; {
-		page, err := r.cfg.Store.DomainsOf(ctx, tenant, store.DomainFilter{MXSet: m.Name}, after, planPage)
-		if err != nil {
-			return Plan{}, fmt.Errorf("plan: read the domains: %w", err)
+	s.owned = &owned{accounts: in.owned.accounts} // the set itself is that of conf
+	err = r.eachOf(ctx, tenant, store.DomainFilter{MXSet: m.Name}, func(have store.Domain) error {
+		if !have.Removed.IsZero() {
+			return nil
 		}
-		for _, have := range page {
-			if !have.Removed.IsZero() {
-				continue
-			}
-			want := config.Domain{Name: have.Name, MXSet: have.MXSet, Publish: have.Publish, Account: have.Account, TLSRPT: have.TLSRPT}
-			if err := s.keep(have, want, func() ([]store.Served, error) { return r.cfg.Store.History(ctx, have.Name) }); err != nil {
-				return Plan{}, err
-			}
-			after = have.Name
-		}
-		if len(page) > 0 {
-			after = page[len(page)-1].Name
-		}
-		if len(page) < planPage {
-			break
-		}
+		return s.keep(have, unchanged(have), func() ([]store.Served, error) { return r.cfg.Store.History(ctx, have.Name) })
+	})
+	if err != nil {
+		return Plan{}, fmt.Errorf("plan: read the domains: %w", err)
 	}
 	p := s.end(r.now(), func(name string) float64 {
 		if a := in.accounts[key{tenant, name}]; a != nil {
@@ -259,6 +235,3 @@ func (r *Reconciler) PlanMXSet(ctx context.Context, tenant string, m MXSet) (Pla
 	p.judge()
 	return *p, nil
 }
-
-// planPage is how many domains a plan reads at once.
-const planPage = 1000

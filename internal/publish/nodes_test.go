@@ -335,9 +335,7 @@ func TestMXSetsOfAnotherNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- two.Run(ctx) }()
+	running(t, two)
 	put := func(mx string) {
 		t.Helper()
 		if _, err := one.PutMXSet(t.Context(), publish.Tenant, own("own", mx), ""); err != nil {
@@ -359,10 +357,6 @@ func TestMXSetsOfAnotherNode(t *testing.T) {
 	served("mx9.provider.test")
 	put("mx8.provider.test")
 	served("mx8.provider.test")
-	stop()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 	if err := one.DeleteMXSet(t.Context(), publish.Tenant, "other", ""); err == nil {
 		t.Error("an MX set that is not there is deleted")
 	}

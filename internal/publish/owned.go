@@ -51,18 +51,6 @@ func sumOf(a store.Account) accountSum {
 	return sha256.Sum256(slices.Concat([]byte(a.Provider), []byte{0}, a.Settings))
 }
 
-// names are what is in it.
-func (o *owned) names() ownedNames {
-	n := ownedNames{mxsets: make(map[key]bool), accounts: make(map[key]bool)}
-	for k := range o.mxsets {
-		n.mxsets[k] = true
-	}
-	for k := range o.accounts {
-		n.accounts[k] = true
-	}
-	return n
-}
-
 // Tenants returns the tenants that have MX sets of their own, by name. Without one there is no domain.
 func (r *Reconciler) Tenants() []string {
 	all := []string{Tenant}
@@ -143,8 +131,8 @@ func (r *Reconciler) loadOwned(ctx context.Context, old *owned) (*owned, error) 
 		}
 		open, err := r.openOwned(a)
 		if err != nil {
-			r.fault("account "+a.Tenant+"/"+a.Name, err.Error())
-			open = &unopened{a.Name, a.Provider, err}
+			r.accountFault(k, err.Error())
+			open = dnsupdate.Unusable(a.Name, a.Provider, fmt.Errorf("%w; put the account again", err))
 		}
 		o.accounts[k] = open
 	}
@@ -197,11 +185,10 @@ func (r *Reconciler) openOwned(a store.Account) (dnsupdate.Account, error) {
 // mean returns what a configuration means here, beside what the API declares. It opens the accounts that are new or
 // changed: an open one knows when its provider wants to be left alone.
 func (r *Reconciler) mean(conf *config.Config, own *owned) (*settings, error) {
-	kept := *conf
-	kept.Files, kept.Domains = nil, nil // a million names need not stay in memory
+	kept := conf.Lean()
 	kept.MXSets = maps.Clone(conf.MXSets)
 	old := r.settings.Load()
-	next := &settings{conf: &kept, accounts: maps.Clone(own.accounts), owned: own}
+	next := &settings{conf: kept, accounts: maps.Clone(own.accounts), owned: own}
 	if r.cfg.Node != "" {
 		next.meaning = meaning(conf)
 	}

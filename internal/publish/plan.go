@@ -136,7 +136,7 @@ func (r *Reconciler) Plan(ctx context.Context, conf *config.Config, progress fun
 func (r *Reconciler) plan(ctx context.Context, conf *config.Config, next *settings, progress func(done, total int)) (Plan, error) {
 	set := r.settings.Load()
 	s := newSurvey(set.conf.Digest, set.conf.MXSets, conf)
-	s.owned = set.owned.names()
+	s.owned = set.owned
 	err := r.cfg.Store.EachDomain(ctx, func(have store.Domain) error {
 		return s.add(have, func() ([]store.Served, error) { return r.cfg.Store.History(ctx, have.Name) })
 	})

@@ -504,11 +504,10 @@ func sharedEvents(seed uint64) []byte {
 	return events
 }
 
-// TestSharedUnderFaults runs a hundred worlds.
+// TestSharedUnderFaults runs worlds, each with its own faults.
 func TestSharedUnderFaults(t *testing.T) {
 	t.Parallel()
-	worlds := 100
-	for seed := range uint64(worlds) {
+	for seed := range uint64(simSharedWorlds) {
 		runShared(t, seed, sharedEvents(seed))
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)

@@ -551,8 +551,7 @@ func (s *sim) run(events []byte) {
 
 func TestNextUnderFaults(t *testing.T) {
 	t.Parallel()
-	runs := 1400
-	for seed := range uint64(runs) {
+	for seed := range uint64(simWorlds) {
 		if seed%2 == 1 {
 			seed |= withPeer
 		}

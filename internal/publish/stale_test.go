@@ -78,15 +78,7 @@ func TestStaleAnswers(t *testing.T) {
 	if _, err := rec.Start(t.Context(), conf); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- rec.Run(ctx) }() // ends with ctx
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	running(t, rec)
 	live := func(mx, but string) publish.Status {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()

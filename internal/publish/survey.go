@@ -34,7 +34,7 @@ type survey struct {
 	byHand   policygen.Name // whose writes were counted last
 	gone     hash.Hash
 
-	owned   ownedNames
+	owned   *owned                  // its accounts need not be open
 	sharing map[string]string       // account of the shared record that is wanted, by MX set
 	records map[string]store.Domain // shared records that are there, by MX set
 }
@@ -69,7 +69,7 @@ func newSurvey(accepted string, old map[string]config.MXSet, conf *config.Config
 			Arriving: []PlanArrival{}, Stranded: []PlanDomain{}, Unknown: []PlanReason{}, Held: []PlanReason{},
 		},
 		parsed: make(map[string]parsed), leaving: make(map[setMX]cached), arriving: make(map[setMX]bool),
-		writes: make(map[string]int), gone: sha256.New(), sharing: make(map[string]string), records: make(map[string]store.Domain),
+		writes: make(map[string]int), gone: sha256.New(), owned: &owned{}, sharing: make(map[string]string), records: make(map[string]store.Domain),
 	}
 	for _, w := range conf.Domains {
 		s.wanted[w.Name] = w
@@ -80,7 +80,7 @@ func newSurvey(accepted string, old map[string]config.MXSet, conf *config.Config
 	all := maps.Clone(s.old)
 	maps.Copy(all, s.new)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		set := PlanMXSet{Name: name, Before: whole(s.old, name), After: whole(s.new, name)}
+		set := PlanMXSet{Name: name, Before: policyText(s.old, name), After: policyText(s.new, name)}
 		before, after := rollout(s.old[name]), rollout(s.new[name])
 		set.RolloutBefore, set.RolloutAfter = int64(before.Seconds()), int64(after.Seconds())
 		if set.Before != set.After || before != after {
@@ -90,8 +90,8 @@ func newSurvey(accepted string, old map[string]config.MXSet, conf *config.Config
 	return s
 }
 
-// whole is the policy text of an MX set; empty: there is none of that name.
-func whole(sets map[string]config.MXSet, name string) string {
+// policyText is that of an MX set; empty: there is none of that name.
+func policyText(sets map[string]config.MXSet, name string) string {
 	set, ok := sets[name]
 	if !ok {
 		return ""

@@ -8,22 +8,21 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// ownedNames are the MX sets and accounts that the API declares.
-type ownedNames struct{ mxsets, accounts map[key]bool }
+// unchanged is what a configuration wants of a domain that it leaves as it is.
+func unchanged(have store.Domain) config.Domain {
+	return config.Domain{Name: have.Name, MXSet: have.MXSet, Publish: have.Publish, Account: have.Account, TLSRPT: have.TLSRPT}
+}
 
 // readOwned has a survey know what the API declares from the store.
 func (s *survey) readOwned(ctx context.Context, st store.Store) error {
-	own, _, err := readOwned(ctx, st)
-	if err != nil {
-		return err
-	}
-	s.owned = own.names()
-	return nil
+	var err error
+	s.owned, _, err = readOwned(ctx, st)
+	return err
 }
 
 // knows says whether the account of a domain is there.
 func (s *survey) knows(have store.Domain) bool {
-	if s.owned.accounts[key{have.Tenant, have.Account}] {
+	if _, there := s.owned.accounts[key{have.Tenant, have.Account}]; there {
 		return true
 	}
 	_, known := s.conf.Accounts[have.Account]
@@ -51,15 +50,16 @@ func (s *survey) addOwned(have store.Domain, want config.Domain, found bool, his
 		}
 		return nil
 	}
-	want = config.Domain{Name: have.Name, MXSet: have.MXSet, Publish: have.Publish, Account: have.Account, TLSRPT: have.TLSRPT}
-	switch set := (key{have.Tenant, have.MXSet}); {
+	want = unchanged(have)
+	_, ownSet := s.owned.mxsets[key{have.Tenant, have.MXSet}]
+	switch {
 	case have.Account != "" && !s.knows(have):
 		refuse("account.%s: domain %s of the API needs this account; put it back", have.Account, have.Name)
 	case inAliasZone(have.Publish) && s.conf.Alias.Zone == "":
 		refuse("alias: domain %s of the API has its record in the alias zone; put the table back", have.Name)
 	case published && misplaced(s.conf, have, want, true, true) != nil:
 		refuse("%w", misplaced(s.conf, have, want, true, true))
-	case s.owned.mxsets[set] || have.Tenant != Tenant: // the file has no say in its policy
+	case ownSet || have.Tenant != Tenant: // the file has no say in its policy
 	case s.new[have.MXSet].Name == "":
 		refuse("mxset.%s: domain %s of the API is on this MX set; put it back", have.MXSet, have.Name)
 	default:

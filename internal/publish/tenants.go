@@ -10,6 +10,11 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
+// TenantOf returns whose domain it is, or store.ErrNotFound, and takes as long for the one as for the other.
+func (r *Reconciler) TenantOf(ctx context.Context, name policygen.Name) (string, error) {
+	return r.cfg.Store.TenantOf(ctx, string(name))
+}
+
 // StatusOf is [Reconciler.Status] for a tenant. A domain of another one is store.ErrNotFound, in the same words and as soon
 // as one that is not there.
 func (r *Reconciler) StatusOf(ctx context.Context, tenant string, name policygen.Name) (Status, error) {
@@ -29,12 +34,47 @@ func (r *Reconciler) StatusesOf(
 	if err != nil {
 		return nil, err
 	}
+	return r.statuses(page), nil
+}
+
+// SharedOf returns the shared records of a tenant by name, without history.
+func (r *Reconciler) SharedOf(ctx context.Context, tenant string) ([]Status, error) {
+	records, err := r.cfg.Store.SharedOf(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return r.statuses(records), nil
+}
+
+func (r *Reconciler) statuses(domains []store.Domain) []Status {
 	set := r.settings.Load()
-	all := make([]Status, len(page))
-	for i, d := range page {
+	all := make([]Status, len(domains))
+	for i, d := range domains {
 		all[i] = r.status(set, d)
 	}
-	return all, nil
+	return all
+}
+
+// pageSize is how many domains of a tenant are read at once.
+const pageSize = 1000
+
+// eachOf calls f for the domains of a tenant, by name, until f returns an error, which it returns.
+func (r *Reconciler) eachOf(ctx context.Context, tenant string, filter store.DomainFilter, f func(store.Domain) error) error {
+	for after := policygen.Name(""); ; {
+		page, err := r.cfg.Store.DomainsOf(ctx, tenant, filter, after, pageSize)
+		if err != nil {
+			return err
+		}
+		for _, d := range page {
+			if err := f(d); err != nil {
+				return err
+			}
+			after = d.Name
+		}
+		if len(page) < pageSize {
+			return nil
+		}
+	}
 }
 
 // domainOf reads a domain by its tenant and name, so that it takes as long for a domain of another tenant as for none.

@@ -82,6 +82,20 @@ func newWorld(t *testing.T, domains ...policygen.Name) *world {
 	return w
 }
 
+// running runs a reconciler until the test ends.
+func running(t *testing.T, rec *publish.Reconciler) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- rec.Run(ctx) }() // ends with ctx
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // memory is a directory that needs no disk, where there is one: what a commit waits for is tested elsewhere.
 func memory(t *testing.T) string {
 	t.Helper()

@@ -14,34 +14,7 @@ import (
 
 func BenchmarkPostgresDeclare100k(b *testing.B) {
 	server := labtest.StartPostgreSQL(b)
-	d := declaration(100_000)
-	b.Run("new", func(b *testing.B) {
-		for b.Loop() {
-			b.StopTimer()
-			s := node(b, server.Database(b))
-			b.StartTimer()
-			if _, err := s.Declare(b.Context(), d, time.Now()); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	s := node(b, server.Database(b))
-	fill(b, s, 100_000)
-	b.Run("unchanged", func(b *testing.B) {
-		for b.Loop() {
-			if c, err := s.Declare(b.Context(), d, time.Now()); err != nil || c != (store.Change{}) {
-				b.Fatal(c, err)
-			}
-		}
-	})
-	b.Run("policy", func(b *testing.B) {
-		for b.Loop() {
-			d.MXSets[0].Policy.MaxAge++
-			if c, err := s.Declare(b.Context(), d, time.Now()); err != nil || c.Changed != 100_000 {
-				b.Fatal(c, err)
-			}
-		}
-	})
+	benchDeclare(b, func(b *testing.B) store.Store { return node(b, server.Database(b)) })
 }
 
 // BenchmarkPostgresDomain runs among 100,000 domains.
@@ -81,19 +54,5 @@ func BenchmarkPostgresDomain(b *testing.B) {
 			})
 		})
 	}
-	b.Run("Read", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := s.Domain(b.Context(), "d050000.example"); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("Each", func(b *testing.B) {
-		for b.Loop() {
-			if err := s.EachDomain(b.Context(), func(store.Domain) error { return nil }); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100_000, "ns/domain")
-	})
+	benchRead(b, s)
 }

@@ -89,15 +89,16 @@ type process struct {
 	err  error
 }
 
-// start starts a program in a directory, unprivileged. What it says goes to the file "log" there.
-func start(t testing.TB, dir, path string, args []string) *process {
+// start starts a program in a directory, unprivileged. What it says goes to the file "log" there. It finds files from
+// descriptor 3 on.
+func start(t testing.TB, dir, path string, args []string, files ...*os.File) *process {
 	t.Helper()
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = dir, log, log, files
 	// The program must not outlive a test process that is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: credential(t)}
 	started := make(chan error)
