@@ -69,6 +69,10 @@ func copiedTables() []copiedTable {
 				"old_ttl horizon deleted away detached staged promoted since live failures checked report_wrote report_verified report_failures",
 			"adopt declared_adopt dirty fresh pinned expelled fault released tainted", "",
 		},
+		{
+			"webhooks", "tenant, name", "tenant name kinds sealed held problem",
+			"created version reached since failures lost delivered due rest", "paused", "settings",
+		},
 		{"dropped_domains", "name", "name", "change", "", ""},
 		{"history", "seq", "name text", "seq since until", "by_foreign", ""},
 		{"ids", "seq", "id record text", "seq intended verified", "", ""},

@@ -393,6 +393,7 @@ type Store interface {
 	Now(ctx context.Context) (time.Time, error)
 
 	Tenancy
+	Webhooks
 
 	// What the API declares.
 
