@@ -19,12 +19,16 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 		return nil, nil
 	}
 	var outcomes []DomainOutcome
+	actor := actorOf(ctx)
 	doing := fmt.Sprintf("apply %d changes of domains", len(b.Changes))
 	apply := func(ctx context.Context, tx transaction) error {
 		if err := tx.lock(ctx, lockDeclaration, "", false); err != nil {
 			return err
 		}
-		w := batchWriter{b: &b, tx: tx, at: micros(now), known: make(map[setKey]bool), left: make(map[setKey]bool), room: make(map[string]int)}
+		w := batchWriter{
+			b: &b, tx: tx, at: micros(now), known: make(map[setKey]bool), left: make(map[setKey]bool), room: make(map[string]int),
+			told: diary{actor: actor, at: now},
+		}
 		outcomes = outcomes[:0]
 		for _, c := range b.Changes {
 			outcome, err := w.change(ctx, c)
@@ -33,10 +37,13 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 			}
 			outcomes = append(outcomes, outcome)
 		}
-		if err := w.endShared(ctx); err != nil || !b.DryRun {
+		if err := w.endShared(ctx); err != nil {
 			return err
 		}
-		return errDryRun
+		if b.DryRun {
+			return errDryRun
+		}
+		return w.told.record(ctx, tx)
 	}
 	var err error
 	if len(b.Changes) == 1 && !b.DryRun { // those of many callers share a commit
@@ -59,6 +66,7 @@ type batchWriter struct {
 	known   map[setKey]bool // MX sets that were looked for
 	left    map[setKey]bool // MX sets whose shared record lost a domain
 	room    map[string]int  // how many more domains a tenant may have
+	told    diary
 }
 
 func (w *batchWriter) change(ctx context.Context, c DomainChange) (DomainOutcome, error) {
@@ -92,6 +100,9 @@ func (w *batchWriter) change(ctx context.Context, c DomainChange) (DomainOutcome
 	}
 	if err == nil && (d.action == actInsert || d.action == actUpdate) && c.Shared != nil && d.next.Publish == PublishShared {
 		err = w.share(ctx, *c.Shared)
+	}
+	if d.action != actNothing {
+		w.told.changed(c, at, d)
 	}
 	return d.outcome, err
 }

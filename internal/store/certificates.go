@@ -90,10 +90,22 @@ func splitChain(joined []byte) ([][]byte, error) {
 
 // SaveCertificate implements [Store].
 func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("save certificate %q", c.Name), func(ctx context.Context, tx transaction) error {
 		change, err := tx.nextChange(ctx)
 		if err != nil {
 			return err
+		}
+		var same bool
+		if err := tx.get(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE name = $1 AND chain = $2)`,
+			[]any{c.Name, joinChain(c.Chain)}, &same); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		if !same {
+			if err := told.issued(ctx, tx, c); err != nil {
+				return err
+			}
 		}
 		seal, key := t.ring.Seal(labelCertificate+c.Name, c.Key)
 		if _, err := tx.exec(ctx, `INSERT INTO certificates
@@ -108,8 +120,10 @@ func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
 		if _, err := tx.exec(ctx, `DELETE FROM dropped_certificates WHERE name = $1`, c.Name); err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `DELETE FROM orders WHERE name = $1`, c.Name)
-		return err
+		if _, err := tx.exec(ctx, `DELETE FROM orders WHERE name = $1`, c.Name); err != nil {
+			return err
+		}
+		return told.record(ctx, tx)
 	})
 }
 
@@ -202,11 +216,21 @@ func (t *tables) Orders(ctx context.Context) ([]Order, error) {
 
 // SaveOrder implements [Store].
 func (t *tables) SaveOrder(ctx context.Context, o Order) error {
-	return t.exec(ctx, fmt.Sprintf("save order %q", o.Name), `INSERT INTO orders (name, failures, tried, next, problem,
-		authority, since, advice, outage) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET
-		failures = excluded.failures, tried = excluded.tried, next = excluded.next, problem = excluded.problem,
-		authority = excluded.authority, since = excluded.since, advice = excluded.advice, outage = excluded.outage`,
-		o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice, o.Outage)
+	actor := actorOf(ctx)
+	return t.db.writeSoon(ctx, fmt.Sprintf("save order %q", o.Name), func(ctx context.Context, tx transaction) error {
+		told := diary{actor: actor, at: o.Tried}
+		if err := told.failing(ctx, tx, o); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `INSERT INTO orders (name, failures, tried, next, problem,
+			authority, since, advice, outage) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET
+			failures = excluded.failures, tried = excluded.tried, next = excluded.next, problem = excluded.problem,
+			authority = excluded.authority, since = excluded.since, advice = excluded.advice, outage = excluded.outage`,
+			o.Name, o.Failures, micros(o.Tried), micros(o.Next), o.Problem, o.Authority, micros(o.Since), o.Advice, o.Outage); err != nil {
+			return err
+		}
+		return told.record(ctx, tx)
+	})
 }
 
 // PlanOrder implements [Store].

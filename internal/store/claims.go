@@ -88,10 +88,18 @@ func (t *tables) SaveClaim(ctx context.Context, c DomainClaim) error {
 // ExpireClaims implements [Store].
 func (t *tables) ExpireClaims(ctx context.Context, now time.Time) (int, error) {
 	n := 0
+	actor := actorOf(ctx)
 	err := t.db.writeSoon(ctx, "forget claims that expired", func(ctx context.Context, tx transaction) error {
-		gone, err := tx.exec(ctx, `DELETE FROM claims WHERE expires <= $1`, micros(now))
-		n = int(gone)
-		return err
+		told := diary{actor: actor, at: now}
+		err := tx.query(ctx, func(r row) error {
+			c, err := scanClaim(r)
+			told.note(c.Domain.Tenant, KindClaimExpired, string(c.Domain.Name), "nothing proved it in time", c.Domain.shown(), nil)
+			return err
+		}, `DELETE FROM claims WHERE expires <= $1 RETURNING `+claimColumns, micros(now))
+		if n = len(told.events); err != nil {
+			return err
+		}
+		return told.record(ctx, tx)
 	})
 	return n, err
 }

@@ -82,6 +82,7 @@ func copiedTables() []copiedTable {
 		{"orders", "name", "name problem authority advice", "failures tried next since", "outage", ""},
 		{"journal", "seq", "authority name domain reason", "seq changed begun ended stopped", "exempt failed", ""},
 		{"key_values", "name", "name sealed", "", "", "value"},
+		{"events", "seq", "tenant kind name actor text was became", "seq at", "", ""},
 	}
 }
 

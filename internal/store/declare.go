@@ -14,6 +14,7 @@ import (
 // holds in memory only what differs.
 func (t *tables) Declare(ctx context.Context, d Declaration, now time.Time) (Change, error) {
 	var done Change
+	actor := actorOf(ctx)
 	err := t.db.write(ctx, fmt.Sprintf("declare for owner %q", d.Owner), func(ctx context.Context, tx transaction) error {
 		if err := tx.lock(ctx, lockDeclaration, "", false); err != nil {
 			return err
@@ -22,11 +23,15 @@ func (t *tables) Declare(ctx context.Context, d Declaration, now time.Time) (Cha
 		if err != nil {
 			return err
 		}
-		sets, err := declareMXSets(ctx, tx, d)
+		told := diary{actor: actor, at: now}
+		if d.Digest != "" {
+			told.note("", KindConfiguration, d.Digest, "took a configuration", nil, nil)
+		}
+		sets, err := declareMXSets(ctx, tx, d, &told)
 		if err != nil {
 			return err
 		}
-		diff := difference{owner: d.Owner, sets: sets}
+		diff := difference{owner: d.Owner, sets: sets, told: told}
 		if err := diff.walk(ctx, tx, want); err != nil {
 			return err
 		}
@@ -37,7 +42,10 @@ func (t *tables) Declare(ctx context.Context, d Declaration, now time.Time) (Cha
 			return err
 		}
 		done = diff.count()
-		return dropUnused(ctx, tx)
+		if err := dropUnused(ctx, tx); err != nil {
+			return err
+		}
+		return diff.record(ctx, tx)
 	})
 	if err != nil {
 		return Change{}, err
@@ -85,7 +93,7 @@ type storedSet struct {
 }
 
 // declareMXSets writes the MX sets that are new or differ, and disowns those that are missing. It returns all.
-func declareMXSets(ctx context.Context, tx transaction, d Declaration) (map[setKey]*storedSet, error) {
+func declareMXSets(ctx context.Context, tx transaction, d Declaration, told *diary) (map[setKey]*storedSet, error) {
 	sets, err := storedSets(ctx, tx)
 	if err != nil {
 		return nil, err
@@ -97,14 +105,19 @@ func declareMXSets(ctx context.Context, tx transaction, d Declaration) (map[setK
 			return nil, fmt.Errorf("mx set %q is declared twice: drop one", m.Name)
 		}
 		declared[key] = true
+		before := sets[key]
 		if err := declareMXSet(ctx, tx, sets, key, d.Owner, m); err != nil {
 			return nil, fmt.Errorf("mx set %q: %w", m.Name, err)
+		}
+		if after := sets[key]; after != before {
+			told.mxset(key, before, after)
 		}
 	}
 	for key, set := range sets {
 		if set.owner != d.Owner || declared[key] {
 			continue
 		}
+		told.mxset(key, set, nil)
 		set.owner = ""
 		if _, err := tx.exec(ctx, `UPDATE mxsets SET owner = '' WHERE tenant = $1 AND name = $2`,
 			key.tenant, key.name); err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -18,6 +19,8 @@ type difference struct {
 	remove               []policygen.Name // no longer declared
 	touch                []policygen.Name // the policy of their MX set changed
 	shared               []Domain         // shared records that the owner does not declare (any more)
+
+	told diary // but for what is added
 }
 
 // walk compares the declared domains, by name, with the stored ones.
@@ -56,18 +59,58 @@ func (c *difference) compare(have Domain, declared *Domain) error {
 		return fmt.Errorf("domain %q belongs to owner %q: remove it there first", have.Name, have.Owner)
 	case declared != nil && !have.Removed.IsZero():
 		c.restore = append(c.restore, declared)
+		c.note(KindDomainRestored, "wanted again, while it drained", have, declared)
 	case declared != nil && differs(have, *declared):
 		c.change = append(c.change, declared)
+		c.note(KindDomainChanged, "changed what is wanted of it", have, declared)
 	case !have.Removed.IsZero():
 		// It drains, by the policy that it has.
 	case declared == nil && have.Publish == PublishWildcard:
 		c.shared = append(c.shared, have)
 	case declared == nil && have.Owner == c.owner:
 		c.remove = append(c.remove, have.Name)
+		c.note(KindDomainRemoved, "removed: it drains until senders have forgotten its policies", have, nil)
 	case set != nil && set.changed:
 		c.touch = append(c.touch, have.Name)
 	}
 	return nil
+}
+
+// note enters what becomes of a stored domain. Shared records come and go with their domains.
+func (c *difference) note(kind, text string, have Domain, declared *Domain) {
+	if have.Publish == PublishWildcard {
+		return
+	}
+	var after any
+	if declared != nil {
+		after = c.shown(declared)
+	}
+	c.told.note(have.Tenant, kind, string(have.Name), text, have.shown(), after)
+}
+
+func (c *difference) shown(declared *Domain) shownDomain {
+	after := declared.shown()
+	after.Owner = c.owner
+	return after
+}
+
+// record keeps the events. Those of what is added are made as they are written: there may be a million.
+func (c *difference) record(ctx context.Context, tx transaction) error {
+	added := slices.DeleteFunc(slices.Clone(c.add), func(d *Domain) bool { return d.Publish == PublishWildcard })
+	if len(added) == 0 || c.told.err != nil {
+		return c.told.record(ctx, tx)
+	}
+	err := record(ctx, tx, len(c.told.events)+len(added), func(i int) Event {
+		if i < len(c.told.events) {
+			return c.told.events[i]
+		}
+		d := added[i-len(c.told.events)]
+		return Event{
+			At: c.told.at, Tenant: d.Tenant, Kind: KindDomainAdded, Name: string(d.Name), Actor: c.told.actor, Text: "added",
+			After: c.told.json(c.shown(d)),
+		}
+	})
+	return cmp.Or(err, c.told.err)
 }
 
 // keepShared has those shared records removed that no other owner's domain needs. One that is needed is touched as other

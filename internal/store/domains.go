@@ -172,6 +172,7 @@ func (t *tables) WakeTainted(ctx context.Context, now time.Time) error {
 // Save implements [Store].
 func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 	var saved Domain
+	actor := actorOf(ctx)
 	write := t.db.writeSoon
 	if d.Publish == PublishWildcard {
 		write = t.db.write // the text of a hundred thousand domains may change with it
@@ -211,7 +212,14 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 			}
 		}
 		saved.Change = old.change
-		return saveState(ctx, tx, saved, old.plan)
+		if err := saveState(ctx, tx, saved, old.plan); err != nil {
+			return err
+		}
+		told := diary{actor: actor, at: now}
+		if err := told.saved(old, saved); err != nil {
+			return err
+		}
+		return told.record(ctx, tx)
 	})
 	if err != nil {
 		return err
@@ -241,8 +249,11 @@ func (p plan) after(due, now int64) plan {
 
 // stored is what the table holds of a domain that is about to be written.
 type stored struct {
-	state State // only what books are kept of, Step and Fault
+	state State // only what books and events are kept of, and Fault
 	plan  plan
+
+	adopt    bool
+	findings string // as they are stored
 	// change is that of the last write that changed what the domain is served.
 	change int64
 }
@@ -251,9 +262,11 @@ type stored struct {
 func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
 	var old stored
 	var version int64
-	err := tx.get(ctx, tx.locking(`SELECT version, served, id, intended, step, fault, due, claimed, woken, change FROM domains
-		WHERE name = $1`, "FOR UPDATE"), []any{d.Name}, &version, &old.state.Served, &old.state.ID, &old.state.Intended,
-		&old.state.Step, &old.state.Fault, &old.plan.due, &old.plan.claimed, &old.plan.woken, &old.change)
+	err := tx.get(ctx, tx.locking(`SELECT version, served, id, intended, step, fault, due, claimed, woken, change,
+		adopt, findings, promoted, pinned, expelled, forced FROM domains WHERE name = $1`, "FOR UPDATE"), []any{d.Name},
+		&version, &old.state.Served, &old.state.ID, &old.state.Intended, &old.state.Step, &old.state.Fault,
+		&old.plan.due, &old.plan.claimed, &old.plan.woken, &old.change,
+		&old.adopt, &old.findings, stamp{&old.state.Promoted}, &old.state.Pinned, &old.state.Expelled, &old.state.Forced)
 	if errors.Is(err, ErrNotFound) {
 		return stored{}, fmt.Errorf("%w: %w", ErrStale, ErrNotFound)
 	}
@@ -266,15 +279,11 @@ func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
 // saveState writes what Save may write, but for Step and Fault.
 func saveState(ctx context.Context, tx transaction, d Domain, p plan) error {
 	st, rp := d.State, d.State.Report
-	findings := ""
-	if len(st.Findings) > 0 {
-		b, err := json.Marshal(st.Findings)
-		if err != nil {
-			return err
-		}
-		findings = string(b)
+	findings, err := findingsText(st.Findings)
+	if err != nil {
+		return err
 	}
-	_, err := tx.exec(ctx, `UPDATE domains SET
+	_, err = tx.exec(ctx, `UPDATE domains SET
 			adopt = $1, due = $2, claimed = $3, woken = $4, version = $5,
 			served = $6, dirty = $7, record = $8, zone = $9, id = $10, intended = $11, wrote = $12, fresh = $13,
 			settle = $14, handover = $15, old_ttl = $16, horizon = $17, deleted = $18, away = $19, forced = $20,
@@ -295,6 +304,7 @@ func saveState(ctx context.Context, tx transaction, d Domain, p plan) error {
 
 // Delete implements [Store].
 func (t *tables) Delete(ctx context.Context, d Domain) error {
+	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(ctx context.Context, tx transaction) error {
 		if err := tx.lock(ctx, lockDeclaration, "", true); err != nil {
 			return err
@@ -311,6 +321,11 @@ func (t *tables) Delete(ctx context.Context, d Domain) error {
 		}
 		_, err = tx.exec(ctx, `INSERT INTO dropped_domains (name, change) VALUES ($1, $2)
 			ON CONFLICT (name) DO UPDATE SET change = excluded.change`, d.Name, change)
-		return err
+		if err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.note(d.Tenant, KindDomainGone, string(d.Name), "it is forgotten: its drain is over, or was never needed", d.shown(), nil)
+		return told.record(ctx, tx)
 	})
 }

@@ -89,6 +89,7 @@ func (t *tables) Nodes(ctx context.Context) ([]Node, error) {
 
 // Deregister implements [Store].
 func (t *tables) Deregister(ctx context.Context, id string) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("deregister node %q", id), func(ctx context.Context, tx transaction) error {
 		now, err := tx.now(ctx)
 		if err != nil {
@@ -104,8 +105,13 @@ func (t *tables) Deregister(ctx context.Context, id string) error {
 		if err := release(ctx, tx, old[0]); err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `UPDATE nodes SET deregistered = $1 WHERE id = $2 AND deregistered = 0`, now, id)
-		return err
+		gone, err := tx.exec(ctx, `UPDATE nodes SET deregistered = $1 WHERE id = $2 AND deregistered = 0`, now, id)
+		if err != nil || gone == 0 {
+			return err
+		}
+		told := diary{actor: actor, at: fromMicros(now)}
+		told.note("", KindNodeGone, id, "nobody waits for it any more", nil, nil)
+		return told.record(ctx, tx)
 	})
 }
 

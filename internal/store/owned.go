@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, er
 		return false, fmt.Errorf("put mx set %q: it needs an owner", m.Name)
 	}
 	changed := false
+	actor := actorOf(ctx)
 	err := t.db.write(ctx, fmt.Sprintf("put mx set %q", m.Name), func(ctx context.Context, tx transaction) error {
 		sets, err := storedSets(ctx, tx)
 		if err != nil {
@@ -36,15 +38,21 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, er
 			return nil
 		}
 		changed = true
-		if err := writeMXSet(ctx, tx, key, set); err != nil || old == nil || old.serves(set) && old.rollout == set.rollout {
+		if err := writeMXSet(ctx, tx, key, set); err != nil {
 			return err
 		}
-		version, err := tx.nextVersion(ctx)
-		if err != nil {
-			return err
+		if old != nil && (!old.serves(set) || old.rollout != set.rollout) {
+			version, err := tx.nextVersion(ctx)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.exec(ctx, queryTouch, micros(now), version, m.Tenant, m.Name); err != nil {
+				return err
+			}
 		}
-		_, err = tx.exec(ctx, queryTouch, micros(now), version, m.Tenant, m.Name)
-		return err
+		told := diary{actor: actor, at: now}
+		told.mxset(key, old, &set)
+		return told.record(ctx, tx)
 	})
 	return changed && err == nil, err
 }
@@ -54,12 +62,14 @@ const queryUser = `SELECT name FROM domains WHERE tenant = $1 AND mxset = $2 AND
 
 // DeleteMXSet implements [Store].
 func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string) error {
+	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("delete mx set %q", name), func(ctx context.Context, tx transaction) error {
 		sets, err := storedSets(ctx, tx)
 		if err != nil {
 			return err
 		}
-		switch old := sets[setKey{tenant, name}]; {
+		old := sets[setKey{tenant, name}]
+		switch {
 		case old == nil || old.owner == "":
 			return ErrNotFound
 		case old.owner != owner:
@@ -75,15 +85,34 @@ func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string) er
 		if _, err := tx.exec(ctx, `UPDATE mxsets SET owner = '' WHERE tenant = $1 AND name = $2`, tenant, name); err != nil {
 			return err
 		}
-		return dropUnused(ctx, tx)
+		if err := dropUnused(ctx, tx); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.mxset(setKey{tenant, name}, old, nil)
+		return told.record(ctx, tx)
 	})
 }
 
 // ReleaseDomain implements [Store].
 func (t *tables) ReleaseDomain(ctx context.Context, tenant string, name policygen.Name, released bool) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("release domain %q", name), func(ctx context.Context, tx transaction) error {
-		return changed(ErrNotFound)(tx.exec(ctx, `UPDATE domains SET released = $1 WHERE name = $2 AND tenant = $3 AND publish <> 'wildcard'`,
-			released, name, tenant))
+		var before bool
+		if err := tx.get(ctx, tx.locking(`SELECT released FROM domains WHERE name = $1 AND tenant = $2 AND publish <> 'wildcard'`,
+			"FOR UPDATE"), []any{name, tenant}, &before); err != nil || before == released {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE domains SET released = $1 WHERE name = $2`, released, name); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		text := "another tenant may have it as soon as he proves that it is his"
+		if !released {
+			text = "no other tenant may have it any more"
+		}
+		told.note(tenant, KindDomainReleased, string(name), text, shownRelease{before}, shownRelease{released})
+		return told.record(ctx, tx)
 	})
 }
 
@@ -157,10 +186,36 @@ func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
 
 // PutAccount implements [Store].
 func (t *tables) PutAccount(ctx context.Context, a Account) error {
-	seal, settings := t.ring.Seal(labelAccount+a.Tenant+"/"+a.Name, a.Settings)
-	return t.exec(ctx, fmt.Sprintf("put account %q", a.Name), `INSERT INTO accounts (tenant, name, provider, settings, sealed)
-		VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,
-		settings = excluded.settings, sealed = excluded.sealed`, a.Tenant, a.Name, a.Provider, blob(settings), seal)
+	actor := actorOf(ctx)
+	label := labelAccount + a.Tenant + "/" + a.Name
+	seal, settings := t.ring.Seal(label, a.Settings)
+	return t.db.writeSoon(ctx, fmt.Sprintf("put account %q", a.Name), func(ctx context.Context, tx transaction) error {
+		var provider, oldSeal string
+		var old []byte
+		err := tx.get(ctx, `SELECT provider, settings, sealed FROM accounts WHERE tenant = $1 AND name = $2`, []any{a.Tenant, a.Name},
+			&provider, &old, &oldSeal)
+		there := err == nil
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if _, err := tx.exec(ctx, `INSERT INTO accounts (tenant, name, provider, settings, sealed)
+			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,
+			settings = excluded.settings, sealed = excluded.sealed`, a.Tenant, a.Name, a.Provider, blob(settings), seal); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		after := shownAccount{a.Provider}
+		if !there {
+			told.note(a.Tenant, KindAccountAdded, a.Name, "added, at "+a.Provider, nil, after)
+			return told.record(ctx, tx)
+		}
+		open, err := t.ring.Open(oldSeal, label, old) // what is damaged is another one
+		if err == nil && provider == a.Provider && bytes.Equal(open, a.Settings) {
+			return nil
+		}
+		told.note(a.Tenant, KindAccountChanged, a.Name, "replaced, at "+a.Provider, shownAccount{provider}, after)
+		return told.record(ctx, tx)
+	})
 }
 
 // Who needs an account: first those that do not drain.
@@ -171,6 +226,7 @@ const (
 
 // DeleteAccount implements [Store].
 func (t *tables) DeleteAccount(ctx context.Context, tenant, name string) error {
+	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("delete account %q", name), func(ctx context.Context, tx transaction) error {
 		used := &InUseError{What: "account", Name: name}
 		switch err := tx.get(ctx, queryAccountUser, []any{tenant, name}, &used.By); {
@@ -189,6 +245,15 @@ func (t *tables) DeleteAccount(ctx context.Context, tenant, name string) error {
 			}
 			return used
 		}
-		return changed(ErrNotFound)(tx.exec(ctx, `DELETE FROM accounts WHERE tenant = $1 AND name = $2`, tenant, name))
+		var provider string
+		if err := tx.get(ctx, `SELECT provider FROM accounts WHERE tenant = $1 AND name = $2`, []any{tenant, name}, &provider); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `DELETE FROM accounts WHERE tenant = $1 AND name = $2`, tenant, name); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.note(tenant, KindAccountRemoved, name, "removed", shownAccount{provider}, nil)
+		return told.record(ctx, tx)
 	})
 }

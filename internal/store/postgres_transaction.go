@@ -122,10 +122,14 @@ func (t *postgresTransaction) nextVersion(ctx context.Context) (int64, error) {
 const channel = "stspub"
 
 func (t *postgresTransaction) nextChange(ctx context.Context) (int64, error) {
-	var n int64
+	return t.nextChanges(ctx, 1)
+}
+
+func (t *postgresTransaction) nextChanges(ctx context.Context, n int) (int64, error) {
+	var last int64
 	var told string
-	err := t.get(ctx, `UPDATE versions SET last = last + 1 RETURNING last, CAST(pg_notify('`+channel+`', '') AS TEXT)`, nil, &n, &told)
-	return n, err
+	err := t.get(ctx, `UPDATE versions SET last = last + $1 RETURNING last, CAST(pg_notify('`+channel+`', '') AS TEXT)`, []any{n}, &last, &told)
+	return last - int64(n) + 1, err
 }
 
 func (t *postgresTransaction) now(ctx context.Context) (int64, error) {

@@ -184,6 +184,12 @@ func (t *sqliteTransaction) nextVersion(ctx context.Context) (int64, error) {
 
 func (t *sqliteTransaction) nextChange(ctx context.Context) (int64, error) { return t.nextVersion(ctx) }
 
+func (t *sqliteTransaction) nextChanges(ctx context.Context, n int) (int64, error) {
+	first, err := t.nextVersion(ctx)
+	t.version += int64(n) - 1
+	return first, err
+}
+
 // keepVersions is for the end of a transaction.
 func (t *sqliteTransaction) keepVersions(ctx context.Context) error {
 	if t.version == t.kept {

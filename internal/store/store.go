@@ -184,7 +184,9 @@ type MXSet struct {
 
 // Declaration is all that one owner declares at once.
 type Declaration struct {
-	Owner   string
+	Owner string
+	// Digest, if not empty, is that of a configuration that is taken with it, for the [Event].
+	Digest  string
 	MXSets  []MXSet
 	Domains []Domain // only the fields above State are read; Added and Removed are the store's
 }
@@ -394,6 +396,7 @@ type Store interface {
 
 	Tenancy
 	Webhooks
+	Audit
 
 	// What the API declares.
 

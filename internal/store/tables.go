@@ -71,6 +71,8 @@ type transaction interface {
 	// nextChange is a version greater than all that it returned before, in whatever transaction: who has seen one has
 	// seen all smaller ones. It may have other transactions wait for the end of this one, so it comes late.
 	nextChange(ctx context.Context) (int64, error)
+	// nextChanges takes n such numbers, one behind the other, and returns the first.
+	nextChanges(ctx context.Context, n int) (int64, error)
 	// resume is called when rows were written with their numbers, to give none of them again.
 	resume(ctx context.Context) error
 	// now is the database's clock, in microseconds.

@@ -27,23 +27,42 @@ func (t *tables) Tenant(ctx context.Context, name string) (Tenant, error) {
 
 // AddTenant implements [Store].
 func (t *tables) AddTenant(ctx context.Context, n Tenant) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("add tenant %q", n.Name), func(ctx context.Context, tx transaction) error {
-		return changed(ErrExists)(tx.exec(ctx, `INSERT INTO tenants (name, domains, orders, writes, created)
+		err := changed(ErrExists)(tx.exec(ctx, `INSERT INTO tenants (name, domains, orders, writes, created)
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING`,
 			n.Name, n.Limits.Domains, n.Limits.Orders, n.Limits.Writes, micros(n.Created)))
+		if err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.note("", KindTenantAdded, n.Name, "added", nil, n.Limits)
+		return told.record(ctx, tx)
 	})
 }
 
 // SetLimits implements [Store].
 func (t *tables) SetLimits(ctx context.Context, name string, l Limits) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("limit tenant %q", name), func(ctx context.Context, tx transaction) error {
-		return changed(ErrNotFound)(tx.exec(ctx, `UPDATE tenants SET domains = $1, orders = $2, writes = $3 WHERE name = $4`,
-			l.Domains, l.Orders, l.Writes, name))
+		var old Limits
+		if err := tx.get(ctx, tx.locking(`SELECT domains, orders, writes FROM tenants WHERE name = $1`, "FOR UPDATE"), []any{name},
+			&old.Domains, &old.Orders, &old.Writes); err != nil || old == l {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE tenants SET domains = $1, orders = $2, writes = $3 WHERE name = $4`,
+			l.Domains, l.Orders, l.Writes, name); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.note("", KindTenantChanged, name, "changed what it may take", old, l)
+		return told.record(ctx, tx)
 	})
 }
 
 // DeleteTenant implements [Store].
 func (t *tables) DeleteTenant(ctx context.Context, name string, now time.Time) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("delete tenant %q", name), func(ctx context.Context, tx transaction) error {
 		if name == DefaultTenant {
 			return fmt.Errorf("%w: it is that of the configuration file", ErrInUse)
@@ -69,7 +88,12 @@ func (t *tables) DeleteTenant(ctx context.Context, name string, now time.Time) e
 		if _, err := tx.exec(ctx, `UPDATE tokens SET revoked = $1 WHERE tenant = $2 AND revoked = 0`, micros(now), name); err != nil {
 			return err
 		}
-		return changed(ErrNotFound)(tx.exec(ctx, `DELETE FROM tenants WHERE name = $1`, name))
+		if err := changed(ErrNotFound)(tx.exec(ctx, `DELETE FROM tenants WHERE name = $1`, name)); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.note("", KindTenantRemoved, name, "removed, with its claims; its tokens are revoked", nil, nil)
+		return told.record(ctx, tx)
 	})
 }
 
@@ -132,6 +156,7 @@ func (t *tables) HasTokens(ctx context.Context) (bool, error) {
 
 // AddToken implements [Store].
 func (t *tables) AddToken(ctx context.Context, k Token) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("add token %q", k.ID), func(ctx context.Context, tx transaction) error {
 		var there bool
 		if err := tx.get(ctx, `SELECT $1 = '' OR EXISTS (SELECT 1 FROM tenants WHERE name = $1)`, []any{k.Tenant}, &there); err != nil {
@@ -140,9 +165,14 @@ func (t *tables) AddToken(ctx context.Context, k Token) error {
 		if !there {
 			return fmt.Errorf("tenant %q: %w", k.Tenant, ErrNotFound)
 		}
-		return changed(ErrExists)(tx.exec(ctx, `INSERT INTO tokens (id, tenant, role, label, hash, created, expires)
+		if err := changed(ErrExists)(tx.exec(ctx, `INSERT INTO tokens (id, tenant, role, label, hash, created, expires)
 			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
-			k.ID, k.Tenant, k.Role, k.Label, blob(k.Hash), micros(k.Created), micros(k.Expires)))
+			k.ID, k.Tenant, k.Role, k.Label, blob(k.Hash), micros(k.Created), micros(k.Expires))); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.note(k.Tenant, KindTokenAdded, k.ID, "made a token", nil, k.shown())
+		return told.record(ctx, tx)
 	})
 }
 
@@ -154,9 +184,27 @@ func (t *tables) UseToken(ctx context.Context, id string, now time.Time) error {
 
 // RevokeToken implements [Store].
 func (t *tables) RevokeToken(ctx context.Context, id string, now time.Time) error {
+	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("revoke token %q", id), func(ctx context.Context, tx transaction) error {
-		return changed(ErrNotFound)(tx.exec(ctx, `UPDATE tokens SET revoked = CASE revoked WHEN 0 THEN $1 ELSE revoked END
-			WHERE id = $2`, micros(now), id))
+		var k Token
+		if err := tx.query(ctx, func(r row) (err error) {
+			k, err = scanToken(r)
+			return err
+		}, tx.locking(selectToken+` WHERE id = $1`, "FOR UPDATE"), id); err != nil {
+			return err
+		}
+		switch {
+		case k.ID == "":
+			return ErrNotFound
+		case !k.Revoked.IsZero():
+			return nil
+		}
+		if _, err := tx.exec(ctx, `UPDATE tokens SET revoked = $1 WHERE id = $2`, micros(now), id); err != nil {
+			return err
+		}
+		told := diary{actor: actor}
+		told.note(k.Tenant, KindTokenRevoked, id, "revoked", k.shown(), nil)
+		return told.record(ctx, tx)
 	})
 }
 

@@ -35,6 +35,7 @@ func accountTests() map[string]func(*env) {
 		"Accounts/NeededByDomains":      accountsNeeded,
 		"Accounts/MissingIsNotFound":    accountsMissing,
 		"Accounts/SealedAnewWithNewKey": accountsResealed,
+		"Account/EventsShowNoSecret":    eventsOwned,
 	}
 }
 

@@ -28,7 +28,7 @@ func Run(t *testing.T, open Open) {
 	for _, group := range []map[string]func(*env){
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
 		sharedTests(), certificateTests(), changeTests(), servedTests(), journalTests(), nodeTests(), agreeTests(), valueTests(),
-		durableTests(), sealTests(), tenantTests(),
+		durableTests(), sealTests(), tenantTests(), eventTests(),
 		batchTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(),
 	} {
 		for name, test := range group {
