@@ -1,12 +1,15 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +19,13 @@ const MaxWebhooks = 20
 
 // ErrTooMany says that there are as many already as there may be.
 var ErrTooMany = errors.New("there are as many as there may be")
+
+// Kinds of events about webhooks: changes that somebody made.
+const (
+	KindWebhookAdded   = "webhook.added"
+	KindWebhookChanged = "webhook.changed" // also one that got another secret, or was resumed
+	KindWebhookRemoved = "webhook.removed"
+)
 
 // Webhook is where the events of a tenant are sent to.
 type Webhook struct {
@@ -44,7 +54,7 @@ type Delivery struct {
 	// Since is when the first of Held was tried first; zero: nothing fails.
 	Since     time.Time
 	Problem   string // why the last one failed; empty: nothing fails
-	Failures  int    // in a row
+	Failures  int    // in a row, of calls that the receiver was not fit to answer
 	Lost      int64  // events that were given up
 	Delivered time.Time
 	Paused    bool // nothing is sent until it resumes
@@ -98,6 +108,20 @@ func (w Webhook) ETag() string {
 		fmt.Fprintf(h, "%d %s\n", len(part), part) // a hash takes everything
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// shownWebhook is what events show of a webhook. The rest of the URL may be a secret.
+type shownWebhook struct {
+	Host  string   `json:"host"`
+	Kinds []string `json:"kinds,omitempty"`
+}
+
+func (w Webhook) shown() shownWebhook {
+	u, err := url.Parse(w.URL)
+	if err != nil {
+		u = &url.URL{}
+	}
+	return shownWebhook{u.Host, w.Kinds}
 }
 
 // webhookSettings are what is sealed of a webhook.
@@ -197,6 +221,8 @@ func (t *tables) AddWebhook(ctx context.Context, w Webhook, now time.Time) error
 	if err != nil {
 		return err
 	}
+	told := diary{actor: actorOf(ctx), at: now}
+	told.note(w.Tenant, KindWebhookAdded, w.Name, "added", nil, w.shown())
 	return t.db.write(ctx, fmt.Sprintf("add webhook %q", w.Name), func(ctx context.Context, tx transaction) error {
 		if err := tx.lock(ctx, lockWebhooks, w.Tenant, false); err != nil {
 			return err
@@ -208,10 +234,12 @@ func (t *tables) AddWebhook(ctx context.Context, w Webhook, now time.Time) error
 		if err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `INSERT INTO webhooks (tenant, name, kinds, settings, sealed, created, version, reached)
+		if _, err = tx.exec(ctx, `INSERT INTO webhooks (tenant, name, kinds, settings, sealed, created, version, reached)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-			w.Tenant, w.Name, strings.Join(w.Kinds, " "), settings, seal, micros(w.Created), change, change)
-		return err
+			w.Tenant, w.Name, strings.Join(w.Kinds, " "), settings, seal, micros(w.Created), change, change); err != nil {
+			return err
+		}
+		return told.record(ctx, tx)
 	})
 }
 
@@ -221,20 +249,35 @@ func (t *tables) ChangeWebhook(ctx context.Context, w Webhook, ifMatch string, n
 	if err != nil {
 		return err
 	}
+	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("change webhook %q", w.Name), func(ctx context.Context, tx transaction) error {
 		old, err := t.findWebhook(ctx, tx, w.Tenant, w.Name, ifMatch)
 		if err != nil {
 			return err
+		}
+		same, text := bytes.Equal(old.Secret, w.Secret), "changed"
+		switch {
+		case same && old.URL == w.URL && slices.Equal(old.Kinds, w.Kinds):
+			return nil
+		case !same:
+			text = "changed, with another secret"
 		}
 		change, err := tx.nextChange(ctx)
 		if err != nil {
 			return err
 		}
 		if _, err = tx.exec(ctx, `UPDATE webhooks SET kinds = $1, settings = $2, sealed = $3, version = $4 WHERE tenant = $5 AND name = $6`,
-			strings.Join(w.Kinds, " "), settings, seal, change, w.Tenant, w.Name); err != nil || old.URL == w.URL {
+			strings.Join(w.Kinds, " "), settings, seal, change, w.Tenant, w.Name); err != nil {
 			return err
 		}
-		return resumeWebhook(ctx, tx, old)
+		if old.URL != w.URL {
+			if err := resumeWebhook(ctx, tx, old); err != nil {
+				return err
+			}
+		}
+		told := diary{actor: actor, at: now}
+		told.note(w.Tenant, KindWebhookChanged, w.Name, text, old.shown(), w.shown())
+		return told.record(ctx, tx)
 	})
 }
 
@@ -260,17 +303,24 @@ func roomForWebhook(ctx context.Context, tx transaction, w Webhook) error {
 
 // DeleteWebhook implements [Store].
 func (t *tables) DeleteWebhook(ctx context.Context, tenant, name, ifMatch string, now time.Time) error {
+	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("delete webhook %q", name), func(ctx context.Context, tx transaction) error {
-		if _, err := t.findWebhook(ctx, tx, tenant, name, ifMatch); err != nil {
+		w, err := t.findWebhook(ctx, tx, tenant, name, ifMatch)
+		if err != nil {
 			return err
 		}
-		_, err := tx.exec(ctx, `DELETE FROM webhooks WHERE tenant = $1 AND name = $2`, tenant, name)
-		return err
+		if _, err := tx.exec(ctx, `DELETE FROM webhooks WHERE tenant = $1 AND name = $2`, tenant, name); err != nil {
+			return err
+		}
+		told := diary{actor: actor, at: now}
+		told.note(tenant, KindWebhookRemoved, name, "removed", w.shown(), nil)
+		return told.record(ctx, tx)
 	})
 }
 
 // ResumeWebhook implements [Store].
 func (t *tables) ResumeWebhook(ctx context.Context, tenant, name string, now time.Time) error {
+	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("resume webhook %q", name), func(ctx context.Context, tx transaction) error {
 		w, err := t.findWebhook(ctx, tx, tenant, name, "")
 		if err != nil {
@@ -283,6 +333,11 @@ func (t *tables) ResumeWebhook(ctx context.Context, tenant, name string, now tim
 		if _, err = tx.exec(ctx, `UPDATE webhooks SET version = $1 WHERE tenant = $2 AND name = $3`, change, tenant, name); err != nil {
 			return err
 		}
-		return resumeWebhook(ctx, tx, w)
+		if err := resumeWebhook(ctx, tx, w); err != nil {
+			return err
+		}
+		told := diary{actor: actor, at: now}
+		told.note(tenant, KindWebhookChanged, name, "resumed", nil, nil)
+		return told.record(ctx, tx)
 	})
 }
