@@ -101,6 +101,8 @@ type AdminConfig struct {
 	HealthConfig
 	Manager Manager
 	Tenancy store.Tenancy
+	// Webhooks are those of all tenants, and of the service.
+	Webhooks Webhooks
 	// TLS, if not nil, is what the listener speaks; everybody needs a token then.
 	TLS *tls.Config
 }
@@ -128,7 +130,7 @@ func NewHealth(cfg HealthConfig) *Server {
 // RFC 9457. Nothing that a tenant is answered depends on what another has, but for the one word "taken".
 func NewAdmin(cfg AdminConfig) *Server {
 	a := &admin{
-		manager: cfg.Manager, tenancy: cfg.Tenancy, tls: cfg.TLS, log: cfg.Log,
+		manager: cfg.Manager, tenancy: cfg.Tenancy, webhooks: cfg.Webhooks, tls: cfg.TLS, log: cfg.Log,
 		failures: failures{from: make(map[netip.Prefix]*rate.Limiter)},
 	}
 	r := newRouter()
@@ -138,6 +140,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	a.domainRoutes()
 	a.setRoutes()
 	a.tenantRoutes()
+	a.webhookRoutes()
 	a.serviceRoutes()
 	a.nodeRoutes()
 	a.describe(r)
@@ -186,6 +189,7 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) error {
 type admin struct {
 	manager  Manager
 	tenancy  store.Tenancy
+	webhooks Webhooks
 	tls      *tls.Config
 	log      *slog.Logger
 	api      huma.API
