@@ -73,6 +73,8 @@ type Store struct {
 	// Keys are what its secrets are sealed with, 32 bytes each: that of key_file or key_env, and those of old_key_files,
 	// which open what is not sealed with the first one yet. None: nothing is sealed.
 	Keys []Secret
+	// KeepEvents is how long it is known what happened; default 90 days, 1 day to 3650.
+	KeepEvents time.Duration
 }
 
 // DNS is the [dns] table: whom stspub asks.

@@ -48,7 +48,7 @@ func TestExampleIsAValidConfigurationForOneDomain(t *testing.T) {
 	}}
 	want := &Config{
 		Server: Server{Hostname: "sts.example.com", HTTPS: ":443", HTTP: ":80", Admin: "unix:/run/stspub/admin.sock"},
-		Store:  Store{Path: "/var/lib/stspub/stspub.db"},
+		Store:  Store{Path: "/var/lib/stspub/stspub.db", KeepEvents: 90 * day},
 		ACME: []ACME{{
 			Name: "letsencrypt", Email: "postmaster@example.com",
 			Directory: "https://acme-v02.api.letsencrypt.org/directory",

@@ -181,6 +181,10 @@ func serverEdits() []edit {
 			`stspub.toml:3: server.linger: "6m" is out of range; "0s" to "5m"`,
 		},
 		{
+			"events kept for hours", `[dns]`, "[store]\nkeep_events = '23h'\n[dns]",
+			`stspub.toml:@: store.keep_events: "23h" is out of range; "1d" to "3650d"`,
+		},
+		{
 			"two listeners at a port", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nhealth = '127.0.0.1:80'",
 			`stspub.toml:3: server.health: "127.0.0.1:80" is taken by server.http; write another port`,
 		},

@@ -19,6 +19,8 @@ const (
 	defaultHTTP  = ":80"
 	defaultAdmin = "unix:/run/stspub/admin.sock"
 	defaultStore = "/var/lib/stspub/stspub.db"
+
+	defaultKeepEvents = 90 * day
 )
 
 // maxNode is how long the name of a node may be, in octets.

@@ -19,6 +19,7 @@ func (l *loader) store() {
 	l.cfg.Store.Path = defaultStore
 	l.storeKeys(l.doc.Store)
 	t := l.doc.Store
+	l.cfg.Store.KeepEvents = l.duration("store.keep_events", t.KeepEvents, defaultKeepEvents, day, 10*365*day, `"1d" to "3650d"`)
 	password, _ := l.secret("store", "password", t.PasswordFile, t.PasswordEnv, nil)
 	if !t.URL.given() {
 		return

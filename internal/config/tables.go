@@ -46,6 +46,7 @@ type storeTable struct {
 	KeyFile      text `toml:"key_file"`
 	KeyEnv       text `toml:"key_env"`
 	OldKeyFiles  list `toml:"old_key_files"`
+	KeepEvents   span `toml:"keep_events"`
 }
 
 type dnsTable struct {

@@ -35,7 +35,7 @@ server.health = "127.0.0.1:0"
 server.linger = "20s"
 server.node = "node1"
 server.node_address = "[2001:db8::1]:443"
-store = { url = "sqlite:data/stspub.db" }
+store = { url = "sqlite:data/stspub.db", keep_events = "30d" }
 publish.settle = "1d"
 publish.ttl = "1m"
 publish.node_grace = "1h"
@@ -177,7 +177,7 @@ func TestWholeConfiguration(t *testing.T) {
 				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
 			},
 		},
-		Store: Store{Path: at("data/stspub.db")},
+		Store: Store{Path: at("data/stspub.db"), KeepEvents: 30 * day},
 		DNS: DNS{
 			Resolvers: []string{"192.0.2.53:53", "192.0.2.54:5353", "[2001:db8::53]:53", "[2001:db8::54]:53", "[2001:db8::55]:5353"},
 			Stub:      map[string][]string{".": {"127.0.0.1:5300"}, "example.com": {"127.0.0.1:5301", "127.0.0.2:53"}},

@@ -222,7 +222,9 @@ func (d *daemon) assemble(ctx context.Context) error {
 
 // assembleAdmin makes the listeners of the admin API.
 func (d *daemon) assembleAdmin(health httpd.HealthConfig) {
-	cfg := httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d}, Tenancy: d.store, Webhooks: d.webhooks}
+	cfg := httpd.AdminConfig{
+		HealthConfig: health, Manager: manager{d.reconciler, d}, Tenancy: d.store, Audit: d.store, Webhooks: d.webhooks,
+	}
 	d.admin = httpd.NewAdmin(cfg)
 	if d.adminTLSLn != nil {
 		pair := httpd.NewKeyPair(d.conf.Server.AdminCertFile, d.conf.Server.AdminKeyFile, d.o.Log)
@@ -309,6 +311,7 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	workers.Go(func() error { d.node.run(working); return nil })
 	workers.Go(func() error { return d.webhooks.Run(working) })
 	workers.Go(func() error { d.reseal(working); return nil })
+	workers.Go(func() error { d.prune(working); return nil })
 	workers.Go(func() error { d.preflight(working); return nil })
 	workers.Go(func() error { d.reloads(working); return nil })
 	d.o.Log.Info("serving", "dry_run", d.o.DryRun, "https", d.secure.Addr().String(), "version", d.o.Version)
@@ -349,7 +352,7 @@ func (d *daemon) reloads(ctx context.Context) {
 			return
 		case <-d.o.Reload:
 		}
-		report, err := manager{d.reconciler, d}.Reload(ctx, "")
+		report, err := manager{d.reconciler, d}.Reload(store.WithActor(ctx, store.ActorFile), "")
 		if err != nil {
 			d.o.Log.Error("configuration not taken; everything stays as it was", "err", err)
 		}

@@ -24,6 +24,7 @@ import (
 type caller struct {
 	tenant string // "": the service itself
 	role   string // of store.Token
+	actor  string // as events call him
 }
 
 type callerKey struct{}
@@ -57,7 +58,7 @@ func (a *admin) authenticate(next http.Handler) http.Handler {
 			if err != nil {
 				return err
 			}
-			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, who))
+			r = r.WithContext(store.WithActor(context.WithValue(r.Context(), callerKey{}, who), who.actor))
 		}
 		next.ServeHTTP(w, r)
 		return nil
@@ -106,7 +107,11 @@ func (a *admin) identify(r *http.Request) (caller, error) {
 			Detail: `a token is needed here, as "Authorization: Bearer TOKEN"; "stspub token add" makes one`,
 		}
 	}
-	return caller{role: store.RoleAdmin}, nil
+	actor := "loopback"
+	if ok && addr.Network() == "unix" {
+		actor = "socket"
+	}
+	return caller{role: store.RoleAdmin, actor: actor}, nil
 }
 
 // tokenPrefix begins every token, so that it is known for what it is where it should not be.
@@ -145,7 +150,11 @@ func (a *admin) bearer(r *http.Request, header string) (caller, error) {
 			a.log.Warn("use of a token not noted", "id", token.ID, "err", err)
 		}
 	}
-	return caller{tenant: token.Tenant, role: token.Role}, nil
+	actor := "token " + token.ID
+	if token.Label != "" {
+		actor += " (" + token.Label + ")"
+	}
+	return caller{token.Tenant, token.Role, actor}, nil
 }
 
 // look finds a token by its text, or says why it is none. Only who knows the secret learns more than that it is wrong.

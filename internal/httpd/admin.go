@@ -101,6 +101,7 @@ type AdminConfig struct {
 	HealthConfig
 	Manager Manager
 	Tenancy store.Tenancy
+	Audit   Audit
 	// Webhooks are those of all tenants, and of the service.
 	Webhooks Webhooks
 	// TLS, if not nil, is what the listener speaks; everybody needs a token then.
@@ -130,8 +131,9 @@ func NewHealth(cfg HealthConfig) *Server {
 // RFC 9457. Nothing that a tenant is answered depends on what another has, but for the one word "taken".
 func NewAdmin(cfg AdminConfig) *Server {
 	a := &admin{
-		manager: cfg.Manager, tenancy: cfg.Tenancy, webhooks: cfg.Webhooks, tls: cfg.TLS, log: cfg.Log,
-		failures: failures{from: make(map[netip.Prefix]*rate.Limiter)},
+		manager: cfg.Manager, tenancy: cfg.Tenancy, webhooks: cfg.Webhooks, audit: cfg.Audit, tls: cfg.TLS, log: cfg.Log,
+		failures:  failures{from: make(map[netip.Prefix]*rate.Limiter)},
+		followers: followers{of: make(map[string]int)},
 	}
 	r := newRouter()
 	r.Use(a.handled(a.keepBrowsersOut), a.authenticate)
@@ -143,9 +145,11 @@ func NewAdmin(cfg AdminConfig) *Server {
 	a.webhookRoutes()
 	a.serviceRoutes()
 	a.nodeRoutes()
+	a.eventRoutes()
 	a.describe(r)
 
 	s := newServer(r, internalConns, cfg.Log)
+	a.stopping = s.stopping
 	s.http.WriteTimeout = listingTime
 	s.http.TLSConfig = cfg.TLS
 	return s
@@ -190,10 +194,14 @@ type admin struct {
 	manager  Manager
 	tenancy  store.Tenancy
 	webhooks Webhooks
+	audit    Audit
 	tls      *tls.Config
 	log      *slog.Logger
 	api      huma.API
 	failures failures
+
+	followers followers
+	stopping  <-chan struct{} // closed when the server is to stop
 }
 
 func (a *admin) handle(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {

@@ -120,18 +120,24 @@ func runAPI(t testing.TB, addr string) (*adminWorld, *realManager) {
 	t.Helper()
 	m := newRealManager(t)
 	w := &adminWorld{addr: addr, tenancy: m.store}
+	w.serve(t, m)
+	w.Client = NewClient(w.addr)
+	return w, m
+}
+
+// serve runs a server of a real manager until stop is called or the test ends.
+func (w *adminWorld) serve(t testing.TB, m *realManager) (stop func()) {
+	t.Helper()
 	server := NewAdmin(AdminConfig{
 		HealthConfig: HealthConfig{Version: "v1.2.3", Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&w.log, nil))},
-		Manager:      m, Tenancy: m.store, Webhooks: newWebhooks(t, m.store),
+		Manager:      m, Tenancy: m.store, Audit: m.store, Webhooks: newWebhooks(t, m.store),
 	})
-	ln, err := Listen(t.Context(), addr)
+	ln, err := Listen(t.Context(), w.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if ln.Addr().Network() == "tcp" {
 		w.addr = ln.Addr().String()
 	}
-	background(t, func(ctx context.Context) error { return server.Run(ctx, ln) })
-	w.Client = NewClient(w.addr)
-	return w, m
+	return background(t, func(ctx context.Context) error { return server.Run(ctx, ln) })
 }

@@ -41,11 +41,13 @@ type Server struct {
 	log       *slog.Logger
 	// open counts accepted connections that are not closed yet.
 	open sync.WaitGroup
+	// stopping is closed when the server is told to stop, for answers that would not end by themselves.
+	stopping chan struct{}
 }
 
 // newServer returns a server with all limits set for small requests without bodies.
 func newServer(h http.Handler, maxConns int, log *slog.Logger) *Server {
-	s := &Server{maxConns: maxConns, drainTime: drainTime, log: log}
+	s := &Server{maxConns: maxConns, drainTime: drainTime, log: log, stopping: make(chan struct{})}
 	s.http = http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second, // also bounds the TLS handshake
@@ -90,6 +92,7 @@ func (s *Server) run(ctx context.Context, ln net.Listener, serve func(net.Listen
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
+	close(s.stopping)
 	s.closing(ln.Close())
 	<-served
 	s.drain()

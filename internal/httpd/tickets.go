@@ -85,7 +85,7 @@ func (t *tickets) load(ctx context.Context, now time.Time) error {
 	if err == nil && due(keys, now) {
 		fresh := ticketKey{Made: now.UTC()}
 		_, _ = rand.Read(fresh.Key[:]) // never fails
-		if keys == nil { // tickets are made with it at once, so that of nodes that start together only one may make it
+		if keys == nil {               // tickets are made with it at once, so that of nodes that start together only one may make it
 			keys, err = t.found(ctx, fresh)
 		} else { // of nodes that do this at the same time all keys but one are lost, before a ticket was made with them
 			keys = append([]ticketKey{fresh}, keys[:min(len(keys), ticketKeys)]...)

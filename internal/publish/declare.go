@@ -101,6 +101,9 @@ func (r *Reconciler) take(ctx context.Context, conf *config.Config, next *settin
 		return ReloadReport{}, err
 	}
 	d := declaration(conf)
+	if old := r.settings.Load(); old == nil || old.conf.Digest != conf.Digest {
+		d.Digest = conf.Digest
+	}
 	r.declaring.Lock()
 	err := r.mark(ctx, next.meaning)
 	var change store.Change

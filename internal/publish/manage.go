@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -196,6 +197,16 @@ func (r *Reconciler) Retry(ctx context.Context, name policygen.Name) error {
 		return err
 	}
 	r.cfg.Certs.Retry(name.PolicyHost())
+	d, err := r.cfg.Store.Domain(ctx, name)
+	if err == nil {
+		err = r.cfg.Store.AppendEvents(ctx, []store.Event{{
+			Tenant: d.Tenant, Kind: store.KindDomainCommand, Name: string(name), Text: "it is to be looked at now",
+			After: json.RawMessage(`{"command":"retry"}`),
+		}})
+	}
+	if err != nil {
+		return fmt.Errorf("keep that %s is retried: %w", name, err)
+	}
 	return nil
 }
 

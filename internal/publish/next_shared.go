@@ -15,7 +15,7 @@ import (
 const Tombstone = "stspub: no policy is published here"
 
 // codePromotion is the code of what keeps a domain in its roll-out.
-const codePromotion = "promotion"
+const codePromotion = store.CodePromotion
 
 // few is how many of all domains of a shared record may be left behind without asking.
 func few(all int) int { return max(10, all/10) }

@@ -160,6 +160,7 @@ func (r *Reconciler) Serve(ctx context.Context) error {
 // Start takes the configuration. It refuses what [Refused] says. It waits for no DNS: what would strand mail is taken, and
 // held domain by domain.
 func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadReport, error) {
+	ctx = store.WithActor(ctx, store.ActorFile)
 	r.began = r.now()
 	if err := r.checkClock(ctx); err != nil {
 		return ReloadReport{}, err

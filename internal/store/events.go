@@ -110,8 +110,11 @@ type Audit interface {
 	PruneEvents(ctx context.Context, before time.Time, n int) (int, error)
 }
 
-// ActorSelf is who does what nobody said to do.
-const ActorSelf = "stspub"
+// Who does what nobody else said to do.
+const (
+	ActorSelf = "stspub"
+	ActorFile = "file" // what the configuration file says at a start or by a signal
+)
 
 type actorKey struct{}
 
@@ -124,7 +127,7 @@ func WithActor(ctx context.Context, actor string) context.Context {
 // actorOf must be asked before a transaction begins, for that may be in another context.
 func actorOf(ctx context.Context) string {
 	if actor, ok := ctx.Value(actorKey{}).(string); ok && actor != "" {
-		return actor
+		return oneLine(actor)
 	}
 	return ActorSelf
 }

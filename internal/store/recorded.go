@@ -52,8 +52,8 @@ type (
 		Authority string `json:"authority,omitempty"`
 	}
 	shownCertificate struct {
-		Authority string    `json:"authority,omitempty"`
-		NotAfter  time.Time `json:"not_after"`
+		Authority string `json:"authority,omitempty"`
+		NotAfter  string `json:"not_after"` // RFC 3339; a time of after the year 9999 is no JSON
 	}
 )
 
@@ -212,7 +212,7 @@ func (d *diary) issued(ctx context.Context, tx transaction, c Certificate) error
 	if failures > 0 && since > 0 {
 		text += ", after orders that failed since " + fromMicros(since).Format(time.DateTime+" MST")
 	}
-	d.note(tenant, KindIssued, name, text, nil, shownCertificate{c.Authority, c.NotAfter.UTC()})
+	d.note(tenant, KindIssued, name, text, nil, shownCertificate{c.Authority, c.NotAfter.UTC().Format(time.RFC3339)})
 	return nil
 }
 

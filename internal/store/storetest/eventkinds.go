@@ -305,7 +305,7 @@ func eventsCertificates(e *env) {
 	e.must(e.SaveCertificate(e.ctx(), service))
 	events := e.events(store.EventFilter{All: true}, last)
 	shown := func(c store.Certificate) string {
-		return fmt.Sprintf(`{"authority":%q,"not_after":%q}`, c.Authority, c.NotAfter.Format(time.RFC3339Nano))
+		return fmt.Sprintf(`{"authority":%q,"not_after":%q}`, c.Authority, c.NotAfter.Format(time.RFC3339))
 	}
 	last = e.told(last,
 		`default/a.example certificate.failing by stspub is {"problem":"dns: no\nsuch name","advice":"mend it","authority":"le"}`,

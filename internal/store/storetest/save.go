@@ -64,9 +64,12 @@ func saveFields(e *env) {
 	d, other := e.domain("a.example"), e.domain("b.example")
 	for n := 1; n <= 4; n++ {
 		d.State, d.Adopt, d.Due = filled(e, n), n%2 == 0, at(n)
-		want := d
+		want, last := d, e.lastChange()
 		e.must(e.Save(e.ctx(), &d, at(n)))
-		want.Version, want.Change = d.Version, e.lastChange() // Served is another each time
+		if d.Change <= last || d.Change > e.lastChange() { // Served is another each time
+			e.Errorf("Change is %d, after %d and up to %d", d.Change, last, e.lastChange())
+		}
+		want.Version, want.Change = d.Version, d.Change
 		e.equal("d", d, want)
 		e.equal("stored", e.domain("a.example"), want)
 	}
