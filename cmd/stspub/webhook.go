@@ -162,7 +162,7 @@ Without --kind those events are sent that somebody may have to act on; "stspub w
 		},
 	}
 	cmd.Flags().StringVar(&spec.URL, "url", "", "the `URL` that is called, https only")
-	cmd.Flags().StringArrayVar(&spec.Kinds, "kind", nil, "send events of this `KIND`; may be repeated; default: those that somebody may have to act on")
+	cmd.Flags().StringSliceVar(&spec.Kinds, "kind", nil, "send events of this `KIND`; may be repeated; default: those that somebody may have to act on")
 	cmd.Flags().BoolVar(&rotate, "rotate", false, "make another secret; the one before signs too for a day")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	_ = cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(store.Kinds(), cobra.ShellCompDirectiveNoFileComp)) // only a flag that is not there is an error
