@@ -57,8 +57,8 @@ func TestKilledNode(t *testing.T) {
 	if err := os.WriteFile(trusted, pool, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	names := domains(40)
-	const each, kills = 25, 4
+	names := domains(20)
+	const each, kills = 20, 3
 	st, err := store.OpenSQLite(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)

@@ -138,7 +138,9 @@ func TestHostileReceivers(t *testing.T) {
 			},
 			"it answered 307 Temporary Redirect: redirects are not followed, so put the URL that it leads to",
 		},
-		{"refuses", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "secret of the receiver", 403) }, "it answered 403 Forbidden"},
+		{"refuses", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "secret of the receiver", http.StatusForbidden)
+		}, "it answered 403 Forbidden"},
 		{"hangs", func(_ http.ResponseWriter, r *http.Request) {
 			select {
 			case <-r.Context().Done():

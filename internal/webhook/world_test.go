@@ -212,7 +212,7 @@ func newWorld(t testing.TB, st store.Store, s schedule, change func(*Config)) *w
 	t.Helper()
 	cfg := Config{
 		Store: st, Dial: loopback, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Fault: func(subject, reason string) { t.Logf("fault %s: %s", subject, reason) },
+		Fault: func(string, string) {},
 	}
 	if change != nil {
 		change(&cfg)

@@ -23,6 +23,8 @@ func webhookTests() map[string]func(*env) {
 		"Webhook/ResumesAtOnce":               webhookResumes,
 		"Webhook/FreeAfterARestart":           webhookRestart,
 		"Webhook/Failing":                     webhookFailing,
+		"Webhook/SealedAndResealed":           webhookSealed,
+		"Webhook/ChangesAreEvents":            webhookEvents,
 	}
 }
 
@@ -354,5 +356,40 @@ func webhookFailing(e *env) {
 	e.equal("failing", got, []store.Webhook{
 		{Tenant: "a", Name: "fails", Delivery: store.Delivery{Since: at(5), Problem: "no connection"}},
 		{Tenant: "a", Name: "pauses", Delivery: store.Delivery{Paused: true}},
+	})
+}
+
+func webhookSealed(e *env) {
+	e.tenant("a")
+	plain := e.webhook("a", "x")
+	service := e.webhook("", "x")
+	e.reopenWith(1)
+	e.reseals(2)
+	e.reopenWith(2, 1)
+	e.equal("under the old key", e.readWebhook("a", "x"), plain)
+	e.reseals(2)
+	e.reopenWith(2)
+	e.equal("under the new key", []store.Webhook{e.readWebhook("a", "x"), e.readWebhook("", "x")}, []store.Webhook{plain, service})
+}
+
+func webhookEvents(e *env) {
+	w := e.webhook("", "x")
+	other := w
+	other.URL, other.Secret, other.Kinds = "https://elsewhere.example/key", []byte("very secret"), []string{"domain.fault"}
+	e.must(e.ChangeWebhook(e.ctx(), w, w.ETag(), at(1)))
+	e.must(e.ChangeWebhook(e.ctx(), other, w.ETag(), at(2)))
+	e.must(e.ResumeWebhook(e.ctx(), "", "x", at(3)))
+	e.must(e.DeleteWebhook(e.ctx(), "", "x", "", at(4)))
+	events, err := e.Events(e.ctx(), store.EventFilter{Name: "x"}, 0, 9)
+	e.must(err)
+	var got []string
+	for _, ev := range events {
+		got = append(got, fmt.Sprintf("%s %s %s %s", ev.Kind, ev.Text, ev.Before, ev.After))
+	}
+	e.equal("events", got, []string{
+		`webhook.added added  {"host":"hooks.example"}`,
+		`webhook.changed changed, with another secret {"host":"hooks.example"} {"host":"elsewhere.example","kinds":["domain.fault"]}`,
+		`webhook.changed resumed  `,
+		`webhook.removed removed {"host":"elsewhere.example","kinds":["domain.fault"]} `,
 	})
 }
