@@ -265,6 +265,14 @@ func (c *copier) open(ctx context.Context) error {
 		err = r.Scan(&name)
 		return name, err
 	}
+	if err := stream(ctx, c.target, "read webhooks", c.target.scanWebhook, func(w Webhook) error {
+		if w.Damaged {
+			return fmt.Errorf("webhook %q: %w; put it again, or remove it, and copy then", w.Name, errSealed)
+		}
+		return nil
+	}, `SELECT `+webhookColumns+` FROM webhooks`); err != nil {
+		return err
+	}
 	return stream(ctx, c.target, "read values", scan, func(name string) error {
 		_, err := c.target.Value(ctx, name)
 		return err
