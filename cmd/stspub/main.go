@@ -73,7 +73,7 @@ first, seen from outside, record after, seen at every name server.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(), newCheck(), newDomain(), newCerts(), newPlan(), newReload(), newRecords(),
-		newMXSet(), newAccount(), newTenant(), newToken(), newNode(), newEvents(), newConfig(),
+		newMXSet(), newAccount(), newTenant(), newToken(), newWebhook(), newNode(), newEvents(), newConfig(),
 		newBackup(), newRestore(), newMigrate(), newHealthcheck(), newVersion(),
 	)
 	return root

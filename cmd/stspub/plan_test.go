@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
+	"github.com/stspub/stspub/internal/webhook"
 )
 
 // planner is a server that plans and reloads, and does nothing.
@@ -78,7 +80,9 @@ func listenAt(t *testing.T, m httpd.Manager, addr string) (admin string) {
 	}
 	server := httpd.NewAdmin(httpd.AdminConfig{
 		HealthConfig: httpd.HealthConfig{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
-		Manager:      m, Tenancy: st,
+		Manager:      m, Tenancy: st, Webhooks: webhook.New(webhook.Config{
+			Store: st, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Dial: new(net.Dialer).DialContext,
+		}),
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

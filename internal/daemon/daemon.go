@@ -29,6 +29,7 @@ import (
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/sender"
 	"github.com/stspub/stspub/internal/store"
+	"github.com/stspub/stspub/internal/webhook"
 )
 
 // Options are what a run of the daemon is given.
@@ -67,6 +68,7 @@ type daemon struct {
 	registry   *prometheus.Registry
 	metrics    *dnsupdate.Metrics
 
+	webhooks      *webhook.Webhooks
 	public        *httpd.Public
 	admin, health *httpd.Server
 	adminTLS      *httpd.Server
@@ -192,6 +194,10 @@ func (d *daemon) assemble(ctx context.Context) error {
 		OpenAccount: d.openAccount, CheckAccount: d.checkAccount, Prover: outside,
 		OnStep: d.o.OnStep,
 	})
+	d.webhooks = webhook.New(webhook.Config{
+		Store: d.store, Dial: (&sender.Guard{Private: d.conf.Check.AllowPrivate}).Dial, Roots: roots, Log: d.o.Log,
+		Fault: d.reconciler.SetFault,
+	})
 	d.public, err = httpd.NewPublic(httpd.PublicConfig{
 		Hostname: d.conf.Server.Hostname, Target: d.conf.Server.Hostname, Policies: snapshot,
 		GetCertificate: d.keeper.GetCertificate, Serves: d.keeper.Serves, Values: d.store, Log: d.o.Log,
@@ -207,7 +213,7 @@ func (d *daemon) assemble(ctx context.Context) error {
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, cs := range [][]prometheus.Collector{
-		d.keeper.Collectors(), d.reconciler.Collectors(), d.public.Collectors(), d.metrics.Collectors(),
+		d.keeper.Collectors(), d.reconciler.Collectors(), d.public.Collectors(), d.metrics.Collectors(), d.webhooks.Collectors(),
 	} {
 		d.registry.MustRegister(cs...)
 	}
@@ -216,7 +222,9 @@ func (d *daemon) assemble(ctx context.Context) error {
 
 // assembleAdmin makes the listeners of the admin API.
 func (d *daemon) assembleAdmin(health httpd.HealthConfig) {
-	cfg := httpd.AdminConfig{HealthConfig: health, Manager: manager{d.reconciler, d}, Tenancy: d.store, Audit: d.store}
+	cfg := httpd.AdminConfig{
+		HealthConfig: health, Manager: manager{d.reconciler, d}, Tenancy: d.store, Audit: d.store, Webhooks: d.webhooks,
+	}
 	d.admin = httpd.NewAdmin(cfg)
 	if d.adminTLSLn != nil {
 		pair := httpd.NewKeyPair(d.conf.Server.AdminCertFile, d.conf.Server.AdminKeyFile, d.o.Log)
@@ -299,6 +307,7 @@ func (d *daemon) run(ctx context.Context, fault error) error {
 	workers.Go(func() error { return d.keeper.RunCopies(working) })
 	workers.Go(func() error { return d.reconciler.Run(working) })
 	workers.Go(func() error { d.node.run(working); return nil })
+	workers.Go(func() error { return d.webhooks.Run(working) })
 	workers.Go(func() error { d.reseal(working); return nil })
 	workers.Go(func() error { d.prune(working); return nil })
 	workers.Go(func() error { d.preflight(working); return nil })

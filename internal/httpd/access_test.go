@@ -27,7 +27,7 @@ func runAdminTLS(t *testing.T) *adminWorld {
 	w := &adminWorld{manager: newFakeManager(), tenancy: newTenancy(t)}
 	health := HealthConfig{Version: "v1.2.3", Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&w.log, nil))}
 	server := NewAdmin(AdminConfig{
-		HealthConfig: health, Manager: w.manager, Tenancy: w.tenancy, TLS: &tls.Config{GetCertificate: ca.certificate},
+		HealthConfig: health, Manager: w.manager, Tenancy: w.tenancy, Webhooks: newWebhooks(t, w.tenancy), TLS: &tls.Config{GetCertificate: ca.certificate},
 	})
 	ln := listen(t)
 	background(t, func(ctx context.Context) error { return server.Run(ctx, ln) })

@@ -102,6 +102,8 @@ type AdminConfig struct {
 	Manager Manager
 	Tenancy store.Tenancy
 	Audit   Audit
+	// Webhooks are those of all tenants, and of the service.
+	Webhooks Webhooks
 	// TLS, if not nil, is what the listener speaks; everybody needs a token then.
 	TLS *tls.Config
 }
@@ -129,7 +131,7 @@ func NewHealth(cfg HealthConfig) *Server {
 // RFC 9457. Nothing that a tenant is answered depends on what another has, but for the one word "taken".
 func NewAdmin(cfg AdminConfig) *Server {
 	a := &admin{
-		manager: cfg.Manager, tenancy: cfg.Tenancy, audit: cfg.Audit, tls: cfg.TLS, log: cfg.Log,
+		manager: cfg.Manager, tenancy: cfg.Tenancy, webhooks: cfg.Webhooks, audit: cfg.Audit, tls: cfg.TLS, log: cfg.Log,
 		failures:  failures{from: make(map[netip.Prefix]*rate.Limiter)},
 		followers: followers{of: make(map[string]int)},
 	}
@@ -140,6 +142,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	a.domainRoutes()
 	a.setRoutes()
 	a.tenantRoutes()
+	a.webhookRoutes()
 	a.serviceRoutes()
 	a.nodeRoutes()
 	a.eventRoutes()
@@ -190,6 +193,7 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) error {
 type admin struct {
 	manager  Manager
 	tenancy  store.Tenancy
+	webhooks Webhooks
 	audit    Audit
 	tls      *tls.Config
 	log      *slog.Logger

@@ -238,7 +238,7 @@ func runAdmin(t *testing.T, addr string, healthOnly bool) *adminWorld {
 		},
 	}
 	w.tenancy = newTenancy(t)
-	server := NewAdmin(AdminConfig{HealthConfig: cfg, Manager: w.manager, Tenancy: w.tenancy})
+	server := NewAdmin(AdminConfig{HealthConfig: cfg, Manager: w.manager, Tenancy: w.tenancy, Webhooks: newWebhooks(t, w.tenancy)})
 	if healthOnly {
 		server = NewHealth(cfg)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
+	"github.com/stspub/stspub/internal/webhook"
 )
 
 // realManager is a reconciler on a real store that takes everything, and looks at nothing: it does not run.
@@ -100,6 +102,19 @@ func newRealManager(t testing.TB) *realManager {
 	return m
 }
 
+// newWebhooks are webhooks that reach nobody.
+func newWebhooks(t testing.TB, st store.Tenancy) *webhook.Webhooks {
+	t.Helper()
+	events, ok := st.(webhook.Store)
+	if !ok {
+		t.Fatalf("%T has no webhooks", st)
+	}
+	return webhook.New(webhook.Config{
+		Store: events, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("there is no network") },
+	})
+}
+
 // runAPI serves the admin API of a real manager at addr.
 func runAPI(t testing.TB, addr string) (*adminWorld, *realManager) {
 	t.Helper()
@@ -115,7 +130,7 @@ func (w *adminWorld) serve(t testing.TB, m *realManager) (stop func()) {
 	t.Helper()
 	server := NewAdmin(AdminConfig{
 		HealthConfig: HealthConfig{Version: "v1.2.3", Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&w.log, nil))},
-		Manager:      m, Tenancy: m.store, Audit: m.store,
+		Manager:      m, Tenancy: m.store, Audit: m.store, Webhooks: newWebhooks(t, m.store),
 	})
 	ln, err := Listen(t.Context(), w.addr)
 	if err != nil {

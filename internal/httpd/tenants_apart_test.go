@@ -37,6 +37,7 @@ func apart(t *testing.T) (w *adminWorld, tokens []string, a map[string]string) {
 		{"PUT /v1/mxsets/" + a["mxset"] + as, "", euSet, 201, ""},
 		{"PUT /v1/accounts/" + a["account"] + as, "", `{"provider":"desec","settings":{"api_token":"x"}}`, 200, ""},
 		{"PUT /v1/domains/claimed-by-alpha.example" + as, "", `{"mxset":"` + a["mxset"] + `","publish":"alias"}`, 202, ""},
+		{"PUT /v1/webhooks/" + a["label"] + as, "", `{"url":"https://hooks.example/` + a["label"] + `"}`, 201, `"secret":"whsec_`},
 		{"POST /v1/tokens" + as, "", `{"role":"read","label":"` + a["label"] + `"}`, 201, ""},
 	} {
 		w.exchange(t, x)
@@ -73,6 +74,7 @@ func bodies(of map[string]string) []string {
 		fmt.Sprintf(`{"name":%q}`, of["tenant"]),
 		euSet,
 		`{"provider":"desec","settings":{"api_token":"x"}}`,
+		`{"url":"https://hooks.example/"}`,
 	}
 }
 
@@ -121,7 +123,7 @@ func TestTenantsAreApart(t *testing.T) {
 	if !strings.Contains(got.body, `"draining":false`) {
 		t.Errorf("tenant A has %s", got.body)
 	}
-	for _, target := range []string{"/v1/mxsets/alphaset", "/v1/accounts/alphaacct", "/v1/claims/claimed-by-alpha.example"} {
+	for _, target := range []string{"/v1/mxsets/alphaset", "/v1/accounts/alphaacct", "/v1/claims/claimed-by-alpha.example", "/v1/webhooks/alphalabel"} {
 		w.exchange(t, exchange{"GET " + target + "?tenant=alpha", "", "", 200, ""})
 	}
 }
@@ -159,7 +161,7 @@ func (p probe) of(has map[string]string) (target, body string) {
 }
 
 // varying is what differs between two answers in any case: times, ETags and new tokens.
-var varying = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z|"etag":"[0-9a-f]{32}"|"id":"[a-z2-7]{12}"|stspub_[a-z2-7]{12}_[0-9a-f]{64}|stspub-claim=[A-Z2-7]{26}`)
+var varying = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z|"etag":"[0-9a-f]{32}"|"id":"[a-z2-7]{12}"|stspub_[a-z2-7]{12}_[0-9a-f]{64}|stspub-claim=[A-Z2-7]{26}|whsec_[A-Za-z0-9+/]{43}=|"id":"msg_[a-z2-7]{26}"|"milliseconds":\d+`)
 
 func compare(t *testing.T, w *adminWorld, token string, p probe, a, nobody map[string]string) {
 	t.Helper()

@@ -69,6 +69,10 @@ func copiedTables() []copiedTable {
 				"old_ttl horizon deleted away detached staged promoted since live failures checked report_wrote report_verified report_failures",
 			"adopt declared_adopt dirty fresh pinned expelled fault released tainted", "",
 		},
+		{
+			"webhooks", "tenant, name", "tenant name kinds sealed held problem",
+			"created version reached since failures lost delivered due rest", "paused", "settings",
+		},
 		{"dropped_domains", "name", "name", "change", "", ""},
 		{"history", "seq", "name text", "seq since until", "by_foreign", ""},
 		{"ids", "seq", "id record text", "seq intended verified", "", ""},
@@ -260,6 +264,14 @@ func (c *copier) open(ctx context.Context) error {
 	scan := func(r row) (name string, err error) {
 		err = r.Scan(&name)
 		return name, err
+	}
+	if err := stream(ctx, c.target, "read webhooks", c.target.scanWebhook, func(w Webhook) error {
+		if w.Damaged {
+			return fmt.Errorf("webhook %q: %w; put it again, or remove it, and copy then", w.Name, errSealed)
+		}
+		return nil
+	}, `SELECT `+webhookColumns+` FROM webhooks`); err != nil {
+		return err
 	}
 	return stream(ctx, c.target, "read values", scan, func(name string) error {
 		_, err := c.target.Value(ctx, name)

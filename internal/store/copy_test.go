@@ -67,6 +67,7 @@ func populate(t testing.TB, s store.Store, n int) {
 	must(s.EndJournal(t.Context(), e))
 	must(s.SetValue(t.Context(), "acme/key", []byte{0, 1, 2}))
 	must(s.SetValue(t.Context(), "acme/empty", nil))
+	must(s.AddWebhook(t.Context(), store.Webhook{Name: "hook", URL: "https://hooks.example/", Secret: []byte("hidden"), Created: now}, now))
 }
 
 // shows is all that a store shows.
@@ -105,6 +106,8 @@ func shows(t *testing.T, s store.Store) map[string]any {
 	put("orders", orders, err)
 	journal, err := s.Journal(t.Context(), 0)
 	put("journal", journal, err)
+	webhooks, err := s.Webhooks(t.Context(), "")
+	put("webhooks", webhooks, err)
 	for _, key := range []string{"acme/key", "acme/empty"} {
 		v, err := s.Value(t.Context(), key)
 		put("value "+key, v, err)

@@ -63,6 +63,7 @@ func Kinds() []string {
 		KindClaimMade, KindClaimWithdrawn, KindClaimExpired,
 		KindMXSetAdded, KindMXSetChanged, KindMXSetRemoved, KindAccountAdded, KindAccountChanged, KindAccountRemoved,
 		KindTenantAdded, KindTenantChanged, KindTenantRemoved, KindNodeGone, KindConfiguration, KindTokenAdded, KindTokenRevoked,
+		KindWebhookAdded, KindWebhookChanged, KindWebhookRemoved,
 		KindDomainStep, KindDomainFault, KindDomainHeld, KindDomainMended, KindPromoted, KindDomainGone, KindIssued, KindFailing,
 	}
 	slices.Sort(all)

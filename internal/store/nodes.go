@@ -133,10 +133,14 @@ const everybody = "*"
 const queryRelease = `UPDATE domains SET due = claimed, claimed = 0, woken = FALSE
 	WHERE claimed <> 0 AND (holder = $1 OR CAST($1 AS TEXT) = '*')`
 
+const queryReleaseWebhooks = `UPDATE webhooks SET leased = 0 WHERE leased > 0 AND (holder = $1 OR CAST($1 AS TEXT) = '*')`
+
 // release ends the claims and orders of a holder who is gone. Nobody knows how the orders went.
 func release(ctx context.Context, tx transaction, holder string) error {
-	if _, err := tx.exec(ctx, queryRelease, holder); err != nil {
-		return err
+	for _, query := range []string{queryRelease, queryReleaseWebhooks} {
+		if _, err := tx.exec(ctx, query, holder); err != nil {
+			return err
+		}
 	}
 	const running = ` FROM journal WHERE ended = 0 AND (holder = $1 OR CAST($1 AS TEXT) = '*')`
 	var some bool

@@ -16,6 +16,7 @@ const (
 	labelCertificate = "certificate/" // and its name
 	labelValue       = "value/"       // and its key
 	labelAccount     = "account/"     // its tenant, a slash and its name
+	labelWebhook     = "webhook/"     // likewise
 )
 
 // checkSeals says whether everything in a store can be opened, and changes nothing.
@@ -71,6 +72,7 @@ func (t *tables) Reseal(ctx context.Context) (sealed, damaged int, err error) {
 		{"certificates", "name", "private_key", labelCertificate},
 		{"key_values", "name", "value", labelValue},
 		{"accounts", "tenant || '/' || name", "settings", labelAccount},
+		{"webhooks", "tenant || '/' || name", "settings", labelWebhook},
 	} {
 		for last, n := "", resealBatch; n == resealBatch; {
 			var bad int

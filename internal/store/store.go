@@ -395,6 +395,7 @@ type Store interface {
 	Now(ctx context.Context) (time.Time, error)
 
 	Tenancy
+	Webhooks
 	Audit
 
 	// What the API declares.

@@ -87,6 +87,7 @@ const (
 	lockDeclaration                     // which domains there are
 	lockForeign                         // the foreign policies of a name
 	lockAttached                        // who is attached to a shared record, and its text
+	lockWebhooks                        // how many webhooks a tenant has
 )
 
 // row is what a query finds.

@@ -61,7 +61,7 @@ type Tenancy interface {
 	AddTenant(ctx context.Context, t Tenant) error
 	// SetLimits changes those of a tenant, or returns ErrNotFound.
 	SetLimits(ctx context.Context, name string, l Limits) error
-	// DeleteTenant forgets a tenant and its claims, and revokes its tokens. While it has domains (draining ones too),
+	// DeleteTenant forgets a tenant, its claims and webhooks, and revokes its tokens. While it has domains (draining ones too),
 	// accounts or MX sets the error wraps ErrInUse and says which. The default tenant is always in use.
 	DeleteTenant(ctx context.Context, name string, now time.Time) error
 	// TenantOf returns the tenant of a domain, or ErrNotFound, and takes as long for the one as for the other.
