@@ -50,6 +50,7 @@ type Store interface {
 	AppendJournal(ctx context.Context, last int64, e *store.JournalEntry) error
 	EndJournal(ctx context.Context, e store.JournalEntry) error
 	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error
+	Tenants(ctx context.Context) ([]store.Tenant, error)
 	Value(ctx context.Context, key string) ([]byte, error)
 	SetValue(ctx context.Context, key string, value []byte) error
 	DeleteValue(ctx context.Context, key string) error

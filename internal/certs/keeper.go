@@ -18,6 +18,9 @@ func (k *Keeper) Load(ctx context.Context) error {
 		return err
 	}
 	k.memory = m
+	if err := k.limits(ctx); err != nil {
+		return err
+	}
 	orders, err := k.store.Orders(ctx)
 	if err != nil {
 		return fmt.Errorf("load orders: %w", err)
@@ -67,7 +70,11 @@ func timely(o store.Order, now time.Time) store.Order {
 // Want has the certificate of a name ordered if there is no valid one, and renewed from now on. Live says that senders look
 // for the name already, so that it goes before others that have no certificate; once said it stays until there is one. It
 // may be called as often as one likes; it does not shorten the pause after a failed order.
-func (k *Keeper) Want(name string, live bool) {
+func (k *Keeper) Want(name string, live bool) { k.WantFirst(name, "", live) }
+
+// WantFirst is Want for a name of a tenant, whose limit of orders in a day holds the order of its first certificate; empty:
+// nobody's limit does. What was said last counts. A renewal is held by no such limit.
+func (k *Keeper) WantFirst(name, tenant string, live bool) {
 	name = canonical(name)
 	s := &k.schedule
 	s.mu.Lock()
@@ -89,7 +96,12 @@ func (k *Keeper) Want(name string, live bool) {
 	}
 	i = s.item(name)
 	i.dropped = false
-	if i.wanted && (i.live || !live) {
+	moved := i.tenant != tenant
+	if moved {
+		s.unqueue(i) // it was held for the old one
+		i.tenant = tenant
+	}
+	if i.wanted && (i.live || !live) && !moved {
 		return
 	}
 	if !i.wanted {

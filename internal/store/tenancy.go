@@ -61,8 +61,10 @@ func (t *tables) DeleteTenant(ctx context.Context, name string, now time.Time) e
 				return err
 			}
 		}
-		if _, err := tx.exec(ctx, `DELETE FROM claims WHERE tenant = $1`, name); err != nil {
-			return err
+		for _, query := range []string{`DELETE FROM claims WHERE tenant = $1`, `DELETE FROM dns_writes WHERE tenant = $1`} {
+			if _, err := tx.exec(ctx, query, name); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.exec(ctx, `UPDATE tokens SET revoked = $1 WHERE tenant = $2 AND revoked = 0`, micros(now), name); err != nil {
 			return err
