@@ -98,7 +98,10 @@ func (k *Keeper) WantFirst(name, tenant string, live bool) {
 	i.dropped = false
 	moved := i.tenant != tenant
 	if moved {
-		s.unqueue(i) // it was held for the old one
+		if i.spent { // what held it is the old one's
+			i.due = now
+		}
+		s.unqueue(i)
 		i.tenant = tenant
 	}
 	if i.wanted && (i.live || !live) && !moved {

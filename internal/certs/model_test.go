@@ -299,6 +299,14 @@ func (b *books) Tenants(context.Context) ([]store.Tenant, error) {
 	return slices.Clone(b.tenants), nil
 }
 
+// limit sets how many first certificates a tenant may order in a day.
+func (b *books) limit(tenant string, orders int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tenants = slices.DeleteFunc(b.tenants, func(t store.Tenant) bool { return t.Name == tenant })
+	b.tenants = append(b.tenants, store.Tenant{Name: tenant, Limits: store.Limits{Orders: orders}})
+}
+
 func (b *books) setBroken(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
