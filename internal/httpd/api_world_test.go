@@ -40,7 +40,7 @@ func (noSight) MX(context.Context, policygen.Name, string) publish.MX { return p
 // noCerts has no certificates.
 type noCerts struct{}
 
-func (noCerts) Want(string, bool)                  {}
+func (noCerts) Want(string, string, bool)                  {}
 func (noCerts) Unwant(string)                      {}
 func (noCerts) Retry(string)                       {}
 func (noCerts) Drop(context.Context, string) error { return nil }
