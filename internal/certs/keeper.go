@@ -13,11 +13,16 @@ import (
 // it once, before serving. A certificate that does not match its key or name is said in the log and left out, so that it
 // is ordered anew when its name is wanted.
 func (k *Keeper) Load(ctx context.Context) error {
+	last, err := k.store.LastChange(ctx)
+	if err != nil {
+		return fmt.Errorf("load certificates: %w", err)
+	}
 	m, err := k.load(ctx)
 	if err != nil {
 		return err
 	}
 	k.memory = m
+	k.refreshed.Store(last)
 	if err := k.limits(ctx); err != nil {
 		return err
 	}

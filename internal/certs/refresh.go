@@ -13,6 +13,14 @@ import (
 // Refresh takes in the certificates that other processes saved or deleted after a change of the store, and returns up to
 // which one all are in memory then. What this one did itself is in there already.
 func (k *Keeper) Refresh(ctx context.Context, after int64) (int64, error) {
+	last, err := k.refresh(ctx, after)
+	if err == nil {
+		k.refreshed.Store(last)
+	}
+	return last, err
+}
+
+func (k *Keeper) refresh(ctx context.Context, after int64) (int64, error) {
 	last, err := k.store.CertificatesAfter(ctx, after, k.takeIn)
 	if !errors.Is(err, store.ErrNotFound) {
 		return last, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/stspub/stspub/internal/config"
@@ -139,12 +140,16 @@ func OpenStore(ctx context.Context, s config.Store) (store.Store, *store.Keyring
 	return st, ring, nil
 }
 
-// copyPath is where the copy of the certificates lies: beside the database, if that is a file.
-func copyPath(s config.Store) string {
-	if s.Postgres != "" {
+// copyPath is where the copy of the certificates lies: beside the database, if that is a file, and else in the folder of this
+// node, if it has one; empty: there is none.
+func copyPath(conf *config.Config) string {
+	switch {
+	case conf.Store.Postgres == "":
+		return conf.Store.Path + ".certificates"
+	case conf.Server.State == "":
 		return ""
 	}
-	return s.Path + ".certificates"
+	return filepath.Join(conf.Server.State, "stspub.certificates")
 }
 
 // reread reads the file for a reload.
