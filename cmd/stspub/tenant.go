@@ -42,7 +42,8 @@ func newTenantList(s *server) *cobra.Command {
 			w := newTable(cmd.OutOrStdout())
 			fmt.Fprintln(w, "TENANT\tDOMAINS\tORDERS A DAY\tDNS WRITES A DAY\tSINCE")
 			for _, t := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, limit(t.Domains), limit(t.Orders), limit(t.Writes), date(t.Created))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, limit(t.Domains), used(t.Used.Orders, t.Orders),
+					used(t.Used.Writes, t.Writes), date(t.Created))
 			}
 			return w.Flush()
 		},
@@ -59,10 +60,18 @@ func limit(n int) string {
 	return strconv.Itoa(n)
 }
 
+// used is what a tenant took of what it may take.
+func used(n, of int) string {
+	if of == 0 {
+		return limit(of)
+	}
+	return fmt.Sprintf("%d of %d", n, of)
+}
+
 // limitFlags are what a tenant may take.
 func limitFlags(cmd *cobra.Command, l *store.Limits) {
 	cmd.Flags().IntVar(&l.Domains, "domains", 0, "how many domains it may have; 0: any number")
-	cmd.Flags().IntVar(&l.Orders, "orders", 0, "how many certificates it may order in a day; 0: any number")
+	cmd.Flags().IntVar(&l.Orders, "orders", 0, "how many first certificates it may order in a day; 0: any number")
 	cmd.Flags().IntVar(&l.Writes, "writes", 0, "how many writes to DNS it may cause in a day; 0: any number")
 }
 
@@ -103,9 +112,12 @@ func newTenantLimit(s *server) *cobra.Command {
 	var limits store.Limits
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "limit NAME",
-		Short:   "Change what a tenant may take",
-		Long:    `limit sets all limits of a tenant; what is not given has none from then on. What the tenant has beyond a limit stays.`,
+		Use:   "limit NAME",
+		Short: "Change what a tenant may take",
+		Long: `limit sets all limits of a tenant; what is not given has none from then on. What the tenant has beyond a limit stays.
+
+At the limit of orders first certificates wait, at that of DNS writes changed policies do, until those of the day before count
+no more: "stspub domain show" says until when. Renewals, and what keeps records right, never wait for a limit.`,
 		Example: "  stspub tenant limit acme --domains 5000 --orders 200",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -29,7 +29,7 @@ func TestTenantCommands(t *testing.T) {
 		{"tenant limit nobody", 1, "", "stspub: limit tenant: there is no tenant \"nobody\"\n"},
 		{
 			"tenant list", 0,
-			"TENANT   DOMAINS  ORDERS A DAY  DNS WRITES A DAY  SINCE\nacme     any      7             any               WHEN\ndefault  any      any           any               WHEN\n", "",
+			"TENANT   DOMAINS  ORDERS A DAY  DNS WRITES A DAY  SINCE\nacme     any      0 of 7        any               WHEN\ndefault  any      any           any               WHEN\n", "",
 		},
 		{"tenant remove default", 1, "", "stspub: remove tenant: delete tenant \"default\": in use: it is that of the configuration file\n"},
 		{"tenant remove acme", 0, "tenant acme is removed\n", ""},

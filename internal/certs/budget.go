@@ -88,9 +88,10 @@ func latest(a, b time.Time) time.Time {
 // claim is an order as budgets see it.
 type claim struct {
 	name, domain string
-	exempt       bool // the authority counts it against no limit of orders
-	failing      bool // the name failed before
-	patient      bool // nobody waits for it more than for others
+	exempt       bool   // the authority counts it against no limit of orders
+	failing      bool   // the name failed before
+	patient      bool   // nobody waits for it more than for others
+	tenant       string // whose first certificate it is for; empty: it is counted for none
 }
 
 // budget is what one account may do. It is a pure account of what was done: the schedule's lock guards it, the journal

@@ -50,6 +50,7 @@ type Store interface {
 	AppendJournal(ctx context.Context, last int64, e *store.JournalEntry) error
 	EndJournal(ctx context.Context, e store.JournalEntry) error
 	PruneJournal(ctx context.Context, counted, exempt, now time.Time) error
+	Tenants(ctx context.Context) ([]store.Tenant, error)
 	Value(ctx context.Context, key string) ([]byte, error)
 	SetValue(ctx context.Context, key string, value []byte) error
 	DeleteValue(ctx context.Context, key string) error
@@ -76,6 +77,8 @@ type Config struct {
 	// Copy is the path of a file in which a copy of all certificates is kept, so that the next start is quick; see
 	// [Keeper.RunCopies]. Empty: there is none.
 	Copy string
+	// Shared says that other processes write to the store too: the copy promises only what [Keeper.Refresh] took in.
+	Shared bool
 	// Keys seal the copy, if those of the store are sealed.
 	Keys *store.Keyring
 	// FirstPause is the pause after the first failed order of a name; default 5 minutes, which stays within the failed
@@ -103,6 +106,8 @@ type Keeper struct {
 	first     time.Duration
 	started   time.Time
 	copyPath  string
+	shared    bool
+	refreshed atomic.Int64 // up to this change of the store all is in memory, where it is shared
 	keys      *store.Keyring
 
 	memory   *memory
@@ -144,6 +149,7 @@ func New(c Config) *Keeper {
 		started:   time.Now(),
 		memory:    newMemory(),
 		copyPath:  c.Copy,
+		shared:    c.Shared,
 		keys:      c.Keys,
 	}
 	k.journal.init(c.Store)

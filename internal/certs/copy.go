@@ -34,9 +34,10 @@ const (
 	maxBlock = 4 << 20 // bytes that are read at once
 )
 
-// A copy is a file beside the store with all certificates as they lie in memory: to read it is to start, where a million
-// rows would take a minute. It is never the truth. The store knows the mark in it, and what has changed since; a copy
-// that is damaged, of another store or not sealed as it should be is removed, and the store is read instead.
+// A copy is a file of this process, beside its store or in a folder of its node, with all certificates as they lie in memory:
+// to read it is to start, where a million rows would take a minute. It is never the truth. The store knows the mark in it, and
+// what has changed since; a copy that is damaged, of another store or not sealed as it should be is removed, and the store is
+// read instead.
 type copyHeader struct {
 	Mark        string     `json:"mark"` // see store.Store's MarkCertificates
 	Sealed      string     `json:"sealed"`
@@ -253,6 +254,9 @@ func (k *Keeper) LastCopy(ctx context.Context) error {
 }
 
 func (k *Keeper) copyUpTo(ctx context.Context, change int64) error {
+	if k.shared { // what others did since may be missing in memory
+		change = min(change, k.refreshed.Load())
+	}
 	changed, removed := k.memory.changed.Load(), k.memory.removed.Swap(0)
 	if err := k.writeCopy(ctx, change); err != nil {
 		k.memory.removed.CompareAndSwap(0, removed)

@@ -130,7 +130,7 @@ var errNewer = errors.New("there is a newer certificate in the store")
 // enter writes an order into the journal, or says why it must not be sent: an [*errLater], errNewer with the certificate,
 // or what is wrong with the store.
 func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun time.Time) (store.JournalEntry, store.Certificate, error) {
-	e := store.JournalEntry{Authority: l.authority.Name(), Name: c.name, Domain: c.domain, Begun: begun, Exempt: c.exempt}
+	e := store.JournalEntry{Authority: l.authority.Name(), Name: c.name, Domain: c.domain, Begun: begun, Exempt: c.exempt, Tenant: c.tenant}
 	j := &k.journal
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -168,6 +168,7 @@ func (k *Keeper) catchUp(ctx context.Context) error {
 		k.journal.heard = time.Now()
 		k.schedule.mu.Lock()
 		defer k.schedule.mu.Unlock()
+		k.schedule.replay(e, before)
 		for _, l := range k.schedule.lines {
 			if l.authority.Name() == e.Authority {
 				l.budget.replay(e, before, time.Now())
@@ -184,7 +185,7 @@ func (k *Keeper) catchUp(ctx context.Context) error {
 func (k *Keeper) exceeds(l *line, c claim, now time.Time) bool {
 	k.schedule.mu.Lock()
 	defer k.schedule.mu.Unlock()
-	return l.budget.opens(now).After(now) || l.budget.exceeded(now, c)
+	return l.budget.opens(now).After(now) || l.budget.exceeded(now, c) || k.schedule.overspent(now, c)
 }
 
 // newer returns a certificate of the store that is valid and not the one in memory, with errNewer.
@@ -216,7 +217,7 @@ func (k *Keeper) end(ctx context.Context, e store.JournalEntry) {
 
 // prune deletes from the journal what counts for nothing any more.
 func (k *Keeper) prune(ctx context.Context, now time.Time) {
-	var longest time.Duration
+	longest := tenantPeriod
 	for _, l := range k.schedule.lines {
 		longest = max(longest, l.budget.limits.OrdersPeriod, l.budget.limits.DomainPeriod, keepExempt)
 	}

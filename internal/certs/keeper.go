@@ -13,11 +13,19 @@ import (
 // it once, before serving. A certificate that does not match its key or name is said in the log and left out, so that it
 // is ordered anew when its name is wanted.
 func (k *Keeper) Load(ctx context.Context) error {
+	last, err := k.store.LastChange(ctx)
+	if err != nil {
+		return fmt.Errorf("load certificates: %w", err)
+	}
 	m, err := k.load(ctx)
 	if err != nil {
 		return err
 	}
 	k.memory = m
+	k.refreshed.Store(last)
+	if err := k.limits(ctx); err != nil {
+		return err
+	}
 	orders, err := k.store.Orders(ctx)
 	if err != nil {
 		return fmt.Errorf("load orders: %w", err)
@@ -67,7 +75,11 @@ func timely(o store.Order, now time.Time) store.Order {
 // Want has the certificate of a name ordered if there is no valid one, and renewed from now on. Live says that senders look
 // for the name already, so that it goes before others that have no certificate; once said it stays until there is one. It
 // may be called as often as one likes; it does not shorten the pause after a failed order.
-func (k *Keeper) Want(name string, live bool) {
+func (k *Keeper) Want(name string, live bool) { k.WantFirst(name, "", live) }
+
+// WantFirst is Want for a name of a tenant, whose limit of orders in a day holds the order of its first certificate; empty:
+// nobody's limit does. What was said last counts. A renewal is held by no such limit.
+func (k *Keeper) WantFirst(name, tenant string, live bool) {
 	name = canonical(name)
 	s := &k.schedule
 	s.mu.Lock()
@@ -89,7 +101,15 @@ func (k *Keeper) Want(name string, live bool) {
 	}
 	i = s.item(name)
 	i.dropped = false
-	if i.wanted && (i.live || !live) {
+	moved := i.tenant != tenant
+	if moved {
+		if i.spent { // what held it is the old one's
+			i.due = now
+		}
+		s.unqueue(i)
+		i.tenant = tenant
+	}
+	if i.wanted && (i.live || !live) && !moved {
 		return
 	}
 	if !i.wanted {

@@ -115,11 +115,12 @@ func issue(life time.Duration, names ...string) (store.Certificate, error) {
 
 // books is a store in memory: databases have goroutines that a synctest bubble would wait for.
 type books struct {
-	mu     sync.Mutex
-	certs  map[string]store.Certificate
-	orders map[string]store.Order
-	values map[string][]byte
-	broken error // what SaveCertificate says
+	mu      sync.Mutex
+	certs   map[string]store.Certificate
+	orders  map[string]store.Order
+	values  map[string][]byte
+	tenants []store.Tenant
+	broken  error // what SaveCertificate says
 
 	pruned  time.Time
 	version int64
@@ -290,6 +291,20 @@ func (b *books) PlanOrder(_ context.Context, name string, notBefore, notAfter, n
 		b.orders[name] = store.Order{Name: name, Next: next}
 	}
 	return nil
+}
+
+func (b *books) Tenants(context.Context) ([]store.Tenant, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.tenants), nil
+}
+
+// limit sets how many first certificates a tenant may order in a day.
+func (b *books) limit(tenant string, orders int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tenants = slices.DeleteFunc(b.tenants, func(t store.Tenant) bool { return t.Name == tenant })
+	b.tenants = append(b.tenants, store.Tenant{Name: tenant, Limits: store.Limits{Orders: orders}})
 }
 
 func (b *books) setBroken(err error) {

@@ -22,8 +22,12 @@ func (s *schedule) rank(now time.Time) {
 			held[l.number] = append(held[l.number], i)
 		}
 	}
+	ahead := make(map[string]int) // by tenant
 	for _, l := range s.lines {
-		l.rank(now, held[l.number])
+		l.rank(now, held[l.number], func(c claim) time.Time {
+			ahead[c.tenant]++
+			return s.tenants[c.tenant].next(now, ahead[c.tenant]-1)
+		})
 	}
 	s.rankNot = now.Add(rankShare * time.Since(now))
 	s.ranked = latest(s.rankNot, now.Add(rankAgain))
@@ -31,7 +35,7 @@ func (s *schedule) rank(now time.Time) {
 
 // rank counts the places of those that wait for their turn, and when it will come if all that is ordered before goes well.
 // Those that a limit of their own holds have no place, since others go before them meanwhile, but a turn too.
-func (l *line) rank(now time.Time, held []*item) {
+func (l *line) rank(now time.Time, held []*item, ofTenant func(claim) time.Time) {
 	open, _ := l.budget.closed(now)
 	all := slices.Concat(l.free.items, l.counted.items, l.failing.items, held)
 	slices.SortFunc(all, func(a, b *item) int {
@@ -60,6 +64,9 @@ func (l *line) rank(now time.Time, held []*item) {
 		if c.failing {
 			i.expected = latest(i.expected, b.failing.nth(now, failing))
 			failing++
+		}
+		if c.tenant != "" {
+			i.expected = latest(i.expected, ofTenant(c))
 		}
 		w := b.domains[i.domain]
 		if w == nil {

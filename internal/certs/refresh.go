@@ -13,6 +13,14 @@ import (
 // Refresh takes in the certificates that other processes saved or deleted after a change of the store, and returns up to
 // which one all are in memory then. What this one did itself is in there already.
 func (k *Keeper) Refresh(ctx context.Context, after int64) (int64, error) {
+	last, err := k.refresh(ctx, after)
+	if err == nil {
+		k.refreshed.Store(last)
+	}
+	return last, err
+}
+
+func (k *Keeper) refresh(ctx context.Context, after int64) (int64, error) {
 	last, err := k.store.CertificatesAfter(ctx, after, k.takeIn)
 	if !errors.Is(err, store.ErrNotFound) {
 		return last, err
@@ -20,11 +28,37 @@ func (k *Keeper) Refresh(ctx context.Context, after int64) (int64, error) {
 	if last, err = k.store.LastChange(ctx); err != nil {
 		return 0, err
 	}
-	// What it does not have stays in memory: whether it is wanted is for others to say.
-	if err := k.store.EachCertificate(ctx, k.takeIn); err != nil {
+	var gone map[string]bool
+	if after <= last { // else it is an older store: what that lacks stays, whether it is wanted is for others to say
+		gone = k.names()
+	}
+	err = k.leaveOut(k.store.EachCertificate(ctx, func(c store.Certificate) error {
+		delete(gone, c.Name)
+		return k.takeIn(c)
+	}))
+	if err != nil {
 		return 0, fmt.Errorf("read certificates: %w", err)
 	}
+	for name := range gone {
+		_, err := k.store.Certificate(ctx, name)
+		switch _, damaged := errors.AsType[*store.DamagedError](err); {
+		case errors.Is(err, store.ErrNotFound):
+			k.leave(name)
+		case err != nil && !damaged:
+			return 0, err
+		}
+	}
 	return last, nil
+}
+
+// names are those that have a certificate in memory, and so had one in the store.
+func (k *Keeper) names() map[string]bool {
+	all := make(map[string]bool, k.memory.len())
+	k.memory.each(func(name []byte, _ info) bool {
+		all[string(name)] = true
+		return true
+	})
+	return all
 }
 
 // takeIn takes in what became of a name in another process.

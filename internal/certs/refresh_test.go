@@ -1,10 +1,12 @@
 package certs_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // TestRefresh has two keepers on one store: what one obtains, renews and drops, the other serves, and does not order.
@@ -110,5 +112,46 @@ func TestRefreshOfAnotherStore(t *testing.T) {
 	}
 	if s := two.Status("mta-sts.good.test"); s.State != certs.StateValid {
 		t.Errorf("it has %+v", s)
+	}
+}
+
+// TestRefreshOfANodeThatComesBack has a node ask for changes from before what the others have forgotten.
+func TestRefreshOfANodeThatComesBack(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	w.serveHTTP(t)
+	one, two := w.startNode(t), w.startNode(t)
+	const gone, stays = "mta-sts.good.test", "mta-sts2.good.test"
+	for _, name := range []string{gone, stays} {
+		one.Want(name, false)
+		one.wait(t, name, certs.StateValid)
+	}
+	seen, err := two.Refresh(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Drop(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	last, err := w.store.LastChange(t.Context())
+	if err == nil {
+		err = w.store.Beat(t.Context(), store.Node{ID: "one", Acknowledged: last})
+	}
+	if err == nil {
+		err = w.store.PruneDropped(t.Context())
+	}
+	if err == nil {
+		_, err = w.store.CertificatesAfter(t.Context(), seen, func(store.Certificate) error { return nil })
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("the store knows what was dropped, or %v", err)
+	}
+	if got, err := two.Refresh(t.Context(), seen); err != nil || got != last {
+		t.Errorf("Refresh = %d, %v, want %d", got, err, last)
+	}
+	if s := two.Status(gone); s.State != certs.StateNone {
+		t.Errorf("what was dropped: %+v", s)
+	}
+	if s := two.Status(stays); s.State != certs.StateValid {
+		t.Errorf("what was not: %+v", s)
 	}
 }

@@ -221,6 +221,7 @@ func (k *Keeper) walk(now time.Time) {
 	if now.Sub(s.swept) >= 24*time.Hour {
 		s.swept = now
 		s.plans.sweep(now)
+		s.sweepTenants(now)
 		for _, l := range s.lines {
 			l.budget.sweep(now)
 		}

@@ -31,6 +31,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer orders.Wait()
 	asking.Go(func() { k.ask(ctx) })
 	asking.Go(func() { k.follow(ctx) })
+	asking.Go(func() { k.keepLimits(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -81,9 +82,10 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 			t.replaces = bytes.Clone(k.memory.leaf(i.name))
 		}
 		octx, cancel := context.WithTimeout(ctx, orderTimeout)
-		i.cancel, i.done = cancel, make(chan struct{})
+		i.cancel, i.done, i.waited = cancel, make(chan struct{}), false
 		if t.unsaved == nil {
 			l.budget.begin(now, t.claim)
+			s.spend(now, t.claim)
 			l.budget.pace.add(now)
 		}
 		free := s.occupy(l, t.claim.failing)
@@ -186,6 +188,7 @@ func (k *Keeper) settle(i *item, t turn, r result, dropped, stopping bool) *stor
 	b := t.line.budget
 	if (r.entry.Seq == 0 || r.uncounted()) && t.unsaved == nil {
 		b.takeBack(t.begun, t.claim)
+		s.refund(t.begun, t.claim)
 	} else if r.declined() {
 		b.spare(t.begun, t.claim.domain)
 	}

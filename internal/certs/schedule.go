@@ -44,6 +44,7 @@ const (
 type item struct {
 	name, domain        string // domain: registered domain
 	wanted              bool
+	tenant              string    // whose limit may hold the first order; empty: nobody's
 	live                bool      // senders look for the name
 	dropped             bool      // being deleted: nothing may be saved any more
 	since               time.Time // wanted since
@@ -70,6 +71,8 @@ type item struct {
 	index    int       // in heap
 	urgent   urgency   // when it was queued
 	held     bool      // it waits for a limit of its own, until due at least
+	spent    bool      // that is its tenant's
+	waited   bool      // it has waited for that since its last order
 	place    int       // when the queues were counted last, from 1 on; 0: it waits for no turn
 	expected time.Time // and when it will be its turn then, also if it is held
 
@@ -171,9 +174,13 @@ type renewals struct {
 
 // claim is an item as the budget sees it.
 func (l *line) claim(i *item) claim {
-	return claim{
+	c := claim{
 		name: i.name, domain: i.domain, exempt: l.exempts(i), failing: i.troubled(), patient: i.urgent == urgencyNew,
 	}
+	if i.notAfter.IsZero() {
+		c.tenant = i.tenant
+	}
+	return c
 }
 
 // replaces says that an order for a name tells the authority which of its certificates it replaces. It does not where the
@@ -209,7 +216,7 @@ func (l *line) busy() bool {
 
 // take returns the next name to order, or nil and when to look again, if that is known. Names whose own limits are used
 // up go to wait for those. What is only to be saved costs the authority nothing, and waits for none.
-func (l *line) take(now time.Time, later func(*item, time.Time)) (*item, time.Time) {
+func (l *line) take(now time.Time, withhold func(*item) bool, later func(*item, time.Time)) (*item, time.Time) {
 	if i := l.saving.first(); i != nil && l.running < l.budget.limits.InFlight*slowFactor {
 		return i, now
 	}
@@ -224,6 +231,9 @@ func (l *line) take(now time.Time, later func(*item, time.Time)) (*item, time.Ti
 	again = time.Time{}
 	for _, q := range turns {
 		for i := q.first(); i != nil; i = q.first() {
+			if withhold(i) {
+				continue
+			}
 			c := l.claim(i)
 			if at, _ := l.budget.own(now, c); at.After(now) {
 				later(i, at)
@@ -272,6 +282,7 @@ type schedule struct {
 	// elsewhere are the names that another process is ordering.
 	elsewhere map[string]struct{}
 	lines     []*line // by authority, in order of preference
+	tenants   map[string]*tenant
 	plans     plans
 	walked    time.Time // the last walk over the memory
 	swept     time.Time // when budgets and plans forgot what is past
@@ -281,7 +292,7 @@ type schedule struct {
 
 func (s *schedule) init(authorities []Authority, budgets []config.Budget, first, move time.Duration) {
 	s.wake, s.asks, s.awaits = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
-	s.elsewhere = make(map[string]struct{})
+	s.elsewhere, s.tenants = make(map[string]struct{}), make(map[string]*tenant)
 	s.move = move
 	s.items = make(map[string]*item)
 	s.later.less = func(a, b *item) bool { return a.due.Before(b.due) }
@@ -336,7 +347,10 @@ func (s *schedule) unqueue(i *item) {
 	if i.heap != nil {
 		heap.Remove(i.heap, i.index)
 	}
-	i.line, i.held, i.place, i.expected = nil, false, 0, time.Time{}
+	if i.spent {
+		s.tenants[i.tenant].held--
+	}
+	i.line, i.held, i.spent, i.place, i.expected = nil, false, false, 0, time.Time{}
 }
 
 // forget takes an item away. The caller holds mu.
@@ -381,7 +395,8 @@ func (s *schedule) take(now time.Time) (*item, *line, time.Duration) {
 	}
 	wait := lookAgain
 	for _, l := range s.lines {
-		i, again := l.take(now, func(i *item, until time.Time) {
+		withhold := func(i *item) bool { return s.withhold(i, now) }
+		i, again := l.take(now, withhold, func(i *item, until time.Time) {
 			i.due = until
 			s.put(i, now)
 			i.held = true

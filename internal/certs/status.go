@@ -83,10 +83,16 @@ func (s *schedule) tell(i *item, st *Status, now time.Time) {
 	case i.line != nil:
 		if _, why := i.line.budget.closed(now); why != "" {
 			st.Waiting = i.line.authority.Name() + ": " + why
+		} else if i.tenant != "" && i.notAfter.IsZero() {
+			st.Waiting = s.tenants[i.tenant].full(i.tenant, now)
 		}
 	case s.isElsewhere(i):
 		st.Waiting = waitsElsewhere
 	default:
+		if i.spent {
+			st.Waiting = s.tenants[i.tenant].full(i.tenant, now)
+			break
+		}
 		l := s.choose(i, now)
 		if at, why := l.budget.own(now, l.claim(i)); at.After(now) {
 			st.Waiting = l.authority.Name() + ": " + why

@@ -69,6 +69,9 @@ type Server struct {
 	Linger      time.Duration
 	Node        string // the name of this server among several on one store; empty: the host name
 	NodeAddress string // "ADDR:PORT" at which the others reach HTTPS; empty: where that listens
+	// State is the path of a folder of this server alone, for a copy of the certificates where the store is PostgreSQL; empty:
+	// there is none, and each start reads all of them from the database.
+	State string
 }
 
 // Store is the [store] table.

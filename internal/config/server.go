@@ -55,6 +55,9 @@ func (l *loader) server() {
 	s.Admin = l.admin(t.Admin)
 	l.adminTLS()
 	s.Linger = l.duration("server.linger", t.Linger, 0, 0, 5*time.Minute, `"0s" to "5m"`)
+	if t.State.v != "" {
+		s.State = l.path(t.State.v)
+	}
 	l.node()
 	l.clashes()
 }

@@ -35,6 +35,7 @@ type serverTable struct {
 	Linger      span `toml:"linger"`
 	Node        text `toml:"node"`
 	NodeAddress text `toml:"node_address"`
+	State       text `toml:"state"`
 }
 
 type storeTable struct {

@@ -35,6 +35,7 @@ server.health = "127.0.0.1:0"
 server.linger = "20s"
 server.node = "node1"
 server.node_address = "[2001:db8::1]:443"
+server.state = "state"
 store = { url = "sqlite:data/stspub.db", keep_events = "30d" }
 publish.settle = "1d"
 publish.ttl = "1m"
@@ -172,7 +173,7 @@ func TestWholeConfiguration(t *testing.T) {
 			Proxies:  []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("10.0.0.0/8")},
 			Hostname: "sts.example.com", HTTPS: "[::1]:8443", Admin: "unix:" + at("admin.sock"), Health: "127.0.0.1:0",
 			AdminTLS: "127.0.0.1:8420", AdminCertFile: at("admin.pem"), AdminKeyFile: at("admin.pem"),
-			Linger: 20 * time.Second, Node: "node1", NodeAddress: "[2001:db8::1]:443",
+			Linger: 20 * time.Second, Node: "node1", NodeAddress: "[2001:db8::1]:443", State: at("state"),
 			Addresses: []netip.Addr{
 				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
 			},

@@ -60,7 +60,7 @@ func TestPlaceInTheQueueIsSaid(t *testing.T) {
 	budget.InFlight = 1
 	v := slowKeeper(t, budget)
 	for _, name := range []string{"a", "b", "c"} {
-		v.Want("mta-sts."+name+".test", false)
+		v.Want("mta-sts."+name+".test", "", false)
 		until(t, "queue", func() error {
 			if s := v.keeper.Status("mta-sts.a.test"); s.Waiting == "" {
 				return fmt.Errorf("%+v", s)
@@ -85,14 +85,14 @@ func TestHeldNameSaysWhen(t *testing.T) {
 	budget.DomainOrders = 1
 	v := slowKeeper(t, budget)
 	const second = "mta-sts.b.customer.test"
-	v.Want("mta-sts.a.customer.test", false)
+	v.Want("mta-sts.a.customer.test", "", false)
 	until(t, "order", func() error {
 		if s := v.keeper.Status("mta-sts.a.customer.test"); s.Waiting == "" {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
 	})
-	v.Want(second, false)
+	v.Want(second, "", false)
 	want := "waiting for the certificate of " + second + "; its order is expected to be sent at " +
 		time.Now().Add(budget.DomainPeriod).UTC().Format("2006-01-02 15:")
 	until(t, "hold", func() error {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/publish"
@@ -87,10 +89,32 @@ func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken erro
 
 // openSealed opens a store with its keys.
 func (d *daemon) openSealed(ctx context.Context, s config.Store) (store.Store, error) {
+	opening, opened := context.WithCancel(ctx)
+	defer opened()
+	go d.tellOpening(opening, time.Now()) // ends when it is open
 	st, keys, err := OpenStore(ctx, s)
 	d.keys = keys
 	return st, err
 }
+
+// tellOpening says, until ctx ends, that a store is being opened for longer than that mostly takes, so that nobody takes it
+// for stuck: the first start of a new version changes tables, and nodes wait for the one that does.
+func (d *daemon) tellOpening(ctx context.Context, began time.Time) {
+	tick := time.NewTicker(openingTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			d.o.Log.Warn("still opening the store; after an upgrade its tables are changed, which may take minutes; let it end",
+				"duration_ms", now.Sub(began).Milliseconds())
+		}
+	}
+}
+
+// openingTime is how long a store may take to open before it is said that it does, and how often.
+const openingTime = 10 * time.Second
 
 // OpenStore opens the store of a configuration with the engine and the keys that it names, which are nil where it has none.
 func OpenStore(ctx context.Context, s config.Store) (store.Store, *store.Keyring, error) {
@@ -116,12 +140,16 @@ func OpenStore(ctx context.Context, s config.Store) (store.Store, *store.Keyring
 	return st, ring, nil
 }
 
-// copyPath is where the copy of the certificates lies: beside the database, if that is a file.
-func copyPath(s config.Store) string {
-	if s.Postgres != "" {
+// copyPath is where the copy of the certificates lies: beside the database, if that is a file, and else in the folder of this
+// node, if it has one; empty: there is none.
+func copyPath(conf *config.Config) string {
+	switch {
+	case conf.Store.Postgres == "":
+		return conf.Store.Path + ".certificates"
+	case conf.Server.State == "":
 		return ""
 	}
-	return s.Path + ".certificates"
+	return filepath.Join(conf.Server.State, "stspub.certificates")
 }
 
 // reread reads the file for a reload.

@@ -183,7 +183,8 @@ func (d *daemon) assemble(ctx context.Context) error {
 	}
 	d.keeper = certs.New(certs.Config{
 		Store: d.store, Authorities: authorities, Budgets: budgets, Challenge: responder.GetCertificate, Gate: d.admit,
-		Log: d.o.Log, OnChange: d.certChanged, Copy: copyPath(d.conf.Store), Keys: d.keys,
+		Log: d.o.Log, OnChange: d.certChanged, Copy: copyPath(d.conf), Shared: d.conf.Store.Postgres != "",
+		Keys: d.keys,
 	})
 	snapshot := publish.NewSnapshot()
 	d.reconciler = publish.New(publish.Config{

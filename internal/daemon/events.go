@@ -6,7 +6,6 @@ import (
 )
 
 const (
-	pruneEvery = time.Hour
 	// pruneStep is how many events are looked at in one transaction, and prunePause what others have in between.
 	pruneStep  = 1000
 	prunePause = 100 * time.Millisecond

@@ -21,6 +21,7 @@ const (
 	beatTime   = 5 * time.Second        // one word to the store
 	roundTime  = time.Minute            // one look, and what follows from it; a million changes fit in it
 	lostAfter  = 10 * time.Second       // without the store, a node is not ready
+	pruneEvery = time.Hour              // how often what nobody needs any more is forgotten
 	clockTime  = time.Second            // a look at the store's clock that takes longer says too little
 )
 
@@ -34,8 +35,9 @@ type node struct {
 
 	served  atomic.Int64 // up to this change everything is served here
 	leaving atomic.Bool
-	clocked bool     // the store's clock was read
-	known   sync.Map // netip.AddrPort of the others' listeners → true; they only become more
+	clocked bool      // the store's clock was read
+	pruned  time.Time // when what was deleted was forgotten last
+	known   sync.Map  // netip.AddrPort of the others' listeners → true; they only become more
 
 	mu   sync.Mutex // guards what follows
 	seen time.Time  // when the store was heard of last
@@ -123,14 +125,19 @@ func (n *node) join(ctx context.Context) error {
 
 // run keeps this node among the others until ctx ends.
 func (n *node) run(ctx context.Context) {
-	if n.alone {
-		if err := n.beat(ctx, n.address); err != nil && ctx.Err() == nil {
-			n.d.o.Log.Warn("node not entered in the store", "err", err)
-		}
-		return
-	}
 	pause := time.NewTimer(0)
 	defer pause.Stop()
+	for n.alone {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		if err := n.enter(ctx); err != nil && ctx.Err() == nil {
+			n.d.o.Log.Warn("node not entered in the store", "err", err)
+		}
+		pause.Reset(pruneEvery)
+	}
 	lost := true // at the start others may have passed us over
 	for {
 		select {
@@ -153,6 +160,19 @@ func (n *node) run(ctx context.Context) {
 		cancel()
 		pause.Reset(roundEvery)
 	}
+}
+
+// enter says that the only node of a store has all of it, and has forgotten what was deleted.
+func (n *node) enter(ctx context.Context) error {
+	last, err := n.d.store.LastChange(ctx)
+	if err != nil {
+		return err
+	}
+	n.served.Store(last)
+	if err := n.beat(ctx, n.address); err != nil {
+		return err
+	}
+	return n.d.store.PruneDropped(ctx)
 }
 
 // round serves what changed, and says so. After the store was lost, what was announced without this node is looked at.
@@ -182,6 +202,12 @@ func (n *node) round(ctx context.Context, lost *bool) error {
 			return err
 		}
 		*lost = false
+	}
+	if now := time.Now(); now.Sub(n.pruned) >= pruneEvery {
+		n.pruned = now
+		if err := n.d.store.PruneDropped(ctx); err != nil {
+			return err
+		}
 	}
 	return n.d.reconciler.LookAtNodes(ctx)
 }

@@ -87,7 +87,7 @@ func TestOwnCertificateStays(t *testing.T) {
 	}
 	v := certView{keeper, own}
 	for _, name := range []string{own, other} {
-		v.Want(name, false)
+		v.Want(name, "", false)
 		v.Unwant(name)
 		if next := keeper.Status(name).NextTry; next.IsZero() != (name == other) {
 			t.Errorf("after Unwant %s is renewed at %v", name, next)

@@ -17,7 +17,12 @@ type certView struct {
 }
 
 // Want has a certificate ordered and kept.
-func (v certView) Want(host string, live bool) { v.keeper.Want(host, live) }
+func (v certView) Want(host, tenant string, live bool) {
+	if host == v.hostname {
+		tenant = ""
+	}
+	v.keeper.WantFirst(host, tenant, live)
+}
 
 // Unwant stops orders.
 func (v certView) Unwant(host string) {

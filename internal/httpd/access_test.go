@@ -269,6 +269,14 @@ func TestTenantsAndTokens(t *testing.T) {
 	if info, err = w.LimitTenant(ctx, "acme", store.Limits{Writes: 7}); err != nil || info.Domains != 0 || info.Writes != 7 {
 		t.Errorf("LimitTenant = %+v, %v", info, err)
 	}
+	for range 2 {
+		if err := w.tenancy.CountWrite(ctx, "acme", false, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used, err := w.Tenants(ctx); err != nil || used[0].Name != "acme" || used[0].Used != (store.Spent{Writes: 2}) || used[1].Used != (store.Spent{}) {
+		t.Errorf("Tenants = %+v, %v, want 2 writes of acme", used, err)
+	}
 	if _, err = w.LimitTenant(ctx, "nobody", store.Limits{}); status(t, err) != 404 {
 		t.Errorf("LimitTenant of nobody = %v", err)
 	}

@@ -15,6 +15,7 @@ type TenantInfo struct {
 	Name    string    `json:"name"`
 	Created time.Time `json:"created"`
 	store.Limits
+	Used store.Spent `json:"used" doc:"in the last day"`
 }
 
 // NewTenant is the body of POST /v1/tenants.
@@ -70,9 +71,13 @@ func (a *admin) tenants(ctx context.Context, _ *struct{}) (*body[[]TenantInfo], 
 	if err != nil {
 		return nil, err
 	}
+	used, err := a.tenancy.Spent(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
 	infos := make([]TenantInfo, 0, len(all))
 	for _, t := range all {
-		infos = append(infos, TenantInfo{t.Name, t.Created, t.Limits})
+		infos = append(infos, TenantInfo{t.Name, t.Created, t.Limits, used[t.Name]})
 	}
 	return &body[[]TenantInfo]{infos}, nil
 }
@@ -86,7 +91,7 @@ func (a *admin) addTenant(ctx context.Context, in *body[NewTenant]) (*body[Tenan
 	if err != nil {
 		return nil, err
 	}
-	return &body[TenantInfo]{TenantInfo{t.Name, t.Created, t.Limits}}, nil
+	return &body[TenantInfo]{TenantInfo{Name: t.Name, Created: t.Created, Limits: t.Limits}}, nil
 }
 
 type limitInput struct {
@@ -103,7 +108,11 @@ func (a *admin) limitTenant(ctx context.Context, in *limitInput) (*body[TenantIn
 	if err != nil {
 		return nil, noTenant(in.Name, err)
 	}
-	return &body[TenantInfo]{TenantInfo{t.Name, t.Created, t.Limits}}, nil
+	used, err := a.tenancy.Spent(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &body[TenantInfo]{TenantInfo{t.Name, t.Created, t.Limits, used[t.Name]}}, nil
 }
 
 type tenantInput struct {

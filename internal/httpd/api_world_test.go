@@ -23,7 +23,7 @@ import (
 // realManager is a reconciler on a real store that takes everything, and looks at nothing: it does not run.
 type realManager struct {
 	*publish.Reconciler
-	store *store.SQLite
+	store store.Store
 }
 
 func (m *realManager) Certificates() certs.Overview { return certs.Overview{} }
@@ -42,7 +42,7 @@ func (noSight) MX(context.Context, policygen.Name, string) publish.MX { return p
 // noCerts has no certificates.
 type noCerts struct{}
 
-func (noCerts) Want(string, bool)                  {}
+func (noCerts) Want(string, string, bool)          {}
 func (noCerts) Unwant(string)                      {}
 func (noCerts) Retry(string)                       {}
 func (noCerts) Drop(context.Context, string) error { return nil }
@@ -71,12 +71,8 @@ func fileConfig() *config.Config {
 }
 
 // newRealManager starts one. Secrets called "wrong" are refused by the provider.
-func newRealManager(t testing.TB) *realManager {
+func newRealManager(t testing.TB, st store.Store) *realManager {
 	t.Helper()
-	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		if err := st.Close(); err != nil {
 			t.Error(err)
@@ -118,7 +114,23 @@ func newWebhooks(t testing.TB, st store.Tenancy) *webhook.Webhooks {
 // runAPI serves the admin API of a real manager at addr.
 func runAPI(t testing.TB, addr string) (*adminWorld, *realManager) {
 	t.Helper()
-	m := newRealManager(t)
+	return runAPIOn(t, addr, openStore(t))
+}
+
+// openStore makes a store that whoever uses it closes.
+func openStore(t testing.TB) store.Store {
+	t.Helper()
+	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// runAPIOn is runAPI on a store, which it closes.
+func runAPIOn(t testing.TB, addr string, st store.Store) (*adminWorld, *realManager) {
+	t.Helper()
+	m := newRealManager(t, st)
 	w := &adminWorld{addr: addr, tenancy: m.store}
 	w.serve(t, m)
 	w.Client = NewClient(w.addr)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stspub/stspub/internal/lab/labtest"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -27,10 +28,16 @@ import (
 func bulkWorld(t testing.TB, addr string) (*adminWorld, *realManager) {
 	t.Helper()
 	w, m := runAPI(t, addr)
+	w.putEU(t)
+	return w, m
+}
+
+// putEU declares that.
+func (w *adminWorld) putEU(t testing.TB) {
+	t.Helper()
 	if _, err := w.PutMXSet(t.Context(), "eu", MXSetSpec{Mode: "enforce", MaxAge: 604800, MX: []string{"mx1.example.net"}}); err != nil {
 		t.Fatal(err)
 	}
-	return w, m
 }
 
 // added is a line that adds the i-th domain.
@@ -311,9 +318,26 @@ func FuzzBulkLine(f *testing.F) {
 	})
 }
 
-// BenchmarkBulk adds 100,000 domains in one request.
+// BenchmarkBulk adds 100,000 domains in one request, on SQLite and on a real PostgreSQL.
 func BenchmarkBulk(b *testing.B) {
-	w, _ := bulkWorld(b, unixAddr(b))
+	b.Run("sqlite", func(b *testing.B) {
+		w, _ := bulkWorld(b, unixAddr(b))
+		w.benchmark(b)
+	})
+	b.Run("postgres", func(b *testing.B) {
+		st, err := store.OpenPostgres(b.Context(), labtest.StartPostgreSQL(b).Database(b), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		w, _ := runAPIOn(b, unixAddr(b), st)
+		w.putEU(b)
+		w.benchmark(b)
+	})
+}
+
+// benchmark adds, adds again and removes 100,000 domains.
+func (w *adminWorld) benchmark(b *testing.B) {
+	b.Helper()
 	const n = 100_000
 	for range b.N {
 		for _, o := range []struct {

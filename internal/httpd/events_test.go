@@ -237,7 +237,7 @@ func (f *follower) await(t *testing.T, what string, good func() bool) {
 // server from stopping.
 func TestFollowOverARestart(t *testing.T) {
 	t.Parallel()
-	m := newRealManager(t)
+	m := newRealManager(t, openStore(t))
 	w := &adminWorld{addr: unixAddr(t), tenancy: m.store}
 	stop := w.serve(t, m)
 	w.Client = NewClient(w.addr)

@@ -10,19 +10,41 @@ import (
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
+	"github.com/stspub/stspub/internal/lab/labtest"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
 )
 
-// applier is a reconciler that does not run, with n domains of the API in MX set eu. It tells how long adding them took.
-func applier(b *testing.B, n int) (*publish.Reconciler, store.Store, time.Duration) {
+// engines are those that benchmarks run on, each with an empty store.
+func engines(b *testing.B) map[string]func(*testing.B) store.Store {
 	b.Helper()
-	st, err := store.OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "stspub.db"))
-	if err != nil {
-		b.Fatal(err)
+	server := labtest.StartPostgreSQL(b)
+	opened := func(b *testing.B, st store.Store, err error) store.Store {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = st.Close() })
+		return st
 	}
-	b.Cleanup(func() { st.Close() })
+	return map[string]func(*testing.B) store.Store{
+		"sqlite": func(b *testing.B) store.Store {
+			b.Helper()
+			st, err := store.OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "stspub.db"))
+			return opened(b, st, err)
+		},
+		"postgres": func(b *testing.B) store.Store {
+			b.Helper()
+			st, err := store.OpenPostgres(b.Context(), server.Database(b), nil)
+			return opened(b, st, err)
+		},
+	}
+}
+
+// applier is a reconciler that does not run, with n domains of the API in MX set eu. It tells how long adding them took.
+func applier(b *testing.B, st store.Store, n int) (*publish.Reconciler, time.Duration) {
+	b.Helper()
 	rec := publish.New(publish.Config{
 		Store: st, Snapshot: publish.NewSnapshot(), Log: slog.New(slog.DiscardHandler),
 		Accepted:    func(context.Context, *config.Config) error { return nil },
@@ -50,7 +72,7 @@ func applier(b *testing.B, n int) (*publish.Reconciler, store.Store, time.Durati
 			}
 		}
 	}
-	return rec, st, time.Since(begin)
+	return rec, time.Since(begin)
 }
 
 // benchName spreads the names, so that neighbours in a batch are none in the table.
@@ -62,45 +84,56 @@ func BenchmarkApplyOne(b *testing.B) {
 	if testing.Short() {
 		sizes = sizes[:2]
 	}
-	for _, n := range sizes {
-		rec, st, _ := applier(b, n)
-		b.Run(fmt.Sprintf("change/%d", n), func(b *testing.B) {
-			for i := 0; b.Loop(); i++ {
-				c := sharing(benchName(i%n), []string{"us", "eu"}[i/n%2])
-				if o, err := rec.Apply(b.Context(), publish.Tenant, []publish.Change{c}, publish.ApplyOptions{}); err != nil || o[0].Result != store.ResultChanged {
-					b.Fatal(o, err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("same/%d", n), func(b *testing.B) {
-			c := sharing(benchName(n-1), "eu")
-			if _, err := rec.Apply(b.Context(), publish.Tenant, []publish.Change{c}, publish.ApplyOptions{}); err != nil {
-				b.Fatal(err)
-			}
-			for b.Loop() {
-				if o, err := rec.Apply(b.Context(), publish.Tenant, []publish.Change{c}, publish.ApplyOptions{}); err != nil || o[0].Result != store.ResultUnchanged {
-					b.Fatal(o, err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("page/%d", n), func(b *testing.B) {
-			for i := 0; b.Loop(); i++ {
-				after := policygen.Name(benchName(i % n))
-				page, err := st.DomainsOf(b.Context(), publish.Tenant, store.DomainFilter{MXSet: "eu"}, after, 100)
-				if err != nil || len(page) > 100 {
-					b.Fatal(len(page), err)
-				}
-			}
-		})
+	for name, open := range engines(b) {
+		for _, n := range sizes {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) { applyOne(b, open(b), n) })
+		}
 	}
+}
+
+// applyOne is BenchmarkApplyOne among n.
+func applyOne(b *testing.B, st store.Store, n int) {
+	rec, _ := applier(b, st, n)
+	b.Run("change", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			c := sharing(benchName(i%n), []string{"us", "eu"}[i/n%2])
+			if o, err := rec.Apply(b.Context(), publish.Tenant, []publish.Change{c}, publish.ApplyOptions{}); err != nil || o[0].Result != store.ResultChanged {
+				b.Fatal(o, err)
+			}
+		}
+	})
+	b.Run("same", func(b *testing.B) {
+		c := sharing(benchName(n-1), "eu")
+		if _, err := rec.Apply(b.Context(), publish.Tenant, []publish.Change{c}, publish.ApplyOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			if o, err := rec.Apply(b.Context(), publish.Tenant, []publish.Change{c}, publish.ApplyOptions{}); err != nil || o[0].Result != store.ResultUnchanged {
+				b.Fatal(o, err)
+			}
+		}
+	})
+	b.Run("page", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			after := policygen.Name(benchName(i % n))
+			page, err := st.DomainsOf(b.Context(), publish.Tenant, store.DomainFilter{MXSet: "eu"}, after, 100)
+			if err != nil || len(page) > 100 {
+				b.Fatal(len(page), err)
+			}
+		}
+	})
 }
 
 // BenchmarkApply100k adds 100,000 domains in batches of 1,000.
 func BenchmarkApply100k(b *testing.B) {
-	var took time.Duration
-	for b.Loop() {
-		_, _, t := applier(b, 100_000)
-		took += t
+	for name, open := range engines(b) {
+		b.Run(name, func(b *testing.B) {
+			var took time.Duration
+			for b.Loop() {
+				_, t := applier(b, open(b), 100_000)
+				took += t
+			}
+			b.ReportMetric(took.Seconds()/float64(b.N), "s/100k")
+		})
 	}
-	b.ReportMetric(took.Seconds()/float64(b.N), "s/100k")
 }

@@ -295,7 +295,7 @@ func (c *crowd) Delegation(_ context.Context, name policygen.Name, record string
 
 // The crowd as [publish.Certs].
 
-func (c *crowd) Want(string, bool) {}
+func (c *crowd) Want(string, string, bool) {}
 
 func (c *crowd) Unwant(string) {}
 

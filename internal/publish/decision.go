@@ -60,6 +60,7 @@ type Seen struct {
 	MX         *MX
 	Delegation *Delegation
 	Ready      *Ready
+	Quota      *Quota
 }
 
 // Prior is what stood in DNS when the domain came.
@@ -143,6 +144,7 @@ const (
 	LookMX
 	LookDelegation
 	LookReady // for the policy in mode enforce
+	LookQuota
 )
 
 // Effect is something to be done in the world.
@@ -165,7 +167,9 @@ type Decision struct {
 	Do     Effect
 	Add    string
 	Remove []string
-	Why    string        // what was found, when the record is to be written or replaced
-	Wait   bool          // nothing more can be done now
-	After  time.Duration // when Wait: decide again then; zero: growing pauses
+	// Limited says that the write may be refused because the tenant has used up those of a day.
+	Limited bool
+	Why     string        // what was found, when the record is to be written or replaced
+	Wait    bool          // nothing more can be done now
+	After   time.Duration // when Wait: decide again then; zero: growing pauses
 }

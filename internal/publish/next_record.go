@@ -131,12 +131,21 @@ func (p *pass) intend() *Decision {
 		return p.wait(StepAdopt, fmt.Sprintf("somebody else's record stands at %s: %q%s; if this server is to take over, run: "+
 			"stspub domain adopt %s (or set adopt = true)", p.w.Record, foreign[0], t.only(foreign[0]), p.w.Name), true, 0)
 	}
+	limited := false
+	if !p.w.Manual {
+		var d *Decision
+		if d, limited = p.afford(); d != nil {
+			return d
+		}
+	}
 	p.s.Record, p.s.Intended, p.s.Wrote = p.w.Record, p.w.FreshID, time.Time{}
 	if p.w.Manual {
 		return p.commit()
 	}
 	value := policygen.RecordText(p.s.Intended)
-	return p.write(value, t.lag(value))
+	d := p.write(value, t.lag(value))
+	d.Limited = limited
+	return d
 }
 
 // write asks for the record to be written, at most once in rewriteAfter.

@@ -30,6 +30,7 @@ func right() look {
 			Prior: &publish.Prior{Existed: true}, Host: &publish.Host{Ours: true},
 			Cert: &publish.Cert{Valid: true, NotAfter: now().Add(60 * 24 * time.Hour)}, Body: &publish.Body{Live: true, LiveFor: time.Hour},
 			TXT: servers("v=STSv1; id=id1;", "v=STSv1; id=id1;"), MX: &publish.MX{Known: true}, Delegation: &publish.Delegation{Ours: true},
+			Quota: &publish.Quota{},
 		},
 	}
 }

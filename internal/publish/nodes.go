@@ -116,7 +116,7 @@ func (r *Reconciler) Refresh(ctx context.Context, after int64) (int64, error) {
 	if !errors.Is(err, store.ErrNotFound) {
 		return last, err
 	}
-	r.cfg.Log.Warn("the store is another one than before or was restored; reading all of it", "err", err)
+	r.cfg.Log.Warn("the store cannot say what changed; reading all of it", "err", err)
 	if last, err = r.cfg.Store.LastChange(ctx); err != nil {
 		return 0, err
 	}

@@ -208,6 +208,27 @@ func TestRefreshServesWhatOthersChanged(t *testing.T) {
 	want = maps.Clone(want)
 	serve("b.example", "four")
 	check("afterwards")
+
+	// It is gone for the others, and comes back when they have forgotten what was deleted meanwhile.
+	d, err = other.Domain(t.Context(), "a.example")
+	if err == nil {
+		err = other.Delete(t.Context(), d)
+	}
+	last, lerr := other.LastChange(t.Context())
+	if err = errors.Join(err, lerr); err == nil {
+		err = other.Beat(t.Context(), store.Node{ID: "other", Acknowledged: last})
+	}
+	if err == nil {
+		err = other.PruneDropped(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.ServedSince(t.Context(), seen, func(policygen.Name, string) error { return nil }); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("what was deleted is still known: %v", err)
+	}
+	delete(want, "a.example")
+	check("when it comes back")
 }
 
 // declared is the declaration of a world's zones.

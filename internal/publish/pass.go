@@ -226,7 +226,11 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d *store.Domain, 
 		}
 		switch {
 		case v.Ours:
-			r.cfg.Certs.Want(host, w.Announced || seen.Prior != nil && seen.Prior.Record)
+			tenant := d.Tenant
+			if w.Announced { // it had a certificate, and needs one again
+				tenant = ""
+			}
+			r.cfg.Certs.Want(host, tenant, w.Announced || seen.Prior != nil && seen.Prior.Record)
 			r.tell(w.Name, StepDNS, host+" points here")
 		case v.Proven:
 			r.cfg.Certs.Unwant(host)
@@ -273,6 +277,12 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d *store.Domain, 
 	case LookReady:
 		v := r.cfg.Sight.Ready(ctx, w.Name, promoted(w.Policy))
 		seen.Ready = &v
+	case LookQuota:
+		v, err := r.quota(ctx, w, *d)
+		if err != nil {
+			return err
+		}
+		seen.Quota = &v
 	case LookDelegation:
 		v := r.cfg.Sight.Delegation(ctx, w.Name, w.Record)
 		seen.Delegation = &v

@@ -64,8 +64,8 @@ type Sight interface {
 // Certs is what the reconciler asks of package certs.
 type Certs interface {
 	// Want has a certificate ordered if there is no good one, and kept. Live says that senders look for the domain's policy
-	// already, so it is urgent.
-	Want(host string, live bool)
+	// already, so it is urgent. Tenant is whose limit of orders may hold the first one; empty: nobody's.
+	Want(host, tenant string, live bool)
 	// Unwant stops orders; what is there stays.
 	Unwant(host string)
 	// Retry ends the pause after an order that failed.
@@ -203,7 +203,7 @@ func (r *Reconciler) resume(ctx context.Context) error {
 		} else if d.State.Checked.IsZero() && d.State.ID == "" {
 			// Never live: nothing to keep a certificate for yet.
 		} else if d.State.Step != StepAway {
-			r.cfg.Certs.Want(d.Name.PolicyHost(), true)
+			r.cfg.Certs.Want(d.Name.PolicyHost(), "", true)
 		}
 		compare := d.State.ID != "" && sample < startSample
 		if compare {

@@ -109,8 +109,8 @@ func (s *sharedSim) Delegation(ctx context.Context, name policygen.Name, record 
 
 // The world as [Certs].
 
-func (s *sharedSim) Want(string, bool) {}
-func (s *sharedSim) Unwant(string)     {}
+func (s *sharedSim) Want(string, string, bool) {}
+func (s *sharedSim) Unwant(string)             {}
 
 func (s *sharedSim) Retry(string) {}
 

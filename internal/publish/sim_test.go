@@ -54,6 +54,7 @@ type sim struct {
 
 	change int64    // of the text
 	peer   *simPeer // nil: there is one node
+	tenant simQuota
 
 	senders  []simSender
 	restored bool // since the last backup was put back, nothing verified yet
@@ -93,6 +94,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 	}
 	s.want, s.fresh = s.policies[0], seed%2 == 0
 	s.senders = []simSender{{}, {}, {extends: true}}
+	if seed%3 == 0 {
+		s.tenant.limit = 1 + int(seed%4)
+	}
 	if seed&withPeer != 0 {
 		s.peer = newPeer(seed, s.now)
 	}
@@ -186,6 +190,8 @@ func (s *sim) look(l Look, w Want, seen *Seen) {
 		seen.MX = &MX{Known: true}
 	case LookDelegation:
 		seen.Delegation = &Delegation{Ours: true}
+	case LookQuota:
+		seen.Quota = s.quota()
 	}
 }
 
@@ -207,7 +213,7 @@ func (s *sim) pass(crash float64) {
 			s.crash()
 			return
 		}
-		if dec.Wait {
+		if dec.Wait || s.outrun(dec) {
 			return
 		}
 		s.do(w, dec, &seen)
@@ -291,6 +297,7 @@ func (s *sim) mayWrite(w Want, dec Decision, seen *Seen) {
 	case id != s.state.ID && s.now.Sub(s.live) < simSettle && !(s.fresh && s.first(id) && !s.now.Before(s.old)):
 		s.bad("write %s after %s of settle time", id, s.now.Sub(s.live))
 	}
+	s.mayAfford(dec)
 	s.peerMayWrite(id)
 }
 

@@ -48,7 +48,9 @@ func (r *Reconciler) keepReport(ctx context.Context, set *settings, d *store.Dom
 		if err := r.save(ctx, d); err != nil {
 			return 0, err
 		}
-		if err := r.writeReport(ctx, set, *d, dec); err != nil {
+		// What stood there as it is wanted is put back in any case, and so is taken away what is to go.
+		must := dec.Add == "" || !before.Verified.IsZero()
+		if err := r.writeReport(ctx, set, *d, dec, must); err != nil {
 			dec.After = reportRefused(&d.State.Report, before, err)
 		}
 	}
@@ -93,13 +95,16 @@ func (r *Reconciler) lookAtReport(ctx context.Context, name policygen.Name, w re
 }
 
 // writeReport does what was decided at the account that holds the record.
-func (r *Reconciler) writeReport(ctx context.Context, set *settings, d store.Domain, dec reportDecision) error {
+func (r *Reconciler) writeReport(ctx context.Context, set *settings, d store.Domain, dec reportDecision, must bool) error {
 	account, ok := set.account(d)
 	if !ok {
 		return fmt.Errorf("write the TLSRPT record of %s: account %q is not configured; put it back", d.Name, d.Account)
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
+	if err := r.cfg.Store.CountWrite(ctx, d.Tenant, must, r.now()); err != nil {
+		return err
+	}
 	s := d.State.Report
 	err := account.Apply(ctx, dnsupdate.Change{Zone: s.Zone, Name: s.Record, TTL: set.conf.Publish.TTL, Remove: dec.Remove, Add: dec.Add})
 	if err != nil {
@@ -115,7 +120,11 @@ func reportRefused(s *store.Report, before store.Report, err error) time.Duratio
 	s.Problem = err.Error()
 	after := min(rewriteAfter<<min(s.Failures-1, 10), writeRetryCap)
 	var failed *dnsupdate.Error
-	if !errors.As(err, &failed) {
+	switch {
+	case errors.Is(err, store.ErrSpent):
+		s.Wrote, s.Text, s.Zone = before.Wrote, before.Text, before.Zone
+		return dnsRetryCap
+	case !errors.As(err, &failed):
 		return 0
 	}
 	if failed.Op == "read" || needsHuman(failed.Kind) {

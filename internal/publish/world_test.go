@@ -386,7 +386,7 @@ func (w *world) Foreign(context.Context, policygen.Name) string {
 
 // The world as [publish.Certs].
 
-func (w *world) Want(host string, _ bool) { w.change(func() { w.wanted[host] = true }) }
+func (w *world) Want(host, _ string, _ bool) { w.change(func() { w.wanted[host] = true }) }
 
 func (w *world) Unwant(host string) { w.change(func() { delete(w.wanted, host) }) }
 

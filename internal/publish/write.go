@@ -23,6 +23,9 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
+	if err := r.cfg.Store.CountWrite(ctx, d.Tenant, !dec.Limited, r.now()); err != nil {
+		return err
+	}
 	record := RecordName(set.conf.Alias.Zone, d)
 	err = account.Apply(ctx, dnsupdate.Change{
 		Zone: zone, Name: record, TTL: set.conf.Publish.TTL, Remove: dec.Remove, Add: dec.Add,
@@ -137,6 +140,12 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 	end.State.Fault = end.State.Fault || p.now.Sub(end.State.Since) > writeFault
 	if errors.Is(err, dnsupdate.ErrConflict) || errors.Is(err, errBusy) { // nothing was written; look again and decide again
 		end.State.Wrote, end.After = time.Time{}, pause(step, end.State.Failures)
+	}
+	if errors.Is(err, store.ErrSpent) { // others took what was left; the next pass says when it is the record's turn
+		end.State.Intended, end.State.Wrote, end.After = "", time.Time{}, time.Second
+		if first {
+			end.State.Zone = ""
+		}
 	}
 	if end.State.Findings = nil; end.State.Fault {
 		end.State.Findings = []store.Finding{{Code: step, Fault: true, Since: p.now, Text: end.State.Reason}}

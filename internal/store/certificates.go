@@ -163,14 +163,12 @@ func (t *tables) MarkCertificates(ctx context.Context, mark string, change int64
 		}{
 			{`INSERT INTO certificate_marks (mark, change) VALUES ($1, $2)`, []any{mark, change}},
 			{`DELETE FROM certificate_marks WHERE seq <= (SELECT max(seq) FROM certificate_marks) - $1`, []any{marksKept}},
-			{`DELETE FROM dropped_certificates WHERE change <= (SELECT min(change) FROM certificate_marks)
-				AND NOT EXISTS (SELECT 1 FROM nodes WHERE deregistered = 0 AND acknowledged < dropped_certificates.change)`, nil},
 		} {
 			if _, err := tx.exec(ctx, q.text, q.args...); err != nil {
 				return err
 			}
 		}
-		return nil
+		return pruneDropped(ctx, tx)
 	})
 }
 
@@ -186,11 +184,9 @@ func (t *tables) CertificatesSince(ctx context.Context, mark string, f func(Cert
 
 // CertificatesAfter implements [Store].
 func (t *tables) CertificatesAfter(ctx context.Context, after int64, f func(Certificate) error) (int64, error) {
-	last, err := t.upTo(ctx, after)
-	if err == nil && last > after {
-		err = t.changedCertificates(ctx, "read the changes of certificates", after, f)
-	}
-	return last, err
+	return t.changedAfter(ctx, after, func() error {
+		return t.changedCertificates(ctx, "read the changes of certificates", after, f)
+	})
 }
 
 func (t *tables) changedCertificates(ctx context.Context, doing string, after int64, f func(Certificate) error) error {

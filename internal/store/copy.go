@@ -56,6 +56,7 @@ type copiedTable struct {
 func copiedTables() []copiedTable {
 	return []copiedTable{
 		{"tenants", "name", "name", "domains orders writes created", "", ""},
+		{"dns_writes", "tenant, began", "tenant", "began count", "", ""},
 		{"tokens", "id", "id tenant role label", "created expires used revoked", "", "hash"},
 		{"mxsets", "tenant, name", "tenant name owner mode mx", "max_age rollout", "", ""},
 		{"accounts", "tenant, name", "tenant name provider sealed", "", "", "settings"},
@@ -80,7 +81,7 @@ func copiedTables() []copiedTable {
 		{"dropped_certificates", "name", "name", "change", "", ""},
 		{"certificate_marks", "seq", "mark", "seq change", "", ""},
 		{"orders", "name", "name problem authority advice", "failures tried next since", "outage", ""},
-		{"journal", "seq", "authority name domain reason", "seq changed begun ended stopped", "exempt failed", ""},
+		{"journal", "seq", "authority name domain reason tenant", "seq changed begun ended stopped", "exempt failed", ""},
 		{"key_values", "name", "name sealed", "", "", "value"},
 		{"events", "seq", "tenant kind name actor text was became", "seq at", "", ""},
 	}
@@ -155,11 +156,11 @@ func (c *copier) copy(ctx context.Context, tx transaction) error {
 			return err
 		}
 	}
-	last, err := one(ctx, c.source, "read the last change", scanNumber, `SELECT last FROM versions`)
+	last, err := c.source.lastChange(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.exec(ctx, `UPDATE versions SET last = CAST($1 AS BIGINT)`, last); err != nil {
+	if _, err := tx.exec(ctx, `UPDATE versions SET last = CAST($1 AS BIGINT), dropped = CAST($2 AS BIGINT)`, last.number, last.dropped); err != nil {
 		return err
 	}
 	return tx.resume(ctx)

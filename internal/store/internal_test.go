@@ -357,7 +357,8 @@ func TestCopyKnowsAllColumns(t *testing.T) {
 	}
 	// Claims end with a copy, and nodes stay where they are.
 	for _, name := range []string{
-		"domains.claimed", "domains.woken", "domains.holder", "journal.holder", "webhooks.holder", "webhooks.leased", "versions.last", "seals.id", "seals.proof",
+		"domains.claimed", "domains.woken", "domains.holder", "journal.holder", "webhooks.holder", "webhooks.leased",
+		"versions.last", "versions.dropped", "seals.id", "seals.proof",
 		"migrations.name", "migrations.taken", "nodes.id", "nodes.holder", "nodes.address", "nodes.started", "nodes.heartbeat",
 		"nodes.acknowledged", "nodes.deregistered",
 	} {

@@ -15,6 +15,8 @@ type JournalEntry struct {
 	Domain    string // its registered domain
 	Begun     time.Time
 	Exempt    bool // the CA counts it against no limit
+	// Tenant is whose first certificate it is for; empty: it is counted for none, as a renewal.
+	Tenant string
 
 	Ended   time.Time // zero: it runs, or who ran it is gone
 	Failed  bool      // a validation failed, or may have
@@ -26,11 +28,11 @@ type JournalEntry struct {
 func (t *tables) Journal(ctx context.Context, after int64) ([]JournalEntry, error) {
 	scan := func(r row) (e JournalEntry, err error) {
 		err = r.Scan(&e.Seq, &e.Changed, &e.Authority, &e.Name, &e.Domain, stamp{&e.Begun}, &e.Exempt, stamp{&e.Ended},
-			&e.Failed, stamp{&e.Stopped}, &e.Reason)
+			&e.Failed, stamp{&e.Stopped}, &e.Reason, &e.Tenant)
 		return e, err
 	}
 	return collect(ctx, t, "read journal", scan, `SELECT seq, changed, authority, name, domain, begun, exempt, ended, failed,
-		stopped, reason FROM journal WHERE changed > $1 ORDER BY changed`, after)
+		stopped, reason, tenant FROM journal WHERE changed > $1 ORDER BY changed`, after)
 }
 
 // AppendJournal implements [Store].
@@ -49,8 +51,8 @@ func (t *tables) AppendJournal(ctx context.Context, last int64, e *JournalEntry)
 			return ErrStale
 		}
 		added.Seq, added.Changed = v, v
-		_, err = tx.exec(ctx, `INSERT INTO journal (seq, changed, authority, name, domain, begun, exempt, holder)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, v, v, e.Authority, e.Name, e.Domain, micros(e.Begun), e.Exempt, t.holder)
+		_, err = tx.exec(ctx, `INSERT INTO journal (seq, changed, authority, name, domain, begun, exempt, tenant, holder)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, v, v, e.Authority, e.Name, e.Domain, micros(e.Begun), e.Exempt, e.Tenant, t.holder)
 		return err
 	})
 	if err == nil {

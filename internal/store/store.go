@@ -330,7 +330,8 @@ type Store interface {
 	// ServedSince calls f, as EachDomain does but in any order, for every domain whose text changed after a number of
 	// LastChange, maybe earlier, with what it is served now; the text is empty when it is served none, or was deleted.
 	// Shared records are left out. It returns the number to ask with next, at least up to which f was told. A number that
-	// this store never had is ErrNotFound: it is another store, or was restored; read EachServed anew.
+	// this store never had is ErrNotFound: it is another store, or was restored; and so is one from before what PruneDropped
+	// forgot: read EachServed anew.
 	ServedSince(ctx context.Context, after int64, f func(name policygen.Name, text string) error) (int64, error)
 	// Wait returns nil when LastChange is greater than after, soon after that came to be, in whatever process.
 	Wait(ctx context.Context, after int64) error
@@ -343,8 +344,11 @@ type Store interface {
 	// ones are as in EachCertificate.
 	CertificatesSince(ctx context.Context, mark string, f func(Certificate) error) error
 	// CertificatesAfter is CertificatesSince for who knows all changes up to a number of LastChange. It returns the number to
-	// ask with next. Like ServedSince it returns ErrNotFound for one that this store never had.
+	// ask with next. It returns ErrNotFound as ServedSince does.
 	CertificatesAfter(ctx context.Context, after int64, f func(Certificate) error) (int64, error)
+	// PruneDropped forgets what was deleted, domains and certificates, as far as every node has acknowledged it that has not
+	// deregistered, and as every copy of the last 16 marks has it. Who comes back with an older number gets ErrNotFound.
+	PruneDropped(ctx context.Context) error
 	// Orders returns the orders that failed last time, and those without failures that have a Next.
 	Orders(ctx context.Context) ([]Order, error)
 	// SaveOrder adds or replaces what is kept of the order of a name.
@@ -357,7 +361,7 @@ type Store interface {
 	Journal(ctx context.Context, after int64) ([]JournalEntry, error)
 	// AppendJournal enters an order that is to be sent, and sets Seq and Changed in e. If there is an entry with a Seq
 	// greater than last, the error wraps ErrStale: somebody else appended it, and whether e may be sent is to be decided
-	// again. Only the fields up to Exempt are written.
+	// again. Only the fields up to Tenant are written.
 	AppendJournal(ctx context.Context, last int64, e *JournalEntry) error
 	// EndJournal writes Exempt, Ended and what is below it. What was pruned is no error.
 	EndJournal(ctx context.Context, e JournalEntry) error

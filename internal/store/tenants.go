@@ -22,8 +22,8 @@ const DefaultTenant = "default"
 // Limits are what a tenant may take. Zero: as much as it likes.
 type Limits struct {
 	Domains int `json:"domains,omitempty" minimum:"0" doc:"how many domains it may have, with those that drain and those it claims; without it, any number"`
-	Orders  int `json:"orders_a_day,omitempty" minimum:"0" doc:"how many certificates it may order in a day; without it, any number"`
-	Writes  int `json:"writes_a_day,omitempty" minimum:"0" doc:"how many writes to DNS it may cause in a day; without it, any number"`
+	Orders  int `json:"orders_a_day,omitempty" minimum:"0" doc:"how many first certificates it may order in a day, failed orders counted; renewals are not; without it, any number"`
+	Writes  int `json:"writes_a_day,omitempty" minimum:"0" doc:"how many writes to DNS it may cause in a day; what keeps records right is written beyond it too; without it, any number"`
 }
 
 // Tenant is who owns domains, MX sets, accounts and tokens.
@@ -66,6 +66,16 @@ type Tenancy interface {
 	DeleteTenant(ctx context.Context, name string, now time.Time) error
 	// TenantOf returns the tenant of a domain, or ErrNotFound, and takes as long for the one as for the other.
 	TenantOf(ctx context.Context, domain string) (string, error)
+	// Spent returns what tenants took in the day before now, by name; who took nothing is not in it.
+	Spent(ctx context.Context, now time.Time) (map[string]Spent, error)
+	// CountWrite counts one more write to DNS of a tenant, before it is made: of several callers at the same time, in
+	// whatever process, no more are let through than the limit allows; others get an error that wraps ErrSpent. What must
+	// be written is counted and let through in any case. Without a limit nothing is counted.
+	CountWrite(ctx context.Context, tenant string, must bool, now time.Time) error
+	// WriteQuota says how it stands with the writes to DNS of a tenant.
+	WriteQuota(ctx context.Context, tenant string, now time.Time) (WriteQuota, error)
+	// CountStep counts the domains of a tenant at a step whose names come before one (by bytes), no further than most.
+	CountStep(ctx context.Context, tenant, step, before string, most int) (int, error)
 	// SharedOf returns the shared records of a tenant by name.
 	SharedOf(ctx context.Context, tenant string) ([]Domain, error)
 

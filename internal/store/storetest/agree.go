@@ -14,6 +14,7 @@ func agreeTests() map[string]func(*env) {
 		"Nodes/TaintedAreWoken":              agreeWake,
 		"Nodes/CertificatesAfterAChange":     agreeCertificates,
 		"Nodes/DeletedKeptForThoseWhoLack":   agreeDropped,
+		"Nodes/DeletedForgottenWhenAllKnow":  agreePruned,
 		"Nodes/TimeIsThatOfTheHeartbeats":    agreeTime,
 		"Nodes/NumbersOfTheFutureAreUnknown": agreeFuture,
 	}
@@ -105,8 +106,87 @@ func agreeDropped(e *env) {
 	e.equal("for the node", all, map[string]store.Certificate{"a": {Name: "a"}})
 	e.must(e.Beat(e.ctx(), store.Node{ID: "one", Acknowledged: last}))
 	e.mark("17")
-	all, _ = e.certificatesAfter(before)
-	e.equal("when it has it", all, map[string]store.Certificate{})
+	_, err := e.CertificatesAfter(e.ctx(), before, func(store.Certificate) error { return nil })
+	e.is(err, store.ErrNotFound) // it is forgotten when it has it
+	all, _ = e.certificatesAfter(last)
+	e.equal("since then", all, map[string]store.Certificate{})
+}
+
+// agreePruned forgets what was deleted when all nodes that count know it.
+func agreePruned(e *env) {
+	e.declare(file(domain("a.example"), domain("b.example")), at(0))
+	for _, name := range []policygen.Name{"a.example", "b.example"} {
+		d := e.domain(name)
+		e.save(&d, 1, func(s *store.State) { s.Served = "text" })
+	}
+	e.saveCertificates(certificate("a"), certificate("b"))
+	begun := e.lastChange()
+	beat := func(id string, acknowledged int64) {
+		e.Helper()
+		e.must(e.Beat(e.ctx(), store.Node{ID: id, Acknowledged: acknowledged}))
+	}
+	since := func(after int64) []policygen.Name {
+		e.Helper()
+		gone := []policygen.Name{}
+		_, err := e.ServedSince(e.ctx(), after, func(name policygen.Name, text string) error {
+			e.equal("text", text, "")
+			gone = append(gone, name)
+			return nil
+		})
+		e.must(err)
+		return gone
+	}
+	forgotten := func(after int64) {
+		e.Helper()
+		_, err := e.ServedSince(e.ctx(), after, func(policygen.Name, string) error { return nil })
+		e.is(err, store.ErrNotFound)
+		_, err = e.CertificatesAfter(e.ctx(), after, func(store.Certificate) error { return nil })
+		e.is(err, store.ErrNotFound)
+	}
+	beat("one", begun)
+	beat("two", begun)
+	e.must(e.Delete(e.ctx(), e.domain("a.example")))
+	e.must(e.DeleteCertificate(e.ctx(), "a"))
+	first := e.lastChange()
+	beat("one", first)
+	e.must(e.PruneDropped(e.ctx()))
+	e.equal("what node two lacks", since(begun), []policygen.Name{"a.example"})
+	e.mark("copy")
+	e.must(e.Delete(e.ctx(), e.domain("b.example")))
+	e.must(e.DeleteCertificate(e.ctx(), "b"))
+	beat("two", first)
+	e.must(e.PruneDropped(e.ctx()))
+	forgotten(begun)
+	e.equal("what both lack", since(first), []policygen.Name{"b.example"})
+	beat("one", e.lastChange())
+	beat("two", e.lastChange())
+	e.must(e.PruneDropped(e.ctx()))
+	forgotten(first)
+	e.equal("the copy knows", e.since("copy"), map[string]store.Certificate{"b": {Name: "b"}})
+	e.must(e.PruneDropped(e.ctx())) // there is nothing to forget
+	e.reopen()
+	forgotten(first)
+	e.equal("since", since(e.lastChange()), []policygen.Name{})
+
+	// A node that begins to read has no number yet, and one that is gone has none to ask with.
+	e.declare(file(domain("a.example")), at(2))
+	last := e.lastChange()
+	for _, id := range []string{"one", "two"} {
+		beat(id, last)
+	}
+	d := e.domain("a.example")
+	e.save(&d, 3, func(s *store.State) { s.Served = "text" })
+	last = e.lastChange()
+	beat("three", 0)
+	e.must(e.Delete(e.ctx(), e.domain("a.example")))
+	for _, id := range []string{"one", "two"} {
+		beat(id, e.lastChange())
+	}
+	e.must(e.PruneDropped(e.ctx()))
+	e.equal("what the third lacks", since(last), []policygen.Name{"a.example"})
+	e.must(e.Deregister(e.ctx(), "three"))
+	e.must(e.PruneDropped(e.ctx()))
+	forgotten(last)
 }
 
 func agreeTime(e *env) {
