@@ -9,7 +9,7 @@ import (
 )
 
 // balancer stands before the nodes at the address of the policy hosts. It takes everybody to one of those in turn that
-// said last that they are ready.
+// said last that they are ready; where none did, to any, as some of the large ones do.
 type balancer struct {
 	c     *cluster
 	turn  atomic.Uint32
@@ -54,24 +54,37 @@ func (c *cluster) balance(t *testing.T) {
 	}
 }
 
-// carry ends with the connection. Without a node that is ready it is cut.
+// carry ends with the connection. Without a node that listens it is cut.
 func (b *balancer) carry(conn net.Conn, port string) {
 	defer conn.Close()
-	for range b.c.members {
-		i := int(b.turn.Add(1)) % len(b.c.members)
-		if !b.ready[i].Load() {
-			continue
-		}
-		far, err := net.Dial("tcp", b.c.members[i].ip+port)
-		if err != nil {
-			return // it said that it is ready
-		}
-		defer far.Close()
-		go func() { // ends with far
-			_, _ = io.Copy(conn, far)
-			conn.Close()
-		}()
-		_, _ = io.Copy(far, conn)
+	far := b.dial(port)
+	if far == nil {
 		return
 	}
+	defer far.Close()
+	go func() { // ends with far
+		_, _ = io.Copy(conn, far)
+		conn.Close()
+	}()
+	_, _ = io.Copy(far, conn)
+}
+
+// dial connects to a node, or returns nil.
+func (b *balancer) dial(port string) net.Conn {
+	for range b.c.members {
+		i := int(b.turn.Add(1)) % len(b.c.members)
+		if b.ready[i].Load() {
+			far, err := net.Dial("tcp", b.c.members[i].ip+port)
+			if err != nil {
+				return nil // it said that it is ready
+			}
+			return far
+		}
+	}
+	for _, m := range b.c.members {
+		if far, err := net.Dial("tcp", m.ip+port); err == nil {
+			return far
+		}
+	}
+	return nil
 }

@@ -1,23 +1,20 @@
 package e2e_test
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stspub/stspub/internal/httpd"
 	"github.com/stspub/stspub/internal/lab/labtest"
-	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -31,7 +28,9 @@ type cluster struct {
 	server   *labtest.PostgreSQL
 	url      string
 	members  []*member
-	policies []string // that were configured, the last one last
+	policies []string          // that were configured, the last one last
+	aliased  map[string]string // the records of domains that have them in the alias zone
+	open     store.Store       // nil: not yet
 }
 
 // member is one node.
@@ -42,12 +41,20 @@ type member struct {
 	line  *gate // to the database
 	admin *httpd.Client
 	run   *process
+
+	program string   // that it runs; empty: the one that all tests run
+	env     []string // of it, beside that of the test
 }
 
 func newCluster(t *testing.T, kind string, domains ...string) *cluster {
 	t.Helper()
 	c := &cluster{world: newWorld(t, kind), server: labtest.StartPostgreSQL(t)}
 	c.url = c.server.Database(t)
+	t.Cleanup(func() {
+		if c.open != nil {
+			_ = c.open.Close()
+		}
+	})
 	for i := range 3 {
 		m := &member{c: c, name: fmt.Sprintf("node%d", i+1), ip: loopback(t)}
 		m.line = newGate(t, "127.0.0.1:0", fmt.Sprintf("127.0.0.1:%d", c.server.Port))
@@ -96,7 +103,7 @@ func (c *cluster) last() string { return c.policies[len(c.policies)-1] }
 func (c *cluster) start(members ...*member) {
 	c.t.Helper()
 	for _, m := range members {
-		m.run = launch(c.t, c.path(m.name+".log"), nil, "serve", "--config", c.path(m.name+".toml"))
+		m.run = launchProgram(c.t, cmp.Or(m.program, binary()), m.env, c.path(m.name+".log"), nil, "serve", "--config", c.path(m.name+".toml"))
 	}
 	for _, m := range members {
 		m.said(`"msg":"serving"`)
@@ -183,183 +190,15 @@ func (m *member) ready() int {
 	return resp.StatusCode
 }
 
-// sender sees a domain's policy host at this node.
-func (m *member) sender(domain string) *http.Client {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(m.c.ca.RootPEM)
-	tr := &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: "mta-sts." + domain},
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", m.ip+":8443")
-		},
-	}
-	return &http.Client{Timeout: 2 * time.Second, Transport: tr}
-}
-
-// store opens the database directly.
-func (c *cluster) store() store.Store {
+// books opens the database directly, once.
+func (c *cluster) books() store.Store {
 	c.t.Helper()
-	st, err := store.OpenPostgres(context.Background(), c.url, nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() { _ = st.Close() })
-	return st
-}
-
-// lookout is all senders of a cluster: they read the record, and ask every node for the policy. A node that serves an older
-// policy than the id stands for that was read before is what must not be, but where it was given up.
-type lookout struct {
-	c      *cluster
-	domain string
-
-	mu      sync.Mutex // guards what follows
-	ids     []string   // as they came
-	seen    map[seen]time.Time
-	first   map[at]time.Time
-	excused map[*member]bool
-	bad     []string
-}
-
-// seen is what a sender would file.
-type seen struct {
-	node, id, body string
-	excused        bool
-}
-
-// at is where a policy is served.
-type at struct{ node, body string }
-
-// lookOut watches a domain until the test is over.
-func (c *cluster) lookOut(domain string) *lookout {
-	c.t.Helper()
-	l := &lookout{c: c, domain: domain, seen: make(map[seen]time.Time), first: make(map[at]time.Time), excused: make(map[*member]bool)}
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() { // ends by stop
-		defer close(done)
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-				l.round()
-			}
+	if c.open == nil {
+		st, err := store.OpenPostgres(context.Background(), c.url, nil)
+		if err != nil {
+			c.t.Fatal(err)
 		}
-	}()
-	c.t.Cleanup(func() {
-		close(stop)
-		<-done
-		l.judge()
-	})
-	return l
-}
-
-// round does what a sender does that has nothing cached.
-func (l *lookout) round() {
-	values, err := lookupTXT(l.c.holder.dns(), "_mta-sts."+l.domain)
-	if err != nil {
-		return
+		c.open = st
 	}
-	id := l.record(sts(values))
-	var looks sync.WaitGroup
-	for _, m := range l.c.members {
-		looks.Go(func() {
-			if body, err := fetch(m.sender(l.domain), l.domain); err == nil { // else a sender asks another one
-				l.note(m, id, body)
-			}
-		})
-	}
-	looks.Wait()
-}
-
-// record notes an answer of DNS.
-func (l *lookout) record(records []string) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(records) != 1 {
-		if len(records) > 1 || len(l.ids) > 0 {
-			l.bad = append(l.bad, fmt.Sprintf("%d records: %q", len(records), records))
-		}
-		return ""
-	}
-	id, _ := policygen.ParseRecord(strings.Trim(records[0], `"`))
-	switch i := slices.Index(l.ids, id); {
-	case i < 0:
-		l.ids = append(l.ids, id)
-	case i < len(l.ids)-1:
-		l.bad = append(l.bad, "id "+id+" came back")
-	}
-	return id
-}
-
-func (l *lookout) note(m *member, id, body string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	if l.first[at{m.name, body}].IsZero() {
-		l.first[at{m.name, body}] = now
-	}
-	if s := (seen{m.name, id, body, l.excused[m]}); id != "" && l.seen[s].IsZero() {
-		l.seen[s] = now
-	}
-}
-
-// excuse has a node serve what it may, or no more.
-func (l *lookout) excuse(m *member, yes bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.excused[m] = yes
-}
-
-// spread is how long it took from the first node that served a policy to the last.
-func (l *lookout) spread(body string) (time.Duration, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var from, to time.Time
-	for _, m := range l.c.members {
-		t := l.first[at{m.name, body}]
-		if t.IsZero() {
-			return 0, false
-		}
-		if from.IsZero() || t.Before(from) {
-			from = t
-		}
-		if t.After(to) {
-			to = t
-		}
-	}
-	return to.Sub(from), true
-}
-
-// judge compares what was seen with what the ids stand for.
-func (l *lookout) judge() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	st := l.c.store()
-	written, err := st.IDs(context.Background(), policygen.Name(l.domain).RecordName())
-	if err != nil {
-		l.c.t.Error(err)
-	}
-	stands := make(map[string]string)
-	for _, w := range written {
-		stands[w.ID] = w.Text
-	}
-	for s, when := range l.seen {
-		text, known := stands[s.id]
-		if !known {
-			l.bad = append(l.bad, "id "+s.id+" is in no book")
-		}
-		if old := slices.Index(l.c.policies, s.body); old < 0 || old < slices.Index(l.c.policies, text) && !s.excused {
-			l.bad = append(l.bad, fmt.Sprintf("%s: %s served %q under id %s, which stands for %q", when.Format(time.StampMilli), s.node, s.body, s.id, text))
-		}
-	}
-	for _, b := range l.bad[:min(len(l.bad), 5)] {
-		l.c.t.Errorf("%s: %s", l.domain, b)
-	}
-	if len(l.ids) == 0 || len(l.seen) == 0 {
-		l.c.t.Errorf("%s: nothing was ever seen", l.domain)
-	}
+	return c.open
 }

@@ -2,12 +2,16 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/stspub/stspub/internal/publish"
 )
@@ -40,6 +44,23 @@ func (c *cluster) certified() {
 	}
 }
 
+// logged is how much every node has said.
+func (c *cluster) logged() map[*member]int {
+	from := make(map[*member]int)
+	for _, m := range c.members {
+		from[m] = len(m.run.said())
+	}
+	return from
+}
+
+// other is a node that is not this one.
+func (c *cluster) other(than *member) *member {
+	if c.members[0] == than {
+		return c.members[1]
+	}
+	return c.members[0]
+}
+
 // TestNodeKilledAtEachStep kills the node that works on a publication, in each step of it. The others take over.
 func TestNodeKilledAtEachStep(t *testing.T) {
 	t.Parallel()
@@ -55,33 +76,25 @@ func TestNodeKilledAtEachStep(t *testing.T) {
 		what   string
 		said   []string
 		before func()
-		after  func()
+		after  func(victim *member)
 	}{
-		{"serve", []string{`"msg":"serving a new policy"`}, func() {}, func() {}},
-		{"settle", rests(publish.StepSettle), func() {}, func() {}},
-		{"txt", rests(publish.StepTXT), func() { c.api.set(shut) }, func() { c.api.set(open) }},
-		{"write", []string{`"msg":"wrote record"`}, func() {}, func() {}},
-		{"verify", rests(publish.StepVerify), func() { c.second.lag(t, "_mta-sts."+zoned) }, func() { c.second.transfer() }},
+		// What it was at in that moment nobody touches before its lease is over, or an operator says that it is gone.
+		{"serve", []string{`"msg":"serving a new policy"`}, func() {}, c.remove},
+		{"settle", rests(publish.StepSettle), func() {}, func(*member) {}},
+		{"txt", rests(publish.StepTXT), func() { c.api.set(shut) }, func(*member) { c.api.set(open) }},
+		{"verify", rests(publish.StepVerify), func() { c.second.lag(t, "_mta-sts."+zoned) }, func(*member) { c.second.transfer() }},
 	} {
 		s.before()
-		from := make(map[*member]int)
-		for _, m := range c.members {
-			from[m] = len(m.run.said())
-		}
+		from := c.logged()
 		c.change(fmt.Sprintf("mx%d.provider.test", i+2))
 		for _, m := range c.members {
 			m.reload()
 		}
 		victim := c.workerSince(from, s.said...)
 		victim.run.kill()
-		s.after()
 		begun := time.Now()
-		other := c.members[0]
-		if other == victim {
-			other = c.members[1]
-		}
-		// What it was at in that moment nobody touches before its lease is over, 4 minutes.
-		id = other.liveWithin(4*time.Minute+patience, zoned, id).ID
+		s.after(victim)
+		id = c.other(victim).live(zoned, id).ID
 		t.Logf("%s, which was killed in step %s, was stood in for after %s", victim.name, s.what, time.Since(begun).Round(time.Second))
 		c.start(victim)
 		victim.sees(zoned, "live and not tainted", func(s publish.Status) bool {
@@ -89,9 +102,75 @@ func TestNodeKilledAtEachStep(t *testing.T) {
 			return s.Step == publish.StepLive && len(s.Findings) == 0 && s.Policy == c.last()
 		})
 	}
-	if got := c.orders.Load(); got != 2 {
+	if got := c.orders.total(); got != 2 {
 		t.Errorf("%d orders, want one for each of two names", got)
 	}
+}
+
+// remove says that a node is gone, as soon as it is silent for long enough.
+func (c *cluster) remove(m *member) {
+	c.t.Helper()
+	c.until(m.name+" removed", patience, func() (bool, string) {
+		_, stderr, code := c.stspub("node", "remove", m.name, "--admin", "unix:"+c.path(c.other(m).name+".sock"))
+		return code == 0, stderr
+	})
+}
+
+// TestLease kills a node while it writes a record, and nobody says that it is gone. The others leave the record alone for
+// as long as it could be at it still, and then take over.
+func TestLease(t *testing.T) {
+	t.Parallel()
+	const lease = 4 * time.Minute
+	c := newCluster(t, "BIND", zoned)
+	c.lookOut(zoned)
+	c.start(c.members...)
+	id := c.members[0].live(zoned, "").ID
+	c.api.set(stuck)
+	c.change("mx2.provider.test")
+	for _, m := range c.members {
+		m.reload()
+	}
+	var victim *member
+	c.until("a node writes", patience, func() (bool, string) {
+		s, err := c.members[0].admin.Domain(context.Background(), zoned)
+		victim = c.writer(zoned)
+		return err == nil && s.Intended != "" && victim != nil, errText(err)
+	})
+	victim.run.kill()
+	begun := time.Now()
+	c.api.set(open)
+	s := c.other(victim).seesWithin(lease+patience, zoned, "live with a new id", func(s publish.Status) bool {
+		return s.Step == publish.StepLive && s.ID != id && s.Policy == c.last()
+	})
+	// The claim began a settle time before it wrote, at most.
+	if waited := time.Since(begun); waited < lease-settle-10*time.Second {
+		t.Errorf("live with %s after %s, want the lease of the killed node left alone for %s", s.ID, waited, lease)
+	}
+	ids, err := c.books().IDs(t.Context(), "_mta-sts."+zoned)
+	if err != nil || len(ids) < 2 || len(ids) > 3 {
+		t.Errorf("ids %+v, %v; want one for each policy, and one more at most", ids, err)
+	}
+}
+
+// writer is the node that has claimed a domain, or nil.
+func (c *cluster) writer(domain string) *member {
+	c.t.Helper()
+	ctx := c.t.Context()
+	conn, err := pgx.Connect(ctx, c.url)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	var id string
+	err = conn.QueryRow(ctx, `SELECT n.id FROM domains d JOIN nodes n ON n.holder = d.holder WHERE d.name = $1 AND d.claimed <> 0`, domain).Scan(&id)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		c.t.Fatal(err)
+	}
+	i := slices.IndexFunc(c.members, func(m *member) bool { return m.name == id })
+	if i < 0 {
+		return nil
+	}
+	return c.members[i]
 }
 
 // TestRollingRestart restarts one node after the other behind the load balancer. No sender is turned away.

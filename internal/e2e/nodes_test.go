@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestNodesServeTheSame(t *testing.T) {
 		}
 	}
 	c.certified()
-	if got := c.orders.Load(); got != 2 {
+	if got := c.orders.total(); got != 2 {
 		t.Errorf("%d orders, want one for each of two names", got)
 	}
 	out := c.must("node", "list", "--admin", "unix:"+c.path("node2.sock"))
@@ -47,7 +48,7 @@ func TestNodesServeTheSame(t *testing.T) {
 	for _, m := range c.members {
 		m.stop()
 	}
-	nodes, err := c.store().Nodes(t.Context())
+	nodes, err := c.books().Nodes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestNodeCutOff(t *testing.T) {
 		return s.Step == publish.StepBody && strings.Contains(s.Reason, `node "node3"`)
 	})
 	c.until("node3 not ready", patience, func() (bool, string) { return three.ready() == http.StatusServiceUnavailable, "ready" })
-	if body, err := fetch(three.sender(zoned), zoned); err != nil || body != c.policies[0] {
+	if body, err := fetch(three.sender(zoned, false), zoned); err != nil || body != c.policies[0] {
 		t.Errorf("the node that is cut off serves %q, %v; want what it had", body, err)
 	}
 	look.excuse(three, true) // it will be given up
@@ -128,7 +129,7 @@ func TestNodeCutOff(t *testing.T) {
 	three.line.drops.Store(false)
 	three.line.set(open) // what was on the way is lost
 	c.until("node3 ready", patience, func() (bool, string) { return three.ready() == http.StatusOK, "not ready" })
-	if body, err := fetch(three.sender(zoned), zoned); err != nil || body != c.last() {
+	if body, err := fetch(three.sender(zoned, false), zoned); err != nil || body != c.last() {
 		t.Errorf("the node that is back and ready serves %q, %v", body, err)
 	}
 	look.excuse(three, false)
@@ -163,41 +164,62 @@ func TestNodeRemoved(t *testing.T) {
 		t.Errorf("findings: %+v", s.Findings)
 	}
 	c.start(c.members[2])
-	if body, err := fetch(c.members[2].sender(zoned), zoned); err != nil || body != c.last() {
+	if body, err := fetch(c.members[2].sender(zoned, false), zoned); err != nil || body != c.last() {
 		t.Errorf("the node that is back serves %q, %v", body, err)
 	}
 }
 
-// TestDatabaseStops has the database away for some time. Serving goes on.
+// TestDatabaseStops has the database away for a minute in the middle of publications. Serving goes on all the time, and the
+// publications when it is back.
 func TestDatabaseStops(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "Knot", zoned)
-	c.lookOut(zoned)
-	c.start(c.members...)
-	one := c.members[0]
-	id := one.live(zoned, "").ID
-	c.until("both certificates", patience, func() (bool, string) { // or an order is cut off, and made again
-		o, err := one.admin.Certificates(context.Background())
-		return o.Valid == 2, errText(err)
+	f := newFleet(t, "Knot", 4)
+	f.start(f.members...)
+	f.enter()
+	f.begin(func() {})
+	f.until("all certificates", patience, func() (bool, string) { // or an order is cut off, and made again
+		o, err := f.members[0].admin.Certificates(context.Background())
+		return o.Valid == f.domains()+1, errText(err)
 	})
-	c.server.Stop()
-	for _, m := range c.members {
-		c.until(m.name+" not ready", patience, func() (bool, string) { return m.ready() == http.StatusServiceUnavailable, "ready" })
-		if body, err := fetch(m.sender(zoned), zoned); err != nil || body != c.last() {
-			t.Errorf("%s without the database serves %q, %v", m.name, body, err)
+	from := f.logged()
+	f.change()
+	f.workerSince(from, `"msg":"serving a new policy"`)
+	f.server.Stop()
+	begun := time.Now()
+	for _, m := range f.members {
+		f.until(m.name+" not ready", patience, func() (bool, string) { return m.ready() == http.StatusServiceUnavailable, "ready" })
+	}
+	clients := make(map[*member]map[string]*http.Client)
+	for _, m := range f.members {
+		clients[m] = make(map[string]*http.Client)
+		for d := range f.aliased {
+			clients[m][d] = m.sender(d, false)
 		}
 	}
-	c.server.Restart(t)
-	for _, m := range c.members {
-		c.until(m.name+" ready", patience, func() (bool, string) { return m.ready() == http.StatusOK, "not ready" })
+	served := 0
+	f.until("a minute is over", 2*time.Minute, func() (bool, string) {
+		for _, tn := range f.tenants {
+			for _, m := range f.members {
+				d := tn.domains[served%len(tn.domains)]
+				if body, err := fetch(clients[m][d], d); err != nil || !slices.Contains(tn.policies, body) {
+					t.Errorf("%s without the database serves for %s %q, %v", m.name, d, body, err)
+				}
+				served++
+			}
+		}
+		return t.Failed() || time.Since(begun) > time.Minute, ""
+	})
+	f.server.Restart(t)
+	back := time.Now()
+	for _, m := range f.members {
+		f.until(m.name+" ready", patience, func() (bool, string) { return m.ready() == http.StatusOK, "not ready" })
 	}
-	c.change("mx2.provider.test")
-	for _, m := range c.members {
-		m.reload()
-	}
-	c.members[2].live(zoned, id)
-	c.certified()
-	if got := c.orders.Load(); got != 2 {
-		t.Errorf("%d orders, want one for each of two names", got)
+	f.live(patience, 0)
+	t.Logf("%d policies were served meanwhile; all domains were live %s after the database was back", served, time.Since(back).Round(time.Second))
+	f.change()
+	f.live(patience, 0)
+	f.audit()
+	if got := f.orders.total(); got != f.domains()+1 {
+		t.Errorf("%d orders for %d names", got, f.domains()+1)
 	}
 }

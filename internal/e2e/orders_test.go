@@ -2,10 +2,14 @@ package e2e_test
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
-	"log/slog"
+	"io"
+	"maps"
+	"net/http"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,19 +17,82 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// orderCount counts the orders that an authority takes, by what it logs.
-type orderCount struct{ atomic.Int32 }
-
-// Write is for a log.
-func (c *orderCount) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("Added order ")) {
-		c.Add(1)
-	}
-	return len(line), nil
+// orderBook counts the orders that an authority takes, by name.
+type orderBook struct {
+	mu     sync.Mutex // guards byName
+	byName map[string]int
 }
 
-func (c *orderCount) log() *slog.Logger {
-	return slog.New(slog.NewTextHandler(c, &slog.HandlerOptions{Level: slog.LevelDebug}))
+// wrap stands before the authority.
+func (b *orderBook) wrap(ca http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/order-plz" {
+			ca.ServeHTTP(w, r)
+			return
+		}
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the client is gone
+		}
+		r.Body = io.NopCloser(bytes.NewReader(raw))
+		answer := statusWriter{ResponseWriter: w}
+		ca.ServeHTTP(&answer, r)
+		if answer.status == http.StatusCreated {
+			b.note(raw)
+		}
+	})
+}
+
+// note reads an order. RFC 8555, Section 7.4.
+func (b *orderBook) note(raw []byte) {
+	var signed struct{ Payload string }
+	var order struct{ Identifiers []struct{ Value string } }
+	err := json.Unmarshal(raw, &signed)
+	if err == nil {
+		raw, err = base64.RawURLEncoding.DecodeString(signed.Payload)
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &order)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.byName == nil {
+		b.byName = make(map[string]int)
+	}
+	if err != nil || len(order.Identifiers) != 1 {
+		b.byName[fmt.Sprintf("%q: %v", raw, err)]++ // no test expects that
+		return
+	}
+	b.byName[order.Identifiers[0].Value]++
+}
+
+// all is how often each name was ordered.
+func (b *orderBook) all() map[string]int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.byName)
+}
+
+// total counts all orders.
+func (b *orderBook) total() int {
+	n := 0
+	for _, of := range b.all() {
+		n += of
+	}
+	return n
+}
+
+// statusWriter keeps the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+
+	status int
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // TestCrashDuringOrders kills the daemon while it orders for many names. Each order was entered in the journal before it
@@ -46,7 +113,7 @@ func TestCrashDuringOrders(t *testing.T) {
 		w.start()
 		w.servesWhole()
 		w.until("orders", patience, func() (bool, string) {
-			got := int(w.orders.Load())
+			got := w.orders.total()
 			return got >= 3*(n+1), fmt.Sprint(got)
 		})
 		w.crash()
@@ -116,7 +183,7 @@ func (w *world) checkJournal(t *testing.T, names, kills int) {
 			t.Errorf("%s was ordered %d times, and cut off %d times", name, n, cut[name])
 		}
 	}
-	if got := int(w.orders.Load()); total == 0 || len(ended) != names || got > len(entries) {
+	if got := w.orders.total(); total == 0 || len(ended) != names || got > len(entries) {
 		t.Errorf("%d orders sent, %d entered, for %d names, %d of them cut off", got, len(entries), len(ended), total)
 	}
 	t.Logf("%d orders for %d names, %d of them cut off by %d kills, in %v", len(entries), names, total, kills,

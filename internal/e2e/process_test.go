@@ -25,6 +25,12 @@ type process struct {
 // launch starts the program; all daemons of a directory write one log.
 func launch(t *testing.T, log string, cred *syscall.Credential, args ...string) *process {
 	t.Helper()
+	return launchProgram(t, binary(), nil, log, cred, args...)
+}
+
+// launchProgram is launch for another program, and with more in its environment.
+func launchProgram(t *testing.T, program string, env []string, log string, cred *syscall.Credential, args ...string) *process {
+	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +39,8 @@ func launch(t *testing.T, log string, cred *syscall.Credential, args ...string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(binary(), args...), log: log, from: info.Size(), done: make(chan struct{})}
+	p := &process{cmd: exec.Command(program, args...), log: log, from: info.Size(), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	// It must not outlive a test process that is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: cred}

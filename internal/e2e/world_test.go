@@ -42,7 +42,7 @@ type world struct {
 	ip     string
 	holder holder
 	ca     *lab.CA
-	orders orderCount // that it took
+	orders orderBook // that it took
 
 	second  *secondary
 	api     *gate // between the daemon and who takes its DNS changes
@@ -61,6 +61,10 @@ type settings struct {
 	domains   []string // of zoned, shop and hand
 	mxsetTail string   // more of [mxset.main]
 	checkTail string   // more of [check]
+	acmeTail  string   // more of [acme.lab]
+	every     string   // check.every; a pause is never longer either
+	storeDir  string   // where the store is in the world's directory, with a slash behind it
+	health    bool     // there is a listener for load balancers
 }
 
 func newWorld(t *testing.T, kind string) *world {
@@ -72,7 +76,7 @@ func newWorld(t *testing.T, kind string) *world {
 	w := &world{t: t, dir: dir, ip: loopback(t)}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w.holder = hold(t, kind, "provider.test", aliasZone, zoned)
-	w.ca, err = lab.StartCA(context.Background(), lab.CAOptions{DNS: w.holder.dns(), HTTPPort: 8080, TLSPort: 8443, Log: w.orders.log()})
+	w.ca, err = lab.StartCA(context.Background(), lab.CAOptions{DNS: w.holder.dns(), HTTPPort: 8080, TLSPort: 8443, Wrap: w.orders.wrap})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +99,7 @@ func newWorld(t *testing.T, kind string) *world {
 		w.file(name, content)
 	}
 	w.file("ca.pem", string(w.ca.RootPEM)+string(w.ca.DirectoryCAPEM))
-	w.settings = settings{mx: []string{"mx1.provider.test"}, maxAge: "5s", domains: []string{zoned, shop}}
+	w.settings = settings{mx: []string{"mx1.provider.test"}, maxAge: "5s", domains: []string{zoned, shop}, every: "2s"}
 	w.configure()
 	w.admin = httpd.NewClient("unix:" + w.path("admin.sock"))
 	return w
@@ -136,12 +140,15 @@ func (w *world) configure() {
 	_, outsidePort, _ := net.SplitHostPort(w.outside.addr)
 	var b strings.Builder
 	fmt.Fprintf(&b, "[server]\nhostname = %q\nhttps = \"%s:8443\"\nhttp = \"%s:8080\"\nadmin = \"unix:%s\"\n", hostname, w.ip, w.ip, w.path("admin.sock"))
-	fmt.Fprintf(&b, "[store]\nurl = \"sqlite:%s\"\n", w.path("stspub.db"))
-	fmt.Fprintf(&b, "[acme.lab]\ndirectory = \"https://%s/dir\"\nca_file = \"ca.pem\"\n", w.acme.addr)
+	if w.settings.health {
+		fmt.Fprintf(&b, "health = \"%s:8081\"\n", w.ip)
+	}
+	fmt.Fprintf(&b, "[store]\nurl = \"sqlite:%s\"\n", w.path(w.settings.storeDir+"stspub.db"))
+	fmt.Fprintf(&b, "[acme.lab]\ndirectory = \"https://%s/dir\"\nca_file = \"ca.pem\"\n%s", w.acme.addr, w.settings.acmeTail)
 	fmt.Fprintf(&b, "[dns]\nresolvers = [%[1]q]\nstub = { \".\" = [%[1]q, %[2]q] }\n", w.holder.dns(), w.second.addr)
 	fmt.Fprintf(&b, "[account.main]\n%s[alias]\nzone = %q\naccount = \"main\"\n", w.holder.account(w.api.addr), aliasZone)
 	fmt.Fprintf(&b, "[publish]\nsettle = %q\nttl = \"60s\"\n", settle)
-	fmt.Fprintf(&b, "[check]\nevery = \"2s\"\nhttp_port = 8080\nhttps_port = %s\nca_file = \"ca.pem\"\n%s", outsidePort, w.settings.checkTail)
+	fmt.Fprintf(&b, "[check]\nevery = %q\nhttp_port = 8080\nhttps_port = %s\nca_file = \"ca.pem\"\n%s", w.settings.every, outsidePort, w.settings.checkTail)
 	fmt.Fprintf(&b, "[mxset.main]\nmode = \"enforce\"\nmax_age = %q\nmx = [\"%s\"]\n%s\n", w.settings.maxAge, strings.Join(w.settings.mx, `", "`), w.settings.mxsetTail)
 	for _, d := range w.settings.domains {
 		fmt.Fprintf(&b, "[[domain]]\nname = %q\nmxset = \"main\"\n", d)

@@ -175,6 +175,38 @@ func TestReadOnlyStore(t *testing.T) {
 	})
 }
 
+// TestStoreLostInAPass has the store refuse writes while a record is written. The pass cannot keep how that went; its claim
+// ends with the trouble, and not only when its lease is over.
+func TestStoreLostInAPass(t *testing.T) {
+	inBubble(t, []policygen.Name{"a.example"}, func(w *world) {
+		w.reach("a.example", publish.StepLive, time.Hour)
+		w.reconfigure(setMX(policygen.Enforce, "mx2.provider.test"))
+		before := w.reach("a.example", publish.StepSettle, time.Minute)
+		w.change(func() { w.hangs = "main" })
+		w.pass(5*time.Minute + 10*time.Second) // it writes, and waits for an answer
+		w.change(func() { w.readOnly = true })
+		w.pass(time.Minute)
+		if got := strings.Join(w.faults(), "; "); !strings.Contains(got, "store: the store does not answer: ") {
+			t.Errorf("faults: %s", got)
+		}
+		if s := w.status("a.example"); s.Step != before.Step {
+			t.Fatalf("step %s, want %s as kept last", s.Step, before.Step)
+		}
+		w.change(func() { w.readOnly, w.hangs = false, "" })
+		w.pass(20 * time.Second)
+		if s := w.status("a.example"); s.Step == before.Step {
+			t.Errorf("step %s, want that it was looked at again", s.Step)
+		}
+		if got := w.faults(); len(got) > 0 {
+			t.Errorf("faults: %s", got)
+		}
+		w.pass(2 * time.Minute)
+		if got := w.live([]policygen.Name{"a.example"}, "mx2."); got != 1 {
+			t.Errorf("%+v, want it live", w.status("a.example"))
+		}
+	})
+}
+
 // account is one of the world's DNS accounts.
 type account struct {
 	*world

@@ -268,11 +268,15 @@ func (r *Reconciler) dispatch(ctx context.Context) {
 			r.fault("store", "")
 			pause = time.Second
 		case ctx.Err() == nil:
-			r.fault("store", fmt.Sprintf("the store does not answer: %v; serving goes on", err))
+			r.storeFault(err)
 			next, pause = pause, min(2*pause, time.Minute)
 		}
 		timer.Reset(next)
 	}
+}
+
+func (r *Reconciler) storeFault(err error) {
+	r.fault("store", fmt.Sprintf("the store does not answer: %v; serving goes on", err))
 }
 
 // claim begins a pass for every domain that is due, as workers get free: no more are claimed than can begin at once, so that
@@ -335,13 +339,13 @@ func reserve(ctx context.Context, free chan struct{}) (int, error) {
 }
 
 // safePass runs one pass. A panic costs that pass, not the service.
-func (r *Reconciler) safePass(ctx context.Context, d store.Domain) {
+func (r *Reconciler) safePass(outer context.Context, d store.Domain) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.cfg.Log.Error("pass panicked", "domain", d.Name, "err", p)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, passLimit)
+	ctx, cancel := context.WithTimeout(outer, passLimit)
 	defer cancel()
 	err := r.pass(ctx, d)
 	switch {
@@ -351,6 +355,38 @@ func (r *Reconciler) safePass(ctx context.Context, d store.Domain) {
 		r.cfg.Log.Warn("pass ran out of time", "domain", d.Name, "limit", passLimit.String())
 	default:
 		r.cfg.Log.Error("pass ended", "domain", d.Name, "err", err)
+		r.giveBack(outer, d)
+	}
+}
+
+const (
+	giveBackEvery = 5 * time.Second  // between tries
+	giveBackAfter = 10 * time.Second // when the domain is looked at again: what is wrong may be wrong still
+)
+
+// giveBack ends the claim of a pass that broke off, mostly since the store did not answer: as soon as it does, and not only
+// when the lease is over. Nothing else of the domain is written.
+func (r *Reconciler) giveBack(ctx context.Context, claimed store.Domain) {
+	tick := time.NewTicker(giveBackEvery)
+	defer tick.Stop()
+	for r.until(claimed.Due) > 0 {
+		d, err := r.cfg.Store.Domain(ctx, claimed.Name)
+		if err == nil && d.Due.Equal(claimed.Due) { // else the claim is over
+			d.Due = r.now().Add(giveBackAfter)
+			err = r.cfg.Store.Save(ctx, &d, r.now())
+		}
+		if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrStale) {
+			r.poke()
+			return
+		}
+		if ctx.Err() == nil { // while nothing is due, nobody else notices
+			r.storeFault(err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -248,6 +249,43 @@ func postgresHeld(t *testing.T, server *labtest.PostgreSQL) {
 	w.silentAt.Store(nil)
 	w.silent.Store(false)
 	if err := s.SaveCertificate(t.Context(), store.Certificate{Name: "a"}); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+}
+
+// postgresPinged has a node fall silent in the middle of a ping, of which a load balancer asks for many. Nobody waits for it.
+func postgresPinged(t *testing.T, server *labtest.PostgreSQL) {
+	direct := server.Database(t)
+	w := startWire(t, server.Port)
+	other, s := node(t, direct), node(t, w.url(direct, server.Port))
+	if err := s.Beat(t.Context(), store.Node{ID: "silent"}); err != nil {
+		t.Fatal(err)
+	}
+	commit := "commit\x00"
+	w.silentAt.Store(&commit)
+	ctx, cancel := context.WithCancel(t.Context())
+	pinged := make(chan error)
+	go func() { pinged <- s.Ping(ctx) }()
+	for !w.silent.Load() {
+		runtime.Gosched()
+	}
+	begun := time.Now()
+	if err := other.SaveCertificate(t.Context(), store.Certificate{Name: "b"}); err != nil {
+		t.Error(err)
+	}
+	if err := other.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("another node waited for %s", took)
+	}
+	cancel()
+	if err := <-pinged; !errors.Is(err, context.Canceled) {
+		t.Errorf("Ping of the silent node: %v", err)
+	}
+	w.silentAt.Store(nil)
+	w.silent.Store(false)
+	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("when it is back: %v", err)
 	}
 }

@@ -55,6 +55,7 @@ func TestPostgres(t *testing.T) {
 		"ClosingGivesBackClaims":        postgresCloses,
 		"CutInACommitIsNotKnown":        postgresUnsure,
 		"SilenceEndsWithTheContext":     postgresSilent,
+		"SilenceInAPingHarmsNobody":     postgresPinged,
 		"SilenceEndsByItself":           postgresLimit,
 		"ADomainLeftByASharedTextWaits": postgresShared,
 		"ASilentNodeHoldsNobodyForLong": postgresHeld,

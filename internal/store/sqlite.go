@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -135,6 +136,14 @@ func (s *SQLite) Close() error {
 		return fmt.Errorf("close store %q: %w", s.path, err)
 	}
 	return nil
+}
+
+// keyPing is the value that [SQLite.Ping] writes.
+const keyPing = "store/ping"
+
+// Ping implements [Store]. SQLite leaves out a write of what is there already, and would not notice that its disk is full.
+func (s *SQLite) Ping(ctx context.Context) error {
+	return s.setValue(ctx, "write to store", keyPing, []byte(rand.Text()))
 }
 
 // write implements database.

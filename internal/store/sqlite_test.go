@@ -401,3 +401,27 @@ func TestSealedFilesHoldNoSecret(t *testing.T) {
 		t.Errorf("the key is in %s", got)
 	}
 }
+
+// TestPingWrites sees that a ping needs room on the disk, so that one that is full is noticed.
+func TestPingWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stspub.db")
+	s := open(t, path)
+	defer s.Close()
+	size := func() int64 {
+		t.Helper()
+		info, err := os.Stat(path + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	for range 3 {
+		before := size()
+		if err := s.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if after := size(); after <= before {
+			t.Errorf("the log of the store has %d octets after a ping, and had %d", after, before)
+		}
+	}
+}

@@ -20,8 +20,12 @@ func (t *tables) Value(ctx context.Context, key string) ([]byte, error) {
 
 // SetValue implements [Store].
 func (t *tables) SetValue(ctx context.Context, key string, value []byte) error {
+	return t.setValue(ctx, fmt.Sprintf("set value %q", key), key, value)
+}
+
+func (t *tables) setValue(ctx context.Context, doing, key string, value []byte) error {
 	seal, value := t.ring.Seal(labelValue+key, value)
-	return t.exec(ctx, fmt.Sprintf("set value %q", key), `INSERT INTO key_values (name, value, sealed) VALUES ($1, $2, $3)
+	return t.exec(ctx, doing, `INSERT INTO key_values (name, value, sealed) VALUES ($1, $2, $3)
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value, sealed = excluded.sealed`, key, blob(value), seal)
 }
 
