@@ -20,22 +20,12 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// TestClaimsAtRealServers has the customers' zones at a Knot, which the rest of DNS leads to, and one of them once more at
-// a BIND of somebody who would like to have it.
-func TestClaimsAtRealServers(t *testing.T) {
-	t.Parallel()
-	real := labtest.StartKnot(t, lab.Zone{Name: "provider.test", Text: "*.sts A 127.0.0.1\nsts A 127.0.0.1"},
-		lab.Zone{Name: "cname.test"}, lab.Zone{Name: "addr.test"}, lab.Zone{Name: "text.test"}, lab.Zone{Name: "zone.test"},
-		lab.Zone{Name: "stolen.test"})
-	rogue := labtest.StartBIND(t, lab.Zone{Name: "stolen.test"})
-	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { st.Close() })
+// startClaims starts a reconciler that looks for proofs of claims at a server, and opens the accounts of tenants.
+func startClaims(t *testing.T, st store.Store, at *labtest.DNSServer) *publish.Reconciler {
+	t.Helper()
 	w := newWorld(t)
 	w.snapshot = publish.NewSnapshot()
-	resolver := &sender.Resolver{Stub: map[string][]string{".": {real.Addr}}}
+	resolver := &sender.Resolver{Stub: map[string][]string{".": {at.Addr}}}
 	outside := &publish.Outside{
 		Client: &sender.Client{Resolver: resolver}, Observer: &dnsupdate.Observer{Resolver: resolver}, Hostname: "sts.provider.test", Values: st,
 	}
@@ -60,12 +50,29 @@ func TestClaimsAtRealServers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- rec.Run(ctx) }() // ends with ctx
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return rec
+}
+
+// TestClaimsAtRealServers has the customers' zones at a Knot, which the rest of DNS leads to, and one of them once more at
+// a BIND of somebody who would like to have it.
+func TestClaimsAtRealServers(t *testing.T) {
+	t.Parallel()
+	real := labtest.StartKnot(t, lab.Zone{Name: "provider.test", Text: "*.sts A 127.0.0.1\nsts A 127.0.0.1"},
+		lab.Zone{Name: "cname.test"}, lab.Zone{Name: "addr.test"}, lab.Zone{Name: "text.test"}, lab.Zone{Name: "zone.test"},
+		lab.Zone{Name: "stolen.test"})
+	rogue := labtest.StartBIND(t, lab.Zone{Name: "stolen.test"})
+	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	rec, ctx := startClaims(t, st, real), t.Context()
 	if _, err := rec.PutMXSet(ctx, "b", own("eu", "mx.b.test"), ""); err != nil {
 		t.Fatal(err)
 	}
