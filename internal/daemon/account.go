@@ -3,6 +3,9 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
@@ -23,9 +26,30 @@ func (d *daemon) openAccount(tenant string, a config.Account) (dnsupdate.Account
 func (d *daemon) accountOptions(tenant string) dnsupdate.Options {
 	o := dnsupdate.Options{Log: d.o.Log, Metrics: d.metrics, DryRun: d.o.DryRun}
 	if tenant != publish.Tenant {
-		o.Dial = (&sender.Guard{Private: d.conf.Check.AllowPrivate}).Dial
+		o.Dial = (&sender.Guard{Private: d.conf.Check.AllowPrivate, Closed: d.ours}).Dial
 	}
 	return o
+}
+
+// ownAddresses are those of the service, of this machine and of the other nodes.
+func (d *daemon) ownAddresses(outside *publish.Outside) func(context.Context) ([]netip.Addr, error) {
+	return func(ctx context.Context) ([]netip.Addr, error) {
+		home, err := outside.Home(ctx)
+		if err != nil {
+			return nil, err
+		}
+		local, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, fmt.Errorf("read the addresses of this machine: %w", err)
+		}
+		all := append(home.Addrs, d.node.addrs()...)
+		for _, a := range local {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+				all = append(all, prefix.Addr().Unmap())
+			}
+		}
+		return all, nil
+	}
 }
 
 // checkAccount has an account read in a zone.

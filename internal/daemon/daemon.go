@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -64,7 +65,8 @@ type daemon struct {
 	keeper     *certs.Keeper
 	reconciler *publish.Reconciler
 	node       *node
-	reloaded   chan struct{} // capacity 1: a reload was taken
+	ours       func(context.Context) ([]netip.Addr, error) // the addresses to which no tenant's account leads
+	reloaded   chan struct{}                               // capacity 1: a reload was taken
 	registry   *prometheus.Registry
 	metrics    *dnsupdate.Metrics
 
@@ -178,6 +180,7 @@ func (d *daemon) assemble(ctx context.Context) error {
 		Node: dialable(d.secure.Addr()), Peers: d.node.peers, Values: d.store,
 	}
 	d.client.Dial = d.guard(outside).Dial
+	d.ours = d.ownAddresses(outside)
 	d.gate = &certs.Gate{
 		Client: d.client, Home: outside.Home, Values: d.store, HTTPPort: d.conf.Check.HTTPPort, HTTPSPort: d.conf.Check.HTTPSPort,
 	}

@@ -305,6 +305,19 @@ func (n *node) peers(ctx context.Context) ([]string, error) {
 	return all, err
 }
 
+// addrs are the addresses of this node and, as far as they were seen, of the others.
+func (n *node) addrs() []netip.Addr {
+	var all []netip.Addr
+	if at, err := netip.ParseAddrPort(n.address); err == nil {
+		all = append(all, at.Addr().Unmap())
+	}
+	n.known.Range(func(key, _ any) bool {
+		all = append(all, key.(netip.AddrPort).Addr().Unmap()) // peers puts nothing else there
+		return true
+	})
+	return all
+}
+
 func (n *node) isPeer(at netip.AddrPort) bool {
 	_, found := n.known.Load(at)
 	return found

@@ -49,6 +49,9 @@ func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Acc
 	if err := r.notFiles(tenant, a.Name); err != nil {
 		return "", err
 	}
+	if err := checkOwned(a); err != nil {
+		return "", err
+	}
 	open, err := r.cfg.OpenAccount(tenant, a)
 	if err != nil {
 		return "", invalid("account", "%s", err)
@@ -79,6 +82,15 @@ func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Acc
 // accountFault keeps, or with an empty reason clears, the fault of an account of the API.
 func (r *Reconciler) accountFault(k key, reason string) {
 	r.fault("account "+k.tenant+"/"+k.name, reason)
+}
+
+// checkOwned refuses an account that shows its server no key: where the server takes updates by the address that they come
+// from, that address is ours, and whoever declares the account would write into zones that are not his.
+func checkOwned(a config.Account) error {
+	if a.Provider == "rfc2136" && (a.KeyName == "" || a.Key == "") {
+		return invalid("key_name", "missing; an account of the API needs the TSIG key of its server, so put key_name and key")
+	}
+	return nil
 }
 
 // checkAccount has an account read, and says what came of it.

@@ -20,22 +20,12 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// TestClaimsAtRealServers has the customers' zones at a Knot, which the rest of DNS leads to, and one of them once more at
-// a BIND of somebody who would like to have it.
-func TestClaimsAtRealServers(t *testing.T) {
-	t.Parallel()
-	real := labtest.StartKnot(t, lab.Zone{Name: "provider.test", Text: "*.sts A 127.0.0.1\nsts A 127.0.0.1"},
-		lab.Zone{Name: "cname.test"}, lab.Zone{Name: "addr.test"}, lab.Zone{Name: "text.test"}, lab.Zone{Name: "zone.test"},
-		lab.Zone{Name: "stolen.test"})
-	rogue := labtest.StartBIND(t, lab.Zone{Name: "stolen.test"})
-	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { st.Close() })
+// startClaims starts a reconciler that looks for proofs of claims at a server, and opens the accounts of tenants.
+func startClaims(t *testing.T, st store.Store, at *labtest.DNSServer) *publish.Reconciler {
+	t.Helper()
 	w := newWorld(t)
 	w.snapshot = publish.NewSnapshot()
-	resolver := &sender.Resolver{Stub: map[string][]string{".": {real.Addr}}}
+	resolver := &sender.Resolver{Stub: map[string][]string{".": {at.Addr}}}
 	outside := &publish.Outside{
 		Client: &sender.Client{Resolver: resolver}, Observer: &dnsupdate.Observer{Resolver: resolver}, Hostname: "sts.provider.test", Values: st,
 	}
@@ -58,18 +48,35 @@ func TestClaimsAtRealServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	running(t, rec)
-	if _, err := rec.PutMXSet(t.Context(), "b", own("eu", "mx.b.test"), ""); err != nil {
+	return rec
+}
+
+// TestClaimsAtRealServers has the customers' zones at a Knot, which the rest of DNS leads to, and one of them once more at
+// a BIND of somebody who would like to have it.
+func TestClaimsAtRealServers(t *testing.T) {
+	t.Parallel()
+	real := labtest.StartKnot(t, lab.Zone{Name: "provider.test", Text: "*.sts A 127.0.0.1\nsts A 127.0.0.1"},
+		lab.Zone{Name: "cname.test"}, lab.Zone{Name: "addr.test"}, lab.Zone{Name: "text.test"}, lab.Zone{Name: "zone.test"},
+		lab.Zone{Name: "stolen.test"})
+	rogue := labtest.StartBIND(t, lab.Zone{Name: "stolen.test"})
+	st, err := store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "stspub.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	rec, ctx := startClaims(t, st, real), t.Context()
+	if _, err := rec.PutMXSet(ctx, "b", own("eu", "mx.b.test"), ""); err != nil {
 		t.Fatal(err)
 	}
 	for name, at := range map[string]*labtest.DNSServer{"real": real, "rogue": rogue} {
 		zone := map[string]string{"real": "zone.test", "rogue": "stolen.test"}[name]
-		if said, err := rec.PutAccount(t.Context(), "b", at.Account(name), zone); err != nil || !strings.Contains(said, zone) {
+		if said, err := rec.PutAccount(ctx, "b", at.Account(name), zone); err != nil || !strings.Contains(said, zone) {
 			t.Fatalf("PutAccount(%s): %q, %v", name, said, err)
 		}
 	}
 	wrong := real.Account("wrong")
 	wrong.Key = "d3Jvbmc="
-	if _, err := rec.PutAccount(t.Context(), "b", wrong, "zone.test"); err == nil || strings.Contains(err.Error(), "d3Jvbmc=") {
+	if _, err := rec.PutAccount(ctx, "b", wrong, "zone.test"); err == nil || strings.Contains(err.Error(), "d3Jvbmc=") {
 		t.Errorf("PutAccount with a wrong key: %v", err)
 	}
 	if r, err := real.Query("_stspub-probe.zone.test", dns.TypeTXT); err != nil || len(r.Answer) > 0 {

@@ -179,6 +179,9 @@ func (r *Reconciler) openOwned(a store.Account) (dnsupdate.Account, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkOwned(conf); err != nil {
+		return nil, err
+	}
 	return r.cfg.OpenAccount(a.Tenant, conf)
 }
 

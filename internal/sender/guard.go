@@ -14,6 +14,9 @@ import (
 var ErrPrivate = errors.New("no address of the public Internet, so it is not connected to; if it is meant, " +
 	"add it to allow_private in [check]")
 
+// ErrOurs is wrapped by the errors of connections to an address that is closed for being our own.
+var ErrOurs = errors.New("an address of this service, and nobody else's accounts lead there")
+
 // Guard keeps connections on the public Internet. Where they lead is said by other people's DNS, and without a guard
 // anybody's MX or policy host could have us knock at the doors of the network that we stand in.
 //
@@ -28,6 +31,9 @@ type Guard struct {
 	Peer func(netip.AddrPort) bool
 	// Own returns the addresses that are ours, which are reached too. It is asked about private ones only. Nil: none are.
 	Own func(context.Context) ([]netip.Addr, error)
+	// Closed returns public addresses that are not connected to, but for those in Private: whoever listens there may trust
+	// what comes from ourselves. After an error nothing public is connected to. Nil: none are.
+	Closed func(context.Context) ([]netip.Addr, error)
 }
 
 // Dial connects to "ADDR:PORT"; it is for [Client.Dial]. An address that is not let through is refused before the first
@@ -44,9 +50,12 @@ func (g *Guard) control(ctx context.Context, _, address string, _ syscall.RawCon
 		return err
 	}
 	addr := to.Addr().Unmap().WithZone("")
-	if isPublic(addr) || netip.AddrPortFrom(addr, to.Port()) == g.Node ||
-		g.Peer != nil && g.Peer(netip.AddrPortFrom(addr, to.Port())) ||
-		slices.ContainsFunc(g.Private, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+	switch {
+	case slices.ContainsFunc(g.Private, func(p netip.Prefix) bool { return p.Contains(addr) }):
+		return nil
+	case isPublic(addr):
+		return g.closed(ctx, addr)
+	case netip.AddrPortFrom(addr, to.Port()) == g.Node, g.Peer != nil && g.Peer(netip.AddrPortFrom(addr, to.Port())):
 		return nil
 	}
 	if g.Own != nil {
@@ -61,6 +70,21 @@ func (g *Guard) control(ctx context.Context, _, address string, _ syscall.RawCon
 	return fmt.Errorf("%s is %w", addr, ErrPrivate)
 }
 
+// closed says why a public address is not let through.
+func (g *Guard) closed(ctx context.Context, addr netip.Addr) error {
+	if g.Closed == nil {
+		return nil
+	}
+	closed, err := g.Closed(ctx)
+	if err != nil {
+		return fmt.Errorf("%s is not connected to: our own addresses are not known: %w", addr, err)
+	}
+	if slices.Contains(closed, addr) || slices.Contains(closed, behindNAT64(addr)) {
+		return fmt.Errorf("%s is %w", addr, ErrOurs)
+	}
+	return nil
+}
+
 // isPublic says whether an address belongs to the public Internet: not to the special-purpose registries of IANA
 // (RFC 6890), nor to multicast, nor to what is not allocated.
 func isPublic(addr netip.Addr) bool {
@@ -71,10 +95,19 @@ func isPublic(addr netip.Addr) bool {
 		return !in("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
 			"192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3")
 	}
-	if in("64:ff9b::/96") { // NAT64 (RFC 6052): the IPv4 address is in the last 32 bits
-		b := addr.As16()
-		return isPublic(netip.AddrFrom4([4]byte(b[12:])))
+	if inner := behindNAT64(addr); inner.IsValid() {
+		return isPublic(inner)
 	}
 	// 2000::/3 is all that is allocated; 2002::/16, 6to4, and 2001::/32, Teredo, lead to IPv4 addresses of any kind.
 	return in("2000::/3") && !in("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+}
+
+// behindNAT64 returns the IPv4 address that an address of NAT64 leads to, which is in its last 32 bits (RFC 6052), or else
+// the zero value.
+func behindNAT64(addr netip.Addr) netip.Addr {
+	if !netip.MustParsePrefix("64:ff9b::/96").Contains(addr) {
+		return netip.Addr{}
+	}
+	b := addr.As16()
+	return netip.AddrFrom4([4]byte(b[12:]))
 }

@@ -158,3 +158,26 @@ func TestHome(t *testing.T) {
 		}
 	}
 }
+
+// TestGuardClosed: an address may be public and our own, and who listens there may trust it.
+func TestGuardClosed(t *testing.T) {
+	t.Parallel()
+	g := sender.Guard{
+		Private: []netip.Prefix{netip.MustParsePrefix("9.9.9.9/32")},
+		Closed: func(context.Context) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("9.9.9.9"), netip.MustParseAddr("2600::1")}, nil
+		},
+	}
+	for addr, want := range map[string]error{
+		"8.8.8.8": sender.ErrOurs, "::ffff:8.8.8.8": sender.ErrOurs, "64:ff9b::8.8.8.8": sender.ErrOurs, "2600::1": sender.ErrOurs,
+		"8.8.4.4": nil, "2600::2": nil, "9.9.9.9": nil, "10.0.0.1": sender.ErrPrivate,
+	} {
+		if err := g.Lets(t.Context(), net.JoinHostPort(addr, "53")); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", addr, err, want)
+		}
+	}
+	g.Closed = func(context.Context) ([]netip.Addr, error) { return nil, errors.New("no name server answers") }
+	if err := g.Lets(t.Context(), "8.8.4.4:53"); err == nil || !strings.Contains(err.Error(), "no name server answers") {
+		t.Errorf("while our own addresses are not known: %v", err)
+	}
+}

@@ -18,6 +18,18 @@ import (
 // StartBIND starts ISC BIND.
 func StartBIND(t testing.TB, zones ...lab.Zone) *DNSServer {
 	t.Helper()
+	return startBIND(t, "update-policy { grant %s zonesub ANY; };", zones)
+}
+
+// StartTrustingBIND starts BIND with zones that everybody on this machine may change, with a key or without.
+func StartTrustingBIND(t testing.TB, zones ...lab.Zone) *DNSServer {
+	t.Helper()
+	return startBIND(t, "allow-update { localhost; key %s; };", zones)
+}
+
+// startBIND starts BIND; who may change its zones is a format for the name of the key.
+func startBIND(t testing.TB, who string, zones []lab.Zone) *DNSServer {
+	t.Helper()
 	s := newDNSServer(t, "BIND", zones)
 	s.run(t, "named", "bind9", func(port int) []string {
 		var conf strings.Builder
@@ -32,7 +44,7 @@ controls { };
 			fmt.Fprintf(&conf, "key %q { algorithm %s; secret %q; };\n", key, s.KeyAlgorithm, s.Secret)
 		}
 		for _, z := range s.zones {
-			fmt.Fprintf(&conf, "zone %q { type primary; file %q; update-policy { grant %s zonesub ANY; }; };\n", z, z+".zone", s.KeyName)
+			fmt.Fprintf(&conf, "zone %q { type primary; file %q; %s };\n", z, z+".zone", fmt.Sprintf(who, s.KeyName))
 		}
 		s.write(t, "named.conf", conf.String())
 		return []string{"-g", "-4", "-n", "1", "-c", filepath.Join(s.dir, "named.conf")}
