@@ -70,6 +70,11 @@ func TestImage(t *testing.T) {
 		d.sh(t, prepare[1], "")
 		e.awaitHealthy(t, "stspub")
 		d.sh(t, prepare[2], "")
+		backup := section(t, backingUp, "sh")
+		d.sh(t, backup[2], "")
+		if want := "docker run --rm --volumes-from stspub stspub restore "; !strings.Contains(backup[2], want) {
+			t.Errorf("%s: %q is not in\n%s", deploy, want, backup[2])
+		}
 		e.serve(t, service, 1)
 		run(t, e.podman("rm", "--force", "stspub"))
 	})

@@ -37,11 +37,11 @@ func TestDeployCommands(t *testing.T) {
 	programs := map[string]string{
 		"## Docker":         "docker install chown",
 		"### One node":      "docker",
-		"### Two nodes":     "docker install openssl chown",
+		"### Two nodes":     "docker install test chown",
 		"## systemd":        "go install systemctl journalctl stspub curl", // TestDeploySystemd
 		"## Kubernetes":     "kubectl",                                     // TestDeployKubernetes
 		"## In front of it": "", "## Its own DNS": "", "## Docker Compose": "",
-		"## Back up the store, and put a copy back": "stspub systemctl pg_dump pg_restore docker", // TestDeployBackup, TestImage
+		backingUp: "stspub systemctl pg_dump pg_restore docker", // TestDeployBackup, TestImage
 	}
 	headers := regexp.MustCompile(`(?m)^##+ .*$`).FindAllString(read(t, deploy), -1)
 	if want := slices.Sorted(maps.Keys(programs)); !slices.Equal(slices.Sorted(slices.Values(headers)), want) {
@@ -188,7 +188,7 @@ func TestDeployBackup(t *testing.T) {
 	}
 	s := sqlite()
 	set(s, "copied")
-	for _, line := range commandLines(section(t, "## Back up the store, and put a copy back", "sh")) {
+	for _, line := range commandLines(section(t, backingUp, "sh")) {
 		switch strings.Fields(line)[0] {
 		case "stspub":
 			if strings.Contains(line, " restore ") {

@@ -13,8 +13,11 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// deploy is the document whose commands are run.
-const deploy = root + "/docs/deploy.md"
+// deploy is the document whose commands are run, and backingUp its last section.
+const (
+	deploy    = root + "/docs/deploy.md"
+	backingUp = "## Back up the store, and put a copy back"
+)
 
 // section returns the blocks of a language below a header of docs/deploy.md, until the next header.
 func section(t *testing.T, header, language string) []string {

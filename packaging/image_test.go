@@ -25,7 +25,7 @@ func newEngine(t *testing.T) *engine {
 	// As little of the machine as can be: no systemd, no cgroups to manage, no limits of a user's session.
 	write(t, filepath.Join(e.dir, "containers.conf"),
 		"[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n", 0o644)
-	t.Cleanup(func() { run(t, e.podman("rm", "--force", "--all", "--volumes")) })
+	t.Cleanup(func() { run(t, e.podman("rm", "--force", "--time", "0", "--all", "--volumes")) })
 	return e
 }
 

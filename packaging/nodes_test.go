@@ -81,6 +81,7 @@ func runNodes(t *testing.T, e *engine, checkout string) {
 	c.sh(t, two[0], c.cloudflare.Token+"\n")
 	c.configure(t, host)
 	c.attach(t)
+	t.Cleanup(func() { run(t, e.podman("rm", "--force", "--time", "0", "--all")) }) // before their networks
 
 	c.sh(t, two[1], "")
 	for name, user := range map[string]int{"balancer": 99, "database": 999, "node1": nobody, "node2": nobody} {
@@ -125,7 +126,7 @@ func runNodes(t *testing.T, e *engine, checkout string) {
 	sender.all(t, "until the database was back")
 	sender.stop()
 
-	backup := section(t, "## Back up the store, and put a copy back", "sh")
+	backup := section(t, backingUp, "sh")
 	for _, block := range backup[len(backup)-2:] {
 		if !strings.Contains(block, "docker compose ") {
 			t.Errorf("%s: not of compose: %s", deploy, block)

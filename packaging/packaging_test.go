@@ -1,8 +1,9 @@
-// Package packaging tries what stspub is shipped with, on the real tools: the Dockerfile is built and run as compose.yaml
-// says, and the systemd unit goes through systemd's own checks.
+// Package packaging tries what stspub is shipped with, on the real tools, in the words of docs/deploy.md: the Dockerfile is built
+// and run as the compose files say, with HAProxy and PostgreSQL beside it, and the systemd unit goes through systemd's own
+// checks. What takes a Docker daemon, a running systemd or a cluster is compared with what it speaks of.
 //
 // Nothing is fetched but Go modules: stand-ins, made from this machine, take the place of the base images. The tests need
-// root and the Debian packages buildah, podman, runc, git and systemd; where one is missing they fail.
+// root and the Debian packages that ./test names; where one is missing they fail.
 package packaging_test
 
 import (

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // BackupSQLite writes a copy of the store in the file at path, as it stands at one moment, into a new file at to (mode
@@ -47,7 +48,8 @@ func backupSQLite(ctx context.Context, path, to string) (err error) {
 
 // RestoreSQLite puts a copy that [BackupSQLite] made in the place of the store at path, which nobody may have open (else
 // the error wraps [ErrLocked]). A store that is there goes to path+".before", with what SQLite keeps beside it, and is
-// never deleted; if there is a ".before" already nothing is done. The copy stays, and is checked first.
+// never deleted; if there is a ".before" already nothing is done. The copy stays, and is checked first. When root does it, the
+// store is given to whom its folder belongs.
 func RestoreSQLite(ctx context.Context, path, from string) error {
 	if err := restoreSQLite(ctx, path, from); err != nil {
 		return fmt.Errorf("restore store %q from %q: %w", path, from, err)
@@ -72,7 +74,11 @@ func restoreSQLite(ctx context.Context, path, from string) (err error) {
 		return fmt.Errorf("%s is there, from an earlier restore: move it away first", path+before)
 	}
 	part := path + ".restored"
-	if err := copyFile(part, from); err != nil {
+	err = copyFile(part, from)
+	if err == nil {
+		err = giveToOwner(part, path+".lock")
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(part))
 	}
 	// A log that is left beside another database than its own would be taken for that one's.
@@ -140,6 +146,26 @@ func copyFile(to, from string) (err error) {
 		err = out.Sync()
 	}
 	return errors.Join(err, out.Close())
+}
+
+// giveToOwner gives files to whom their folder belongs, if root made them: stspub may run as another user, who has to open
+// them.
+func giveToOwner(paths ...string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for _, path := range paths {
+		info, err := os.Stat(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		if dir, ok := info.Sys().(*syscall.Stat_t); ok {
+			if err := os.Chown(path, int(dir.Uid), int(dir.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // syncDir has what was done to a file's name survive a crash of the machine.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -167,6 +168,41 @@ func TestRestore(t *testing.T) {
 	}
 	if n := count(open(t, other)); n != 3 {
 		t.Errorf("%d domains in the new place, want 3", n)
+	}
+}
+
+// TestRestoreForAnotherUser: what root puts back can be opened by the user whose folder it is, as a service's own is.
+func TestRestoreForAnotherUser(t *testing.T) {
+	t.Parallel()
+	dir, copied := t.TempDir(), filepath.Join(t.TempDir(), "copy")
+	other := filepath.Join(t.TempDir(), "other.db")
+	if err := open(t, other).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.BackupSQLite(t.Context(), other, copied); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 { // others can give nothing away
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "stspub.db")
+	if err := store.RestoreSQLite(t.Context(), path, copied); err != nil {
+		t.Fatal(err)
+	}
+	owner := func(path string) uint32 {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Sys().(*syscall.Stat_t).Uid
+	}
+	for _, made := range []string{path, path + ".lock"} {
+		if got, want := owner(made), owner(dir); got != want {
+			t.Errorf("%s belongs to %d, its folder to %d", made, got, want)
+		}
 	}
 }
 
