@@ -207,6 +207,11 @@ func TestOperations(t *testing.T) {
 	o.do(&missing, 1)
 	o.want("one.test is looked at now; see: stspub domain show one.test")
 
+	told := section(t, "Know who changed what")
+	o.do(&told, 1)
+	o.want("configuration.taken", "mxset.changed", "domain.command        back to mode testing, until it is promoted by hand [socket]",
+		"domain.promoted       its roll-out is over: mode enforce [socket]")
+
 	leave := section(t, "A customer leaves")
 	o.remove("one.test")
 	o.do(&leave, 1)
@@ -217,7 +222,7 @@ func TestOperations(t *testing.T) {
 	o.want("mta-sts.one.test. 300 IN CNAME mta-sts.provider.test.")
 	o.do(&leave, 1)
 	o.await("one.test", "gone", func(publish.Status) bool { return false })
-	if left := len(move) + len(emergency) + len(missing) + len(leave); left > 0 {
+	if left := len(move) + len(emergency) + len(missing) + len(told) + len(leave); left > 0 {
 		t.Errorf("%d blocks of docs/operations.md were not run", left)
 	}
 	o.dev.interrupt(t)

@@ -181,10 +181,6 @@ func serverEdits() []edit {
 			`stspub.toml:3: server.linger: "6m" is out of range; "0s" to "5m"`,
 		},
 		{
-			"events kept for hours", `[dns]`, "[store]\nkeep_events = '23h'\n[dns]",
-			`stspub.toml:@: store.keep_events: "23h" is out of range; "1d" to "3650d"`,
-		},
-		{
 			"two listeners at a port", `hostname = "sts.example.com"`, "hostname = 'sts.example.com'\nhealth = '127.0.0.1:80'",
 			`stspub.toml:3: server.health: "127.0.0.1:80" is taken by server.http; write another port`,
 		},
@@ -265,6 +261,10 @@ func storeEdits() []edit {
 		{
 			"store key that is none", "", "[store]\nkey_file = 'token'\n",
 			`stspub.toml:18: store.key_file: the secret is no key of 32 random bytes in base64 or hex; make one: openssl rand -base64 32`,
+		},
+		{
+			"events kept for hours", "", "[store]\nkeep_events = '23h'\n",
+			`stspub.toml:18: store.keep_events: "23h" is out of range; "1d" to "3650d"`,
 		},
 		{
 			"old store key without a new one", "", "[store]\nold_key_files = ['token']\n",

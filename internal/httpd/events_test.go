@@ -32,7 +32,7 @@ func TestEventsOfChanges(t *testing.T) {
 	t.Parallel()
 	w, m := runAPI(t, unixAddr(t))
 	want := []string{
-		"configuration.taken /1 by file", "mxset.added default/filed by file", "domain.added default/filed.example by file",
+		"configuration.taken / by file", "mxset.added default/filed by file", "domain.added default/filed.example by file",
 	}
 	if diff := cmp.Diff(want, w.happened(t, w.Client, EventQuery{})); diff != "" {
 		t.Errorf("events of a start (-want +got):\n%s", diff)

@@ -68,24 +68,31 @@ func BenchmarkDomain(b *testing.B) {
 			}
 		}
 	})
-	b.Run("SaveAtOnce", func(b *testing.B) { // by 500 at the same time
-		b.SetParallelism(250)
-		var next atomic.Int64
-		b.RunParallel(func(pb *testing.PB) {
-			d, err := s.Domain(b.Context(), policygen.Name(fmt.Sprintf("d%06d.example", next.Add(1))))
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			for pb.Next() {
-				d.State.Failures++
-				if err := s.Save(b.Context(), &d, time.Now()); err != nil {
+	var next atomic.Int64
+	for name, change := range map[string]func(d *store.Domain){ // by 500 at the same time
+		"SaveAtOnce": func(d *store.Domain) { d.State.Failures++ },
+		"StepAtOnce": func(d *store.Domain) {
+			d.State.Step = map[bool]string{true: "settle", false: "live"}[d.State.Step == "live"]
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetParallelism(250)
+			b.RunParallel(func(pb *testing.PB) {
+				d, err := s.Domain(b.Context(), policygen.Name(fmt.Sprintf("d%06d.example", next.Add(1)%100_000)))
+				if err != nil {
 					b.Error(err)
 					return
 				}
-			}
+				for pb.Next() {
+					change(&d)
+					if err := s.Save(b.Context(), &d, time.Now()); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
 		})
-	})
+	}
 	b.Run("Read", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := s.Domain(b.Context(), "d050000.example"); err != nil {

@@ -25,7 +25,7 @@ func (t *tables) Declare(ctx context.Context, d Declaration, now time.Time) (Cha
 		}
 		told := diary{actor: actor, at: now}
 		if d.Digest != "" {
-			told.note("", KindConfiguration, d.Digest, "took a configuration", nil, nil)
+			told.note("", KindConfiguration, "", "took the configuration "+d.Digest[:min(len(d.Digest), 12)], nil, shownDigest{d.Digest})
 		}
 		sets, err := declareMXSets(ctx, tx, d, &told)
 		if err != nil {

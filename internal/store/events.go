@@ -37,7 +37,7 @@ const (
 	KindTenantChanged = "tenant.changed" // its limits
 	KindTenantRemoved = "tenant.removed"
 	KindNodeGone      = "node.gone"           // it stopped, or an operator said so
-	KindConfiguration = "configuration.taken" // Name is its digest
+	KindConfiguration = "configuration.taken" // After has its digest
 
 	// Events of a tenant, or of the service where the token is.
 	KindTokenAdded   = "token.added"

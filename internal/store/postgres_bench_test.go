@@ -60,6 +60,7 @@ func BenchmarkPostgresDomain(b *testing.B) {
 	var next atomic.Int64
 	for name, change := range map[string]func(d *store.Domain, n int){
 		"Save16":   func(d *store.Domain, n int) { d.State.Failures = n },
+		"Step16":   func(d *store.Domain, n int) { d.State.Step = []string{"settle", "live"}[n%2] },
 		"Served16": func(d *store.Domain, n int) { d.State.Served = fmt.Sprint(text, n) },
 	} {
 		b.Run(name, func(b *testing.B) { // by 16 at the same time

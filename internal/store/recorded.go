@@ -40,6 +40,9 @@ type (
 		Reason string `json:"reason,omitempty"`
 		ID     string `json:"id,omitempty"`
 	}
+	shownDigest struct {
+		Digest string `json:"digest"`
+	}
 	shownCommand struct {
 		Command string `json:"command"`
 	}

@@ -27,7 +27,7 @@ func eventsDeclared(e *env) {
 	d.Digest = "abc"
 	declare(d, 1)
 	last := e.told(0,
-		"/abc configuration.taken by file",
+		`/ configuration.taken by file is {"digest":"abc"}`,
 		"default/eu mxset.added by file is "+shownEU,
 		"default/us mxset.added by file is "+shownUS,
 		"default/a.example domain.added by file is "+shownZone,
