@@ -46,7 +46,7 @@ func TestAPIDocument(t *testing.T) {
 		"_stspub-challenge.customer.example.")
 	run("\n## Accounts\n", "account own at desec is taken", "own      api    desec", "account own is removed")
 	run("\n## Events\n", `"kind":"mxset.added"`, `"kind":"account.added"`, "c.example", "domain.added", "[socket]")
-	run("\n## Webhooks\n", "url      https://panel.example.net/hooks\n", "domain.fault-cleared\n", `"name":"panel","tenant":"acme"`)
+	run("\n## Webhooks\n", "url      https://panel.provider.test/hooks\n", "domain.fault-cleared\n", `"name":"panel","tenant":"acme"`)
 	o.dev.interrupt(t)
 }
 
