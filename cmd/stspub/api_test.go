@@ -45,8 +45,8 @@ func TestAPIDocument(t *testing.T) {
 	run("\n## Claims\n", "customer.example claimed; what proves it: stspub records customer.example", "mta-sts.customer.example. 300 IN CNAME acme.mta-sts.provider.test.",
 		"_stspub-challenge.customer.example.")
 	run("\n## Accounts\n", "account own at desec is taken", "own      api    desec", "account own is removed")
-	run("\n## Events\n", `"kind":"mxset.added"`, "c.example", "domain.added", "[socket]")
-	run("\n## Webhooks\n", "url      https://panel.example.net/hooks\n", "domain.fault-cleared\n", `"name":"panel","tenant":"acme"`)
+	run("\n## Events\n", `"kind":"mxset.added"`, `"kind":"account.added"`, "c.example", "domain.added", "[socket]")
+	run("\n## Webhooks\n", "url      https://panel.provider.test/hooks\n", "domain.fault-cleared\n", `"name":"panel","tenant":"acme"`)
 	o.dev.interrupt(t)
 }
 

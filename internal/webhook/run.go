@@ -210,7 +210,7 @@ func (r *run) page(ctx context.Context, l *lane) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	filter := store.EventFilter{Tenant: l.of.tenant, Name: l.of.name, Kinds: kindsOf(r.w)}
-	events, err := r.h.cfg.Store.Events(ctx, filter, l.held.Seq-1, pageSize)
+	events, err := r.h.cfg.Store.Events(ctx, filter, l.held.Seq-1, heldPage)
 	if err != nil {
 		return err
 	}

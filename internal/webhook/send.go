@@ -90,12 +90,13 @@ func (a answer) choosy() bool {
 }
 
 // newClient makes the client for all receivers. It goes by no proxy, which would resolve names out of reach of dial, and
-// follows no redirect: the receiver answers for itself only.
+// follows no redirect: the receiver answers for itself only. It speaks HTTP/1.1, where a call that is given up takes its
+// connection with it, and no other call.
 func newClient(dial func(context.Context, string, string) (net.Conn, error), roots *x509.CertPool) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2: true, DisableCompression: true, MaxResponseHeaderBytes: headerSize,
+			DisableCompression: true, MaxResponseHeaderBytes: headerSize,
 			MaxIdleConns: 256, MaxIdleConnsPerHost: MaxInFlight, IdleConnTimeout: 30 * time.Second,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -34,6 +34,7 @@ const (
 	maxRuns   = 1024                   // webhooks under way on this node
 	maxHeld   = 256                    // names of one webhook whose events wait for one that was not taken
 	pageSize  = 128                    // events read at once
+	heldPage  = 16                     // and of one name, where there may be many
 	rushEvery = 250 * time.Millisecond // the shortest time between two looks, however much happens
 	checkTime = 30 * time.Second       // between two looks at what fails
 	saveEvery = time.Second            // what is sent again after a crash, beside what was on its way
