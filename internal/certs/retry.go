@@ -1,6 +1,9 @@
 package certs
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // Retry ends the pause after a failed order of a name, if there is one: what was in the way is said to be gone. An order
 // that runs may have met it still, so the name is not paused after that one either.
@@ -28,4 +31,15 @@ func (i *item) resume(now time.Time) {
 		i.next, i.due, i.refused = now, now, 0
 	}
 	i.again = false
+}
+
+// pause grows threefold with the n-th failure in a row.
+func pause(first, longest time.Duration, n int) time.Duration {
+	d := min(first, longest)
+	for range n - 1 {
+		if d = min(3*d, longest); d == longest {
+			break
+		}
+	}
+	return d - rand.N(d/10+1) // so that what failed together does not return together
 }

@@ -3,7 +3,6 @@ package certs
 import (
 	"container/heap"
 	"context"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -446,15 +445,4 @@ func (s *schedule) occupy(l *line, failing bool) (free func()) {
 		l.running--
 		s.notify()
 	}
-}
-
-// pause grows threefold with the n-th failure in a row.
-func pause(first, longest time.Duration, n int) time.Duration {
-	d := min(first, longest)
-	for range n - 1 {
-		if d = min(3*d, longest); d == longest {
-			break
-		}
-	}
-	return d - rand.N(d/10+1) // so that what failed together does not return together
 }

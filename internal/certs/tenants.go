@@ -12,7 +12,7 @@ const (
 	// tenantPeriod is that of a tenant's limit of orders.
 	tenantPeriod = 24 * time.Hour
 	// limitsEvery is how often the limits are read.
-	limitsEvery = 30 * time.Second
+	limitsEvery = time.Minute
 )
 
 // tenant is what the schedule knows of one whose first certificates are counted. It is none of an authority's limits: the
@@ -137,8 +137,13 @@ func (k *Keeper) limits(ctx context.Context) error {
 	for name, t := range s.tenants {
 		if t.limit != set[name] {
 			t.limit, t.orders.limit = set[name], set[name]
-			changed[name] = t.held > 0
+			if t.held > 0 {
+				changed[name] = true
+			}
 		}
+	}
+	if len(changed) == 0 {
+		return nil
 	}
 	now := time.Now()
 	for _, i := range s.items {
@@ -147,9 +152,7 @@ func (k *Keeper) limits(ctx context.Context) error {
 			s.put(i, now)
 		}
 	}
-	if len(changed) > 0 {
-		s.notify()
-	}
+	s.notify()
 	return nil
 }
 

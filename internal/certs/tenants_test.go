@@ -98,7 +98,7 @@ func TestRenewalsHaveNoLimitOfATenant(t *testing.T) {
 		}
 		time.Sleep(day + time.Hour)
 		b.limit("a", 1)
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		for n := 100; n < 110; n++ { // there is always one that waits
 			k.WantFirst(host(n), "a", false)
 		}
@@ -173,14 +173,14 @@ func TestLimitsOfTenantsChange(t *testing.T) {
 		time.Sleep(time.Hour)
 		for _, c := range []struct{ limit, want int }{{5, 5}, {2, 5}, {0, 10}} {
 			b.limit("a", c.limit)
-			time.Sleep(time.Minute)
+			time.Sleep(2 * time.Minute)
 			if got := m.ordered(0, 10); got != c.want {
 				t.Errorf("with a limit of %d: %d orders, want %d", c.limit, got, c.want)
 			}
 		}
 		// A name that turns out to be announced, or another tenant's, waits no more.
 		b.limit("c", 1)
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		for n := 20; n < 24; n++ {
 			k.WantFirst(host(n), "c", false)
 		}

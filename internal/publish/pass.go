@@ -226,11 +226,7 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d *store.Domain, 
 		}
 		switch {
 		case v.Ours:
-			tenant := d.Tenant
-			if w.Announced { // it had a certificate, and needs one again
-				tenant = ""
-			}
-			r.cfg.Certs.Want(host, tenant, w.Announced || seen.Prior != nil && seen.Prior.Record)
+			r.wantCert(host, w, d.Tenant, seen.Prior)
 			r.tell(w.Name, StepDNS, host+" points here")
 		case v.Proven:
 			r.cfg.Certs.Unwant(host)

@@ -77,3 +77,12 @@ func (r *Reconciler) quota(ctx context.Context, w Want, d store.Domain) (Quota, 
 		d.Tenant, q.Limit, at.UTC().Format("2006-01-02 15:04 MST"))
 	return v, nil
 }
+
+// wantCert has a certificate ordered and kept. The order of a first one is the tenant's; who is announced has had one, and
+// needs it.
+func (r *Reconciler) wantCert(host string, w Want, tenant string, prior *Prior) {
+	if w.Announced {
+		tenant = ""
+	}
+	r.cfg.Certs.Want(host, tenant, w.Announced || prior != nil && prior.Record)
+}
