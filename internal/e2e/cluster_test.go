@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,9 @@ import (
 // grace is the node_grace of these tests: not much longer than it takes a node to count as silent.
 const grace = 20 * time.Second
 
+// places are for clusters at work: with more of them at the same time, nodes on two cores would miss their heartbeats.
+var places = make(chan struct{}, 3)
+
 // cluster is a world with three nodes on one PostgreSQL. A load balancer stands before them.
 type cluster struct {
 	*world
@@ -31,6 +35,8 @@ type cluster struct {
 	policies []string          // that were configured, the last one last
 	aliased  map[string]string // the records of domains that have them in the alias zone
 	open     store.Store       // nil: not yet
+	grace    time.Duration     // node_grace
+	leave    func()            // gives its place to another cluster; it has nothing to do for long
 }
 
 // member is one node.
@@ -48,7 +54,10 @@ type member struct {
 
 func newCluster(t *testing.T, kind string, domains ...string) *cluster {
 	t.Helper()
-	c := &cluster{world: newWorld(t, kind), server: labtest.StartPostgreSQL(t)}
+	places <- struct{}{}
+	leave := sync.OnceFunc(func() { <-places })
+	t.Cleanup(leave)
+	c := &cluster{world: newWorld(t, kind), server: labtest.StartPostgreSQL(t), grace: grace, leave: leave}
 	c.url = c.server.Database(t)
 	t.Cleanup(func() {
 		if c.open != nil {
@@ -78,7 +87,7 @@ func (c *cluster) change(mx string) {
 	_, rest, _ := strings.Cut(string(c.read("stspub.toml")), "[acme.lab]")
 	_, port, _ := net.SplitHostPort(c.outside.addr)
 	rest = strings.Replace(rest, "https_port = "+port, "https_port = 8443", 1)
-	rest = strings.Replace(rest, "[publish]\n", fmt.Sprintf("[publish]\nnode_grace = %q\n", grace), 1)
+	rest = strings.Replace(rest, "[publish]\n", fmt.Sprintf("[publish]\nnode_grace = %q\n", c.grace), 1)
 	for _, m := range c.members {
 		server := fmt.Sprintf("[server]\nhostname = %q\nhttps = \"%[2]s:8443\"\nhttp = \"%[2]s:8080\"\nhealth = \"%[2]s:8081\"\n", hostname, m.ip)
 		server += fmt.Sprintf("admin = \"unix:%s\"\nnode = %q\nlinger = \"1s\"\n", c.path(m.name+".sock"), m.name)

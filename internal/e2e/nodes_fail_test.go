@@ -139,6 +139,7 @@ func TestLease(t *testing.T) {
 	victim.run.kill()
 	begun := time.Now()
 	c.api.set(open)
+	c.leave()
 	s := c.other(victim).seesWithin(lease+patience, zoned, "live with a new id", func(s publish.Status) bool {
 		return s.Step == publish.StepLive && s.ID != id && s.Policy == c.last()
 	})
