@@ -367,7 +367,7 @@ type obtained struct {
 	asked    error // for the window
 }
 
-const obtainTime = 10 * time.Minute
+const obtainTime = 2 * answerTimeout
 
 // cheat has an order meet an answer at a place. No real time passes.
 func cheat(t *testing.T, f *fraud, at string, answer []byte, then int) (o obtained) {

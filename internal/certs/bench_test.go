@@ -285,8 +285,8 @@ func TestFloodOfUnknownNames(t *testing.T) {
 	flood(200)
 	b.mu.Lock() // whoever asks the store now waits for ever
 	before := heap()
-	flood(3000)
-	if grown := heap() - before; grown > 200<<10 {
+	flood(1500)
+	if grown := heap() - before; grown > 150<<10 {
 		t.Errorf("the heap grew by %d bytes", grown)
 	}
 	b.mu.Unlock()

@@ -184,7 +184,7 @@ func TestOrdersLeaveNothing(t *testing.T) {
 	}
 	buy(t, a, 0, 200)
 	before, goroutines := heap(), runtime.NumGoroutine()
-	const orders = 600
+	const orders = 300
 	buy(t, a, 200, orders)
 	left := heap() - before
 	t.Logf("%d bytes an order", left/orders)

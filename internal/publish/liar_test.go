@@ -91,7 +91,7 @@ func newDeceived(t *testing.T, names ...policygen.Name) *deceived {
 	t.Cleanup(func() { st.Close() })
 	d.ctx, d.store, d.snapshot = t.Context(), st, publish.NewSnapshot()
 	d.conf = configuration(names...)
-	d.conf.Publish.Settle, d.conf.Check.Every = 50*time.Millisecond, 50*time.Millisecond
+	d.conf.Publish.Settle, d.conf.Check.Every = 50*time.Millisecond, 150*time.Millisecond
 	d.conf.Accounts["main"] = d.knot.Account("main")
 	d.look()
 	d.rec = publish.New(publish.Config{
