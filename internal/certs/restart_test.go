@@ -303,7 +303,10 @@ func TestDistantMoveIsWrittenDownWhenItIsNear(t *testing.T) {
 		k, stop := run(t, b, m)
 		k.Want(host(1), true)
 		time.Sleep(16 * day)
-		if o := b.orders[host(1)]; !o.Next.IsZero() {
+		b.mu.Lock()
+		o := b.orders[host(1)]
+		b.mu.Unlock()
+		if !o.Next.IsZero() {
 			t.Errorf("it is written down days before: %+v", o)
 		}
 		time.Sleep(2 * day)
