@@ -13,7 +13,7 @@ import (
 	"github.com/stspub/stspub/internal/lab"
 )
 
-// TestAuthorityGoesAwayInTheMiddle cuts the line to a real authority in the middle of 250 orders, and mends it. It refuses
+// TestAuthorityGoesAwayInTheMiddle cuts the line to a real authority in the middle of 500 orders, and mends it. It refuses
 // every tenth nonce, and validates each order anew.
 //
 // The pauses grow from 4 ms on where they do from 20 s on in the product, without coming to the longest one. So the line is
@@ -21,7 +21,7 @@ import (
 func TestAuthorityGoesAwayInTheMiddle(t *testing.T) {
 	t.Parallel()
 	const (
-		names, inFlight = 250, 40
+		names, inFlight = 500, 40
 		tries           = 7 // 20 s, 80 s, 260 s, 800 s, and then every 15 minutes
 		first           = 4 * time.Millisecond
 	)
