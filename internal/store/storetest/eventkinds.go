@@ -107,13 +107,13 @@ func eventsClaims(e *env) {
 		"a/x.example claim.made by stspub is "+wished, "a/y.example claim.made by stspub is "+wished,
 		"b/x.example claim.made by stspub is "+wished, "a/y.example claim.withdrawn by stspub was "+wished)
 	e.apply(3, proven(wish("a", "x.example")))
-	last = e.told(last, "a/x.example domain.added by stspub is "+has)
+	e.told(last, "a/x.example domain.added by stspub is "+has)
 	// The old tenant lets it go, and neither is told who the other is.
 	e.must(e.ReleaseDomain(e.ctx(), "a", "x.example", true))
 	last = e.newest()
 	e.apply(4, proven(wish("b", "x.example")))
 	told := e.events(store.EventFilter{All: true}, last)
-	last = e.told(last, "a/x.example domain.moved by stspub was "+has, "b/x.example domain.moved by stspub is "+has)
+	e.told(last, "a/x.example domain.moved by stspub was "+has, "b/x.example domain.moved by stspub is "+has)
 	for _, v := range told {
 		if strings.Contains(v.Text+v.Actor, `"a"`) || strings.Contains(v.Text+v.Actor, `"b"`) {
 			e.Errorf("event %+v names a tenant", v)
