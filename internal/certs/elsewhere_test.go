@@ -161,3 +161,56 @@ func TestTwoNodesGateAndOrder(t *testing.T) {
 		t.Errorf("%d orders for %d names", orders, names)
 	}
 }
+
+// lateBooks are those of a node that reads the journal late.
+type lateBooks struct {
+	*books
+
+	late atomic.Bool
+	on   chan struct{}
+}
+
+func (b *lateBooks) Journal(ctx context.Context, after int64) ([]store.JournalEntry, error) {
+	if b.late.Load() {
+		<-b.on
+	}
+	return b.books.Journal(ctx, after)
+}
+
+// CertificatesAfter returns them all.
+func (b *lateBooks) CertificatesAfter(ctx context.Context, _ int64, f func(store.Certificate) error) (int64, error) {
+	return 0, b.EachCertificate(ctx, f)
+}
+
+// TestOrderedMeanwhile: between the turn of a name at one node and its entry in the journal another node obtained the
+// certificate, and the first one has taken it in. It is not ordered once more.
+func TestOrderedMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, b := &model{}, newBooks()
+		m.answer = m.good
+		late := &lateBooks{books: b, on: make(chan struct{})}
+		first, stop := run(t, b, m, func(c *certs.Config) { c.Store = late })
+		defer stop()
+		second, stop := run(t, b, m)
+		defer stop()
+		time.Sleep(time.Second)
+		late.late.Store(true)
+		first.Want(host(0), true)
+		time.Sleep(time.Second)
+		second.Want(host(0), true)
+		time.Sleep(time.Minute)
+		if o := second.Overview(); o.Valid != 1 {
+			t.Fatalf("the other node: %v", o)
+		}
+		if _, err := first.Refresh(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		late.late.Store(false)
+		close(late.on)
+		time.Sleep(time.Minute)
+		if o := first.Overview(); o.Valid != 1 || m.count() != 1 {
+			t.Errorf("%d orders, want one; the late node: %v", m.count(), o)
+		}
+	})
+}

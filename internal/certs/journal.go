@@ -129,7 +129,8 @@ var errNewer = errors.New("there is a newer certificate in the store")
 
 // enter writes an order into the journal, or says why it must not be sent: an [*errLater], errNewer with the certificate,
 // or what is wrong with the store.
-func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun time.Time) (store.JournalEntry, store.Certificate, error) {
+func (k *Keeper) enter(ctx context.Context, i *item, t turn) (store.JournalEntry, store.Certificate, error) {
+	l, c, begun := t.line, t.claim, t.begun
 	e := store.JournalEntry{Authority: l.authority.Name(), Name: c.name, Domain: c.domain, Begun: begun, Exempt: c.exempt, Tenant: c.tenant}
 	j := &k.journal
 	j.mu.Lock()
@@ -148,7 +149,7 @@ func (k *Keeper) enter(ctx context.Context, i *item, l *line, c claim, begun tim
 		if !j.heard.Before(begun) && k.exceeds(l, c, now) {
 			return e, store.Certificate{}, &errLater{until: now, why: "another node used the budget up"}
 		}
-		newer, err := k.newer(ctx, i, now)
+		newer, err := k.newer(ctx, i.name, t.had, now)
 		if err != nil {
 			return e, newer, err
 		}
@@ -188,16 +189,17 @@ func (k *Keeper) exceeds(l *line, c claim, now time.Time) bool {
 	return l.budget.opens(now).After(now) || l.budget.exceeded(now, c) || k.schedule.overspent(now, c)
 }
 
-// newer returns a certificate of the store that is valid and not the one in memory, with errNewer.
-func (k *Keeper) newer(ctx context.Context, i *item, now time.Time) (store.Certificate, error) {
-	c, err := k.store.Certificate(ctx, i.name)
+// newer returns a certificate of the store that is valid and ends later than the one that was in memory when the order began,
+// with errNewer. Memory may have it by now.
+func (k *Keeper) newer(ctx context.Context, name string, had int64, now time.Time) (store.Certificate, error) {
+	c, err := k.store.Certificate(ctx, name)
 	if _, damaged := errors.AsType[*store.DamagedError](err); damaged || errors.Is(err, store.ErrNotFound) {
 		return store.Certificate{}, nil
 	}
 	if err != nil {
 		return c, err
 	}
-	if known, found := k.memory.find(i.name); found && known.notAfter >= c.NotAfter.Unix() || !found && !c.NotAfter.After(now) {
+	if c.NotAfter.Unix() <= had || had == 0 && !c.NotAfter.After(now) {
 		return c, nil
 	}
 	if _, err := k.memory.pack(c); err != nil {

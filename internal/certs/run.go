@@ -62,6 +62,7 @@ type turn struct {
 	line     *line
 	claim    claim
 	begun    time.Time
+	had      int64 // the end of the certificate that was in memory then, in seconds since 1970; 0: none was
 	replaces []byte
 	unsaved  *store.Certificate
 }
@@ -78,6 +79,9 @@ func (k *Keeper) start(ctx context.Context, orders *sync.WaitGroup) time.Duratio
 			return wait
 		}
 		t := turn{line: l, claim: l.claim(i), begun: now, unsaved: i.unsaved}
+		if known, found := k.memory.find(i.name); found {
+			t.had = known.notAfter
+		}
 		if l.replaces(i) {
 			t.replaces = bytes.Clone(k.memory.leaf(i.name))
 		}
@@ -381,7 +385,7 @@ func (k *Keeper) obtain(ctx context.Context, i *item, t turn) result {
 	if t.unsaved != nil {
 		r.cert = *t.unsaved
 	} else {
-		if r.entry, r.cert, r.err = k.enter(ctx, i, t.line, t.claim, t.begun); r.err == nil {
+		if r.entry, r.cert, r.err = k.enter(ctx, i, t); r.err == nil {
 			// The gate's probe lies where the answer to a challenge does, so the name has to be ours.
 			if r.err = k.gate(ctx, i.name, t.line.authority); r.err != nil {
 				r.held, r.verdict = true, barred(r.err, t.claim.name, t.claim.domain)
