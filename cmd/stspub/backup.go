@@ -71,7 +71,10 @@ hold since the copy was made is not in it.`,
 
 // fileOf is where the store of the configuration at path is, which has to be SQLite.
 func fileOf(path string) (string, error) {
-	s := config.GlanceStore(path, os.Getenv)
+	s, err := config.GlanceStore(path, os.Getenv)
+	if err != nil {
+		return "", err
+	}
 	if s.Postgres != "" {
 		return "", errors.New("the store is in PostgreSQL: use its own pg_dump and pg_restore, or what your database service has for it")
 	}

@@ -13,7 +13,7 @@ func TestGlanceStorePath(t *testing.T) {
 		{"relative", "[store]\nurl = 'sqlite:a.db'\n", "DIR/a.db"},
 		{"inline table", "store = { url = 'sqlite:a.db' }\n", "DIR/a.db"},
 		{"none", base, defaultStore},
-		{"of another engine", "[store]\nurl = 'postgres://db/stspub'\n", defaultStore},
+		{"of another engine", "[store]\nurl = 'postgres://u@db/stspub'\n", defaultStore},
 		{"in a file with mistakes", "[server]\nhostname = 1\n[store]\nurl = 'sqlite:a.db'\n", "DIR/a.db"},
 		{"before an error of syntax", "[store]\nurl = \"sqlite:a.db\" # here\n[server\n", "DIR/a.db"},
 		{"after an error of syntax", "x\n# url = 'sqlite:b.db'\napi_url = 'sqlite:c.db'\nstore.url='sqlite:a.db'", "DIR/a.db"},
@@ -21,12 +21,64 @@ func TestGlanceStorePath(t *testing.T) {
 		{"UTF-16", "\xff\xfe", defaultStore},
 	} {
 		path := inFolder(t, "stspub.toml", c.content, nil)
-		if got := strings.Replace(GlanceStore(path, noEnv).Path, filepath.Dir(path), "DIR", 1); got != c.want {
-			t.Errorf("%s: GlanceStore = %s, want %s", c.name, got, c.want)
+		s, err := GlanceStore(path, noEnv)
+		if got := strings.Replace(s.Path, filepath.Dir(path), "DIR", 1); err != nil || got != c.want {
+			t.Errorf("%s: GlanceStore = %s, %v, want %s", c.name, got, err, c.want)
 		}
 	}
-	if got := GlanceStore("/nowhere/stspub.toml", noEnv).Path; got != defaultStore {
-		t.Errorf("no file: GlanceStore = %s, want %s", got, defaultStore)
+	if s, err := GlanceStore("/nowhere/stspub.toml", noEnv); err != nil || s.Path != defaultStore {
+		t.Errorf("no file: GlanceStore = %s, %v, want %s", s.Path, err, defaultStore)
+	}
+	for name, content := range map[string]string{
+		"names nobody":                    "[store]\nurl = 'postgres://db/stspub'\n",
+		"of a wrong type":                 "[store]\nurl = 5\n",
+		"misspelt":                        "[store]\nurI = 'postgres://u@db/stspub'\n",
+		"no table":                        "store = 'postgres://u@db/stspub'\n",
+		"without its end":                 "[store]\nurl = 'postgres://u@db/stspub\n",
+		"before an error, without quotes": "[store]\nurl = postgres://u@db/stspub\n[server\n",
+	} {
+		if s, err := GlanceStore(inFolder(t, "stspub.toml", content, nil), noEnv); err == nil || !strings.Contains(err.Error(), "store") {
+			t.Errorf("%s: GlanceStore = %+v, %v, want an error: the default is another store", name, s, err)
+		}
+	}
+}
+
+func TestGlanceServer(t *testing.T) {
+	t.Parallel()
+	const own = "[server]\nhostname = 'sts.example.net'\nnode = 'b'\nnode_address = '192.0.2.2:443'\nhttps = '192.0.2.2:443'\n" +
+		"admin = 'unix:a.sock'\nproxies = [\n '10.0.0.0/8', # all\n]\n"
+	for name, content := range map[string]string{
+		"as it should be":              base[strings.Index(base, "[acme"):] + own,
+		"before one that has a server": own + "[account.main]\nserver = '192.0.2.53'\n[mxset\n",
+		"with mistakes elsewhere":      own + "[mxset.eu]\nmx = 5\n[nowhere]\n",
+		"before an error":              own + "[mxset\n",
+		"after an error":               "x\n[store]\nnode = 'a'\n" + own + "[store]\nnode = 'c'",
+		"without its certificate":      own + "admin_tls = ':8420'\nadmin_cert_file = 'none'\nadmin_key_file = 'none'\n[mxset\n",
+	} {
+		path := inFolder(t, "stspub.toml", content, nil)
+		s, err := GlanceServer(path)
+		if err != nil || s.Node != "b" || s.NodeAddress != "192.0.2.2:443" || s.HTTPS != s.NodeAddress || s.Hostname != "sts.example.net" ||
+			s.Admin != "unix:"+filepath.Join(filepath.Dir(path), "a.sock") || len(s.Proxies) != 1 {
+			t.Errorf("%s: GlanceServer = %+v, %v", name, s, err)
+		}
+	}
+	for name, content := range map[string]string{
+		"empty":               "",
+		"broken head":         strings.Replace(own, "[server]", "[server", 1),
+		"error in it":         strings.Replace(own, "'b'", "'b", 1),
+		"wrong type":          strings.Replace(own, "'b'", "5", 1),
+		"misspelt key":        strings.Replace(own, "node =", "nod =", 1),
+		"a table twice":       own + own + "[mxset\n",
+		"address of nobody":   strings.Replace(own, "'192.0.2.2:443'", "'nowhere'", 1),
+		"none, and an error":  "[mxset\n",
+		"none, and no errors": "[mxset.eu]\nmx = ['mx.example.net']\n",
+	} {
+		if s, err := GlanceServer(inFolder(t, "stspub.toml", content, nil)); err == nil {
+			t.Errorf("%s: GlanceServer = %+v, want an error", name, s)
+		}
+	}
+	if s, err := GlanceServer("/nowhere/stspub.toml"); err == nil {
+		t.Errorf("no file: GlanceServer = %+v, want an error", s)
 	}
 }
 
@@ -37,10 +89,10 @@ func TestGlanceStorePostgres(t *testing.T) {
 		{"as it should be", base + "[store]\nurl = 'postgres://u@db/stspub'\npassword_file = 'word'\n", "postgres://u:a%2Fb%40c@db/stspub"},
 		{"by a socket", "[store]\nurl = 'postgres://u@/stspub?host=/run'\n", "postgres://u@/stspub?host=/run"},
 		{"in an error of syntax", "[store]\nurl = 'postgresql://u@db/stspub'\npassword_file = 'word'\n[server\n", "postgresql://u:a%2Fb%40c@db/stspub"},
-		{"that names nobody", "[store]\nurl = 'postgres://db/stspub'\n", ""},
 	} {
-		if got := GlanceStore(inFolder(t, "stspub.toml", c.content, files), noEnv).Postgres; string(got) != c.want {
-			t.Errorf("%s: GlanceStore = %q, want %q", c.name, string(got), c.want)
+		s, err := GlanceStore(inFolder(t, "stspub.toml", c.content, files), noEnv)
+		if got := string(s.Postgres); err != nil || got != c.want {
+			t.Errorf("%s: GlanceStore = %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}
 }
@@ -106,7 +158,11 @@ func TestGlanceStoreKeys(t *testing.T) {
 		{"of an account in one", "[account.x]\nkey_file = 'three'\n[server\n", ""},
 	} {
 		got := ""
-		for _, key := range GlanceStore(inFolder(t, "stspub.toml", c.content, files), env).Keys {
+		s, err := GlanceStore(inFolder(t, "stspub.toml", c.content, files), env)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		for _, key := range s.Keys {
 			got += string(key)
 		}
 		if got != c.want {

@@ -22,8 +22,8 @@ import (
 const keyAccepted = "daemon/accepted"
 
 // open opens the store and finds the configuration to serve. That is the file's, unless it is broken or would be refused:
-// a slip of the pen and a reboot must not end the service of all domains. Then it is the last accepted one, as a whole,
-// from the listeners to the domains, and fault says why. After an error the store is closed.
+// a slip of the pen and a reboot must not end the service of all domains. Then it is the last accepted one, but for what
+// a node is among several, and fault says why. After an error the store is closed.
 func (d *daemon) open(ctx context.Context) (fault, err error) {
 	conf, warnings, broken := config.LoadUnlessKnown(d.o.ConfigPath, d.o.Env, func(conf *config.Config) bool {
 		return d.openDeclared(ctx, conf)
@@ -47,6 +47,9 @@ func (d *daemon) open(ctx context.Context) (fault, err error) {
 		}
 	}
 	d.conf, warnings, err = d.accepted(ctx)
+	if err == nil {
+		err = d.remain(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(broken, err, d.store.Close())
 	}
@@ -76,7 +79,10 @@ func (d *daemon) openStore(ctx context.Context, conf *config.Config, broken erro
 	if broken == nil {
 		return d.openSealed(ctx, conf.Store)
 	}
-	at := config.GlanceStore(d.o.ConfigPath, d.o.Env)
+	at, err := config.GlanceStore(d.o.ConfigPath, d.o.Env)
+	if err != nil {
+		return nil, errors.Join(broken, fmt.Errorf("find the store with the last accepted configuration: %w", err))
+	}
 	if _, err := os.Stat(at.Path); at.Postgres == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, broken // the first start
 	}
@@ -93,7 +99,7 @@ func (d *daemon) openSealed(ctx context.Context, s config.Store) (store.Store, e
 	defer opened()
 	go d.tellOpening(opening, time.Now()) // ends when it is open
 	st, keys, err := OpenStore(ctx, s)
-	d.keys = keys
+	d.keys, d.opened = keys, s
 	return st, err
 }
 
@@ -138,6 +144,60 @@ func OpenStore(ctx context.Context, s config.Store) (store.Store, *store.Keyring
 		return nil, nil, err
 	}
 	return st, ring, nil
+}
+
+// remain has the last accepted configuration say of this node what is true, and not what was before the store was moved
+// there, or what another node is: which store is open, and what is in [server] of its own file, or else was there at its last
+// start. Only the name and the addresses of the service are the same for all.
+func (d *daemon) remain(ctx context.Context) error {
+	d.conf.Store = d.opened
+	if d.opened.Postgres == "" {
+		return nil // there is no other node
+	}
+	own, unread := config.GlanceServer(d.o.ConfigPath)
+	if unread != nil {
+		value, err := d.store.Value(ctx, keyServer(d.o.ConfigPath))
+		if err == nil {
+			err = json.Unmarshal(value, &own)
+		}
+		switch {
+		case errors.Is(err, store.ErrNotFound) && d.conf.Server.Node == "" && d.conf.Server.NodeAddress == "":
+			return nil // all are called after their hosts
+		case errors.Is(err, store.ErrNotFound):
+			return fmt.Errorf("find out which node this is: %w; the last accepted configuration is of node %q, so mend [server]",
+				unread, d.conf.Server.Node)
+		case err != nil:
+			return fmt.Errorf("read which node this is: %w", err)
+		}
+	}
+	own.Hostname, own.Addresses = d.conf.Server.Hostname, d.conf.Server.Addresses
+	d.conf.Server = own
+	return nil
+}
+
+// keyServer is where it is kept what a node with a name is, as JSON of a [config.Server], for a start with a broken file.
+// Whoever has a name has a host and a place for its file that stay.
+func keyServer(path string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	return "daemon/server/" + host + ":" + path
+}
+
+// keepServer keeps what this node is by a configuration that was taken.
+func (d *daemon) keepServer(ctx context.Context, conf *config.Config) error {
+	if d.opened.Postgres == "" || conf.Server.Node == "" && conf.Server.NodeAddress == "" {
+		return nil
+	}
+	value, err := json.Marshal(conf.Server)
+	if err == nil {
+		err = d.store.SetValue(ctx, keyServer(d.o.ConfigPath), value)
+	}
+	if err != nil {
+		return fmt.Errorf("keep which node this is: %w", err)
+	}
+	return nil
 }
 
 // copyPath is where the copy of the certificates lies: beside the database, if that is a file, and else in the folder of this
@@ -199,7 +259,7 @@ func (d *daemon) accept(ctx context.Context, conf *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("keep the accepted configuration: %w", err)
 	}
-	return nil
+	return d.keepServer(ctx, conf)
 }
 
 // accepted is the last configuration that was taken. Secrets that cannot be read are missing in it; see openAccount.

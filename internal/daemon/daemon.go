@@ -57,6 +57,7 @@ type daemon struct {
 	conf *config.Config
 
 	store      store.Store
+	opened     config.Store   // what the store is
 	keys       *store.Keyring // of the store; nil: it is not sealed
 	client     *sender.Client
 	observer   *dnsupdate.Observer
@@ -266,6 +267,9 @@ func (d *daemon) fill(ctx context.Context) error {
 // start takes the configuration.
 func (d *daemon) start(ctx context.Context) error {
 	report, err := d.reconciler.Start(ctx, d.conf)
+	if err == nil {
+		err = d.keepServer(ctx, d.conf) // the same file may have been accepted at another node
+	}
 	if err != nil {
 		return err
 	}

@@ -289,7 +289,7 @@ func (n *node) linger(ctx, serving context.Context) {
 func (n *node) gone(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, beatTime)
 	defer cancel()
-	if err := n.d.store.Deregister(ctx, n.id); err != nil {
+	if err := n.d.store.Deregister(ctx, n.id); err != nil && !errors.Is(err, store.ErrLocked) {
 		n.d.o.Log.Warn("node not deregistered; the others wait for it for a while", "node", n.id, "err", err)
 	}
 }

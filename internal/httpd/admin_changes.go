@@ -153,7 +153,8 @@ func wrong(name string, err error) error {
 		return problem(http.StatusPreconditionFailed, "%s was changed since it was read, or is gone; read it again", name)
 	case errors.Is(err, store.ErrNotFound):
 		return problem(http.StatusNotFound, "%s is not here", name)
-	case errors.Is(err, store.ErrUnknownMXSet), errors.Is(err, store.ErrStale), errors.Is(err, store.ErrLimit), errors.Is(err, publish.ErrRefused):
+	case errors.Is(err, store.ErrUnknownMXSet), errors.Is(err, store.ErrUnknownAccount), errors.Is(err, store.ErrStale),
+		errors.Is(err, store.ErrLimit), errors.Is(err, publish.ErrRefused):
 		return problem(http.StatusConflict, "%s: %s", name, err)
 	}
 	return err

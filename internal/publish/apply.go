@@ -168,7 +168,7 @@ func (s *settings) change(tenant string, c Change, now time.Time) (store.DomainC
 	if longest := max(len(RecordName(zone, *d)), len(reportRecord(zone, *d))); longest > maxNameOctets {
 		return change, invalid("mxset", "the names of the records would have %d octets, and %d is the most", longest, maxNameOctets)
 	}
-	change.Shared = s.sharedOf(*d)
+	change.Shared, change.OwnAccount = s.sharedOf(*d), s.owns(*d)
 	if tenant != Tenant {
 		change.Claim = newClaim(now)
 	}

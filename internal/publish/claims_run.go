@@ -77,7 +77,7 @@ func (r *Reconciler) lookAtClaim(ctx context.Context, c store.DomainClaim) error
 		return err
 	}
 	if v.proven {
-		settled, err := r.settleClaim(ctx, set, c)
+		settled, err := r.settleClaim(ctx, c)
 		if err == nil && settled == "" && c.Domain.Publish == store.PublishZone {
 			r.unchallenge(ctx, set, c, seen, p)
 		}
@@ -96,13 +96,14 @@ func (r *Reconciler) lookAtClaim(ctx context.Context, c store.DomainClaim) error
 }
 
 // settleClaim makes a domain of a claim that is proven. It returns why that waits; empty: it does not.
-func (r *Reconciler) settleClaim(ctx context.Context, set *settings, c store.DomainClaim) (string, error) {
+func (r *Reconciler) settleClaim(ctx context.Context, c store.DomainClaim) (string, error) {
+	set := r.settings.Load() // not those of before the look, which may have taken minutes
 	if err := set.checkWay(c.Domain); err != nil {
 		return "it is proven, and cannot be published as it is wanted: " + err.Error(), nil
 	}
 	done, err := r.cfg.Store.ApplyDomains(ctx, store.Batch{
 		Owner: store.OwnerAPI, Refuse: refuses(set.conf),
-		Changes: []store.DomainChange{{Domain: c.Domain, Proven: true, Shared: set.sharedOf(c.Domain)}},
+		Changes: []store.DomainChange{{Domain: c.Domain, Proven: true, OwnAccount: set.owns(c.Domain), Shared: set.sharedOf(c.Domain)}},
 	}, r.now())
 	if err != nil {
 		return "", err
@@ -115,7 +116,8 @@ func (r *Reconciler) settleClaim(ctx context.Context, set *settings, c store.Dom
 	case errors.Is(err, store.ErrStale): // it wants something else by now, and is looked at again for that
 		return "", nil
 	case errors.Is(err, store.ErrTaken):
-		return "taken: it is proven, and belongs to another tenant until that one removes or releases it", nil
+		return "taken: it is proven, and belongs to another tenant until that one removes or releases it; or its record is needed where it is, " +
+			"and it has to be published in the same way until that is gone", nil
 	default:
 		return "it is proven, and cannot be published as it is wanted: " + err.Error(), nil
 	}

@@ -89,6 +89,12 @@ func (s *settings) account(d store.Domain) (dnsupdate.Account, bool) {
 	return a, ok
 }
 
+// owns says whether the account of a domain is one that the API declares.
+func (s *settings) owns(d store.Domain) bool {
+	_, own := s.owned.accounts[key{d.Tenant, d.Account}]
+	return own
+}
+
 // readOwned reads what the API declares, with accounts that are not open, and what these are opened with.
 func readOwned(ctx context.Context, st store.Store) (*owned, []store.Account, error) {
 	o := &owned{mxsets: make(map[key]config.MXSet), accounts: make(map[key]dnsupdate.Account), sums: make(map[key]accountSum)}

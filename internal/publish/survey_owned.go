@@ -20,8 +20,12 @@ func (s *survey) readOwned(ctx context.Context, st store.Store) error {
 	return err
 }
 
-// knows says whether the account of a domain is there.
+// knows says whether the account of a domain is there, as far as a file has a say in it. That of a tenant which is not there
+// is a fault of the domain's, and nothing that a file could put back.
 func (s *survey) knows(have store.Domain) bool {
+	if have.Tenant != Tenant && !inAliasZone(have.Publish) {
+		return true
+	}
 	if _, there := s.owned.accounts[key{have.Tenant, have.Account}]; there {
 		return true
 	}

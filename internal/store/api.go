@@ -18,6 +18,8 @@ var (
 	ErrMismatch = errors.New("changed since it was read")
 	// ErrUnknownMXSet says that nobody declares the MX set.
 	ErrUnknownMXSet = errors.New("no such mx set")
+	// ErrUnknownAccount says that the API declares no such account, or none any more.
+	ErrUnknownAccount = errors.New("no such account")
 )
 
 // OwnedError says that something is declared by another owner, where it is to be changed.
@@ -84,6 +86,8 @@ type DomainChange struct {
 	Remove bool
 	// IfMatch, if not empty, is the ETag that the domain must have, or "*": it has to be there.
 	IfMatch string
+	// OwnAccount says that the account of Domain is one that the API declares. One that is gone is ErrUnknownAccount.
+	OwnAccount bool
 	// Shared is the shared record of the MX set, for a domain with publish shared. It is declared with the first one.
 	Shared *Domain
 	// Claim, if set, has a domain that is not the tenant's become a claim; Token, Created, Expires and Due count. A claim
@@ -114,8 +118,8 @@ const (
 type DomainOutcome struct {
 	Result Result // empty with Err
 	ETag   string // of the domain as it is then; empty for a claim, and with Err
-	// Err is why nothing was changed: an [*OwnedError], or wraps ErrTaken, ErrMismatch, ErrUnknownMXSet, ErrNotFound (only
-	// for removals), ErrStale (only with Proven), or what [Batch].Refuse said.
+	// Err is why nothing was changed: an [*OwnedError], or wraps ErrTaken, ErrMismatch, ErrUnknownMXSet, ErrUnknownAccount, ErrNotFound
+	// (only for removals), ErrStale (only with Proven), or what [Batch].Refuse said.
 	Err error
 }
 
@@ -156,6 +160,7 @@ type situation struct {
 	released bool
 	claim    *DomainClaim // of the tenant that asks; nil: none
 	known    bool         // the MX set that is wanted is declared
+	account  bool         // the account is, if it has to be
 }
 
 // action is what is to be written about a domain.
@@ -215,6 +220,8 @@ func (b *Batch) objects(c DomainChange, at situation, mine bool) error {
 		return &OwnedError{What: "domain", Name: string(at.have.Name), Owner: at.have.Owner}
 	case !c.Remove && !at.known:
 		return fmt.Errorf("mx set %q: %w", c.Domain.MXSet, ErrUnknownMXSet)
+	case !c.Remove && c.OwnAccount && !at.account:
+		return fmt.Errorf("account %q: %w", c.Domain.Account, ErrUnknownAccount)
 	case at.have == nil || mine || c.Remove || c.Claim != nil:
 		return nil
 	case !c.Proven || at.have.Removed.IsZero() && !at.released:
@@ -250,10 +257,14 @@ func (b *Batch) update(c DomainChange, at situation, mine bool) decision {
 		d.action, d.outcome.Result = actNothing, ResultUnchanged
 		return d
 	}
-	if b.Refuse != nil {
-		if err := b.Refuse(*at.have, next); err != nil {
-			return decision{outcome: DomainOutcome{Err: err}}
+	if b.Refuse == nil {
+		return d
+	}
+	if err := b.Refuse(*at.have, next); err != nil {
+		if !mine { // its words are of another tenant's domain
+			err = ErrTaken
 		}
+		return decision{outcome: DomainOutcome{Err: err}}
 	}
 	return d
 }

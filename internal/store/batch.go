@@ -27,7 +27,7 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 		}
 		w := batchWriter{
 			b: &b, tx: tx, at: micros(now), known: make(map[setKey]bool), left: make(map[setKey]bool), room: make(map[string]int),
-			told: diary{actor: actor, at: now},
+			accounts: make(map[setKey]bool), told: diary{actor: actor, at: now},
 		}
 		outcomes = outcomes[:0]
 		for _, c := range b.Changes {
@@ -67,6 +67,8 @@ type batchWriter struct {
 	left    map[setKey]bool // MX sets whose shared record lost a domain
 	room    map[string]int  // how many more domains a tenant may have
 	told    diary
+
+	accounts map[setKey]bool // that were looked for
 }
 
 func (w *batchWriter) change(ctx context.Context, c DomainChange) (DomainOutcome, error) {
@@ -128,8 +130,29 @@ func (w *batchWriter) situation(ctx context.Context, c DomainChange) (situation,
 			return at, err
 		}
 	}
+	if c.OwnAccount && !c.Remove {
+		if at.account, err = w.holds(ctx, setKey{c.Domain.Tenant, c.Domain.Account}); err != nil {
+			return at, err
+		}
+	}
 	at.known, err = w.knows(ctx, setKey{c.Domain.Tenant, c.Domain.MXSet})
 	return at, err
+}
+
+// holds says whether an account is there, and keeps it there until the transaction ends.
+func (w *batchWriter) holds(ctx context.Context, account setKey) (bool, error) {
+	held, looked := w.accounts[account]
+	if looked {
+		return held, nil
+	}
+	var name string
+	err := w.tx.get(ctx, w.tx.locking(`SELECT name FROM accounts WHERE tenant = $1 AND name = $2`, "FOR KEY SHARE"),
+		[]any{account.tenant, account.name}, &name)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
+	w.accounts[account] = err == nil
+	return err == nil, nil
 }
 
 // longer is a row with more columns than its scanner knows.
@@ -180,8 +203,9 @@ func (w *batchWriter) update(ctx context.Context, d Domain, adopt, moved bool) e
 	_, err := w.tx.exec(ctx, `UPDATE domains SET tenant = $1, mxset = $2, publish = $3, account = $4, owner = $5, adopt = $6,
 		declared_adopt = $7, tlsrpt = $8, removed = 0, due = $9, claimed = 0, woken = FALSE, version = $10 WHERE name = $11`,
 		d.Tenant, d.MXSet, d.Publish, d.Account, d.Owner, d.Adopt, adopt, d.TLSRPT, w.at, w.version, d.Name)
-	if err == nil && moved {
-		_, err = w.tx.exec(ctx, `UPDATE domains SET released = FALSE WHERE name = $1`, d.Name)
+	if err == nil && moved { // what the tenant before decided and was told does not count for this one
+		_, err = w.tx.exec(ctx, `UPDATE domains SET released = FALSE, staged = 0, promoted = 0, pinned = FALSE, expelled = FALSE, forced = '',
+			findings = '', reason = '', fault = FALSE WHERE name = $1`, d.Name)
 	}
 	return err
 }

@@ -7,6 +7,10 @@ import (
 	"time"
 )
 
+// forsaken is for how long the process that has a node's id may say nothing before another one of that id that lives takes
+// it, in microseconds. What it had begun to write then is over.
+const forsaken = int64(time.Minute / time.Microsecond)
+
 // Beat implements [Store].
 func (t *tables) Beat(ctx context.Context, n Node) error {
 	t.mu.Lock()
@@ -26,9 +30,9 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 		}
 		for _, holder := range old {
 			switch {
-			case holder == t.holder:
-			case began: // the process before this one is gone
-				if err := release(ctx, tx, holder); err != nil {
+			case holder.id == t.holder:
+			case began, holder.deregistered > 0, now-holder.heartbeat > forsaken: // the process before this one is gone
+				if err := release(ctx, tx, holder.id); err != nil {
 					return err
 				}
 			default:
@@ -51,15 +55,21 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 	return nil
 }
 
+// nodeHolder is the opening of the store that beats for a node, and when it did last.
+type nodeHolder struct {
+	id                      string
+	heartbeat, deregistered int64
+}
+
 // holders returns who beats for a node: one or nobody.
-func holders(ctx context.Context, tx transaction, id string) ([]string, error) {
-	var all []string
+func holders(ctx context.Context, tx transaction, id string) ([]nodeHolder, error) {
+	var all []nodeHolder
 	err := tx.query(ctx, func(r row) error {
-		var holder string
-		err := r.Scan(&holder)
-		all = append(all, holder)
+		var h nodeHolder
+		err := r.Scan(&h.id, &h.heartbeat, &h.deregistered)
+		all = append(all, h)
 		return err
-	}, tx.locking(`SELECT holder FROM nodes WHERE id = $1`, "FOR UPDATE"), id)
+	}, tx.locking(`SELECT holder, heartbeat, deregistered FROM nodes WHERE id = $1`, "FOR UPDATE"), id)
 	return all, err
 }
 
@@ -90,6 +100,9 @@ func (t *tables) Nodes(ctx context.Context) ([]Node, error) {
 // Deregister implements [Store].
 func (t *tables) Deregister(ctx context.Context, id string) error {
 	actor := actorOf(ctx)
+	t.mu.Lock()
+	own := t.node == id
+	t.mu.Unlock()
 	return t.db.writeSoon(ctx, fmt.Sprintf("deregister node %q", id), func(ctx context.Context, tx transaction) error {
 		now, err := tx.now(ctx)
 		if err != nil {
@@ -102,7 +115,10 @@ func (t *tables) Deregister(ctx context.Context, id string) error {
 		if len(old) == 0 {
 			return ErrNotFound
 		}
-		if err := release(ctx, tx, old[0]); err != nil {
+		if own && old[0].id != t.holder {
+			return fmt.Errorf("%w: another process took over its id", ErrLocked)
+		}
+		if err := release(ctx, tx, old[0].id); err != nil {
 			return err
 		}
 		gone, err := tx.exec(ctx, `UPDATE nodes SET deregistered = $1 WHERE id = $2 AND deregistered = 0`, now, id)

@@ -229,6 +229,11 @@ func (t *tables) DeleteAccount(ctx context.Context, tenant, name string) error {
 	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("delete account %q", name), func(ctx context.Context, tx transaction) error {
 		used := &InUseError{What: "account", Name: name}
+		var held string // whoever adds a domain that needs it comes before or after this
+		if err := tx.get(ctx, tx.locking(`SELECT name FROM accounts WHERE tenant = $1 AND name = $2`, "FOR UPDATE"), []any{tenant, name},
+			&held); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
 		switch err := tx.get(ctx, queryAccountUser, []any{tenant, name}, &used.By); {
 		case err == nil:
 			return used

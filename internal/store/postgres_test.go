@@ -53,6 +53,7 @@ func TestPostgres(t *testing.T) {
 		"ChangesAreHeard":               postgresHears,
 		"TextsThatItDoesNotTake":        postgresTexts,
 		"ClosingGivesBackClaims":        postgresCloses,
+		"AForsakenIDIsTaken":            postgresForsaken,
 		"CutInACommitIsNotKnown":        postgresUnsure,
 		"SilenceEndsWithTheContext":     postgresSilent,
 		"SilenceInAPingHarmsNobody":     postgresPinged,

@@ -388,11 +388,13 @@ type Store interface {
 
 	// Beat keeps that a node lives; ID, Address and Acknowledged of n are written, and it is deregistered no more. With the
 	// first one that a process makes, what an earlier process of that node had claimed is free, and its orders are over; from
-	// then on that one gets ErrLocked, and so do two processes with one id.
+	// then on that one gets ErrLocked, and so do two processes with one id, until the one that has it is deregistered or
+	// silent for a minute.
 	Beat(ctx context.Context, n Node) error
 	// Nodes returns all nodes that ever were, by ID.
 	Nodes(ctx context.Context) ([]Node, error)
-	// Deregister keeps that a node is gone, and frees what it had claimed. One that never was is ErrNotFound.
+	// Deregister keeps that a node is gone, and frees what it had claimed. One that never was is ErrNotFound, and the one that
+	// this process beats for is ErrLocked where another process has its id.
 	Deregister(ctx context.Context, id string) error
 
 	// Now returns the time by which domains are claimed: of several processes on one store all get the same.

@@ -277,12 +277,19 @@ func claimsMoved(e *env) {
 	theirs.Proven, ours.Proven = true, true
 	e.apply(1, append(claims, theirs)...)
 	d := e.domain("a.example")
-	e.save(&d, 2, func(s *store.State) { s.Served, s.Detached, s.Record, s.Intended = "policy", at(2), "r", "1" })
+	e.save(&d, 2, func(s *store.State) {
+		s.Served, s.Detached, s.Record, s.Intended = "policy", at(2), "r", "1"
+		s.Staged, s.Promoted, s.Pinned, s.Expelled, s.Forced = at(2), at(2), true, true, "policy"
+		s.Reason, s.Fault, s.Findings = "of the tenant before", true, []store.Finding{{Code: "mx"}}
+	})
 	e.must(e.ReleaseDomain(e.ctx(), "b", "a.example", true))
 	e.results(e.apply(3, ours), store.ResultMoved)
 	got := e.domain("a.example")
 	wanted := d
 	wanted.Tenant, wanted.MXSet, wanted.Due, wanted.Version = "c", "us", at(3), got.Version
+	st := &wanted.State
+	st.Staged, st.Promoted, st.Pinned, st.Expelled, st.Forced = time.Time{}, time.Time{}, false, false, ""
+	st.Reason, st.Fault, st.Findings = "", false, nil
 	e.equal("moved", got, wanted)
 	e.equal("history", len(e.history("a.example")), 1)
 	e.equal("ids", len(e.ids("r")), 1)

@@ -17,6 +17,7 @@ func nodeTests() map[string]func(*env) {
 		"Nodes/DeregisteredUntilItBeats":  nodesDeregister,
 		"Nodes/ARestartFreesWhatItHad":    nodesRestart,
 		"Nodes/TwoWithOneIDAreFound":      nodesTwo,
+		"Nodes/AStoppedOneGivesItsIDBack": nodesGivenBack,
 		"Nodes/AnotherOnesClaimsAreKept":  nodesApart,
 		"Nodes/UnknownOnesAreNotFound":    nodesUnknown,
 		"Nodes/OrdersOfOneThatIsGoneOver": nodesOrders,
@@ -118,6 +119,29 @@ func nodesTwo(e *env) {
 	}
 	e.is(first.Beat(e.ctx(), store.Node{ID: "one"}), store.ErrLocked, `"one"`)
 	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	e.must(first.Close())
+}
+
+// nodesGivenBack has a process with another one's id stop.
+func nodesGivenBack(e *env) {
+	e.start("a.example")
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	first := e.second()
+	if first == nil {
+		return
+	}
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	e.is(first.Beat(e.ctx(), store.Node{ID: "one"}), store.ErrLocked, `"one"`)
+	e.equal("claimed", len(e.claim(1, time.Hour, 1)), 1)
+	e.is(first.Deregister(e.ctx(), "one"), store.ErrLocked, `"one"`)
+	e.equal("deregistered by the one that lost its id", e.nodes()[0].Deregistered, time.Time{})
+	e.is(first.Beat(e.ctx(), store.Node{ID: "one"}), store.ErrLocked, `"one"`)
+	e.must(e.Deregister(e.ctx(), "one"))
+	e.must(first.Beat(e.ctx(), store.Node{ID: "one"}))
+	e.is(e.Beat(e.ctx(), store.Node{ID: "one"}), store.ErrLocked, `"one"`)
+	free, err := first.Claim(e.ctx(), at(1), time.Hour, 9)
+	e.must(err)
+	e.equal("free", names(free), []policygen.Name{"a.example"})
 	e.must(first.Close())
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -30,12 +32,13 @@ func pageTests() map[string]func(*env) {
 
 func accountTests() map[string]func(*env) {
 	return map[string]func(*env){
-		"Accounts/AsPut":                accountsAsPut,
-		"Accounts/SameNameInAnother":    accountsTenants,
-		"Accounts/NeededByDomains":      accountsNeeded,
-		"Accounts/MissingIsNotFound":    accountsMissing,
-		"Accounts/SealedAnewWithNewKey": accountsResealed,
-		"Account/EventsShowNoSecret":    eventsOwned,
+		"Accounts/AsPut":                 accountsAsPut,
+		"Accounts/SameNameInAnother":     accountsTenants,
+		"Accounts/NeededByDomains":       accountsNeeded,
+		"Accounts/GoneBeforeADomainCame": accountsGone,
+		"Accounts/MissingIsNotFound":     accountsMissing,
+		"Accounts/SealedAnewWithNewKey":  accountsResealed,
+		"Account/EventsShowNoSecret":     eventsOwned,
 	}
 }
 
@@ -295,6 +298,49 @@ func accountsAsPut(e *env) {
 	e.equal("accounts", e.accounts(), []store.Account{b, a})
 	e.must(e.DeleteAccount(e.ctx(), "default", "b"))
 	e.equal("accounts", e.accounts(), []store.Account{a})
+}
+
+// accountsGone has domains come while their account goes. Either comes first.
+func accountsGone(e *env) {
+	e.start()
+	account := store.Account{Tenant: "default", Name: "own", Provider: "desec"}
+	d := domain("a.example")
+	d.Account = "own"
+	change := store.DomainChange{Domain: d, OwnAccount: true}
+	err := e.apply(1, change)[0].Err
+	e.is(err, store.ErrUnknownAccount, `"own"`)
+	other := account
+	other.Tenant = "b"
+	e.must(e.PutAccount(e.ctx(), other))
+	e.is(e.apply(1, change)[0].Err, store.ErrUnknownAccount)
+	var came, went int
+	for i := range 30 {
+		e.must(e.PutAccount(e.ctx(), account))
+		d.Name = policygen.Name(fmt.Sprintf("d%02d.example", i))
+		change.Domain = d
+		var g errgroup.Group
+		var outcomes []store.DomainOutcome
+		g.Go(func() (err error) {
+			outcomes, err = e.ApplyDomains(e.ctx(), store.Batch{Owner: store.OwnerAPI, Changes: []store.DomainChange{change}}, at(1))
+			return err
+		})
+		deleted := e.DeleteAccount(e.ctx(), "default", "own")
+		e.must(g.Wait())
+		var used *store.InUseError
+		switch err := outcomes[0].Err; {
+		case err == nil && errors.As(deleted, &used):
+			came++
+			d.Account = ""
+			e.apply(2, put(d)) // so that the account may go the next time
+			d.Account = "own"
+			e.must(e.DeleteAccount(e.ctx(), "default", "own"))
+		case errors.Is(err, store.ErrUnknownAccount) && deleted == nil:
+			went++
+		default:
+			e.Fatalf("the domain: %v; the account: %v", err, deleted)
+		}
+	}
+	e.Logf("the domain came first %d times, the account went first %d times", came, went)
 }
 
 func accountsTenants(e *env) {
