@@ -218,7 +218,7 @@ func (n *node) tell(err error) {
 	case errors.Is(err, store.ErrLocked):
 		n.d.reconciler.Bar("node", err.Error()+"; this one serves what it had, and publishes nothing")
 	default:
-		n.d.o.Log.Warn("the store is out of reach; what is served stays", "node", n.id, "err", err)
+		n.d.o.Log.Warn("this node is not abreast of the store; what is served stays", "node", n.id, "err", err)
 	}
 }
 

@@ -91,11 +91,14 @@ func splitChain(joined []byte) ([][]byte, error) {
 // SaveCertificate implements [Store].
 func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
 	return t.db.writeSoon(ctx, fmt.Sprintf("save certificate %q", c.Name), func(ctx context.Context, tx transaction) error {
+		seal, key, err := t.seal(ctx, tx, labelCertificate+c.Name, c.Key)
+		if err != nil {
+			return err
+		}
 		change, err := tx.nextChange(ctx)
 		if err != nil {
 			return err
 		}
-		seal, key := t.ring.Seal(labelCertificate+c.Name, c.Key)
 		if _, err := tx.exec(ctx, `INSERT INTO certificates
 			(name, private_key, sealed, chain, not_before, not_after, authority, renew, change)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,

@@ -35,11 +35,11 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 				return fmt.Errorf("%w: another process took over its id; give each node its own", ErrLocked)
 			}
 		}
-		_, err = tx.exec(ctx, `INSERT INTO nodes (id, holder, address, started, heartbeat, acknowledged)
-			VALUES ($1, $2, $3, $4, $4, $5) ON CONFLICT (id) DO UPDATE SET address = excluded.address,
+		_, err = tx.exec(ctx, `INSERT INTO nodes (id, holder, address, started, heartbeat, acknowledged, keys)
+			VALUES ($1, $2, $3, $4, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET address = excluded.address, keys = excluded.keys,
 			started = CASE WHEN nodes.holder = excluded.holder THEN nodes.started ELSE excluded.started END,
 			holder = excluded.holder, heartbeat = excluded.heartbeat, acknowledged = excluded.acknowledged, deregistered = 0`,
-			n.ID, t.holder, n.Address, now, n.Acknowledged)
+			n.ID, t.holder, n.Address, now, n.Acknowledged, keysOf(t.ring))
 		return err
 	})
 	if err != nil {

@@ -147,9 +147,7 @@ func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
 		if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal); err != nil {
 			return a, err
 		}
-		if a.Settings, err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings); err != nil {
-			return a, fmt.Errorf("account %q of tenant %q: %w", a.Name, a.Tenant, err)
-		}
+		a.Settings, a.Err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
 		return a, nil
 	}
 	return collect(ctx, t, "read accounts", scan, `SELECT tenant, name, provider, settings, sealed FROM accounts ORDER BY tenant, name`)
@@ -157,10 +155,15 @@ func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
 
 // PutAccount implements [Store].
 func (t *tables) PutAccount(ctx context.Context, a Account) error {
-	seal, settings := t.ring.Seal(labelAccount+a.Tenant+"/"+a.Name, a.Settings)
-	return t.exec(ctx, fmt.Sprintf("put account %q", a.Name), `INSERT INTO accounts (tenant, name, provider, settings, sealed)
-		VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,
-		settings = excluded.settings, sealed = excluded.sealed`, a.Tenant, a.Name, a.Provider, blob(settings), seal)
+	return t.db.writeSoon(ctx, fmt.Sprintf("put account %q", a.Name), func(ctx context.Context, tx transaction) error {
+		seal, settings, err := t.seal(ctx, tx, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
+		if err == nil {
+			_, err = tx.exec(ctx, `INSERT INTO accounts (tenant, name, provider, settings, sealed)
+				VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,
+				settings = excluded.settings, sealed = excluded.sealed`, a.Tenant, a.Name, a.Provider, blob(settings), seal)
+		}
+		return err
+	})
 }
 
 // Who needs an account: first those that do not drain.

@@ -59,6 +59,10 @@ func TestPostgres(t *testing.T) {
 		"ADomainLeftByASharedTextWaits": postgresShared,
 		"ASilentNodeHoldsNobodyForLong": postgresHeld,
 		"LostLinksAreMadeAnew":          postgresLost,
+		"AKeyIsChangedNodeByNode":       postgresKeys,
+		"AnOldKeyThatComesLateIsKnown":  postgresLateSeal,
+		"ADamagedAccountIsAlone":        postgresDamagedAccount,
+		"KeysOfNodesThatAreGone":        postgresOldNodes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

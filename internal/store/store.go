@@ -376,9 +376,9 @@ type Store interface {
 	DeleteValue(ctx context.Context, key string) error
 
 	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
-	// calls, and returns how many rows that were, and how many it left as they are, since they are damaged. Without a
-	// Keyring it does nothing.
-	Reseal(ctx context.Context) (sealed, damaged int, err error)
+	// calls. From then on the store opens without the older keys, unless a node that has not deregistered seals with one.
+	// Without a Keyring it does nothing.
+	Reseal(ctx context.Context) (Resealed, error)
 
 	// Beat keeps that a node lives; ID, Address and Acknowledged of n are written, and it is deregistered no more. With the
 	// first one that a process makes, what an earlier process of that node had claimed is free, and its orders are over; from
@@ -417,7 +417,7 @@ type Store interface {
 	// CountDomains counts the domains of a tenant that an owner declares, without those that drain and shared records.
 	CountDomains(ctx context.Context, tenant, owner string) (int, error)
 
-	// Accounts returns all accounts by tenant and name.
+	// Accounts returns all accounts by tenant and name, also those that do not open.
 	Accounts(ctx context.Context) ([]Account, error)
 	// PutAccount adds or replaces one.
 	PutAccount(ctx context.Context, a Account) error

@@ -18,6 +18,7 @@ type tables struct {
 	ring *Keyring
 	// holder stands for this opening of the store among the claims and orders, at random.
 	holder string
+	sole   bool // no other process has the store open
 
 	mu   sync.Mutex // guards node
 	node string     // whom this process beats for; "": nobody yet
@@ -85,6 +86,7 @@ const (
 	lockDeclaration                     // which domains there are
 	lockForeign                         // the foreign policies of a name
 	lockAttached                        // who is attached to a shared record, and its text
+	lockSeals                           // which keys rows may be sealed with
 )
 
 // row is what a query finds.
