@@ -14,7 +14,7 @@ import (
 var (
 	// ErrTaken says that a domain belongs to another tenant.
 	ErrTaken = errors.New("taken")
-	// ErrMismatch says that a domain is not what the caller last saw; see [DomainChange].IfMatch.
+	// ErrMismatch says that a domain or an MX set is not what the caller last saw; see [DomainChange].IfMatch.
 	ErrMismatch = errors.New("changed since it was read")
 	// ErrUnknownMXSet says that nobody declares the MX set.
 	ErrUnknownMXSet = errors.New("no such mx set")

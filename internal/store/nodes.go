@@ -12,7 +12,7 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 	t.mu.Lock()
 	began := t.node != n.ID
 	t.mu.Unlock()
-	err := t.db.writeSoon(ctx, fmt.Sprintf("say that node %q lives", n.ID), func(ctx context.Context, tx transaction) error {
+	err := t.db.writeAside(ctx, fmt.Sprintf("say that node %q lives", n.ID), func(ctx context.Context, tx transaction) error {
 		if n.ID == "" {
 			return errors.New("it has no id: give each node its own")
 		}
@@ -67,7 +67,7 @@ func holders(ctx context.Context, tx transaction, id string) ([]string, error) {
 func (t *tables) Nodes(ctx context.Context) ([]Node, error) {
 	const doing = "read nodes"
 	var nodes []Node
-	err := t.db.writeSoon(ctx, doing, func(ctx context.Context, tx transaction) error { // for its clock
+	err := t.db.writeAside(ctx, doing, func(ctx context.Context, tx transaction) error { // for its clock
 		nodes = nil
 		now, err := tx.now(ctx)
 		if err != nil {
@@ -112,7 +112,7 @@ func (t *tables) Deregister(ctx context.Context, id string) error {
 // Now implements [Store].
 func (t *tables) Now(ctx context.Context) (time.Time, error) {
 	var now time.Time
-	err := t.db.writeSoon(ctx, "ask for the time", func(ctx context.Context, tx transaction) error {
+	err := t.db.writeAside(ctx, "ask for the time", func(ctx context.Context, tx transaction) error {
 		at, err := tx.now(ctx)
 		now = fromMicros(at)
 		return err

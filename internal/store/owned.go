@@ -13,12 +13,16 @@ import (
 const queryTouch = `UPDATE domains SET due = $1, claimed = 0, woken = FALSE, version = $2 WHERE tenant = $3 AND mxset = $4 AND removed = 0`
 
 // PutMXSet implements [Store].
-func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, error) {
+func (t *tables) PutMXSet(ctx context.Context, m MXSet, match func(*MXSet) bool, now time.Time) (bool, error) {
 	if m.Owner == "" {
 		return false, fmt.Errorf("put mx set %q: it needs an owner", m.Name)
 	}
 	changed := false
 	err := t.db.write(ctx, fmt.Sprintf("put mx set %q", m.Name), func(ctx context.Context, tx transaction) error {
+		matches, err := matchMXSet(ctx, tx, m.Tenant, m.Name, match)
+		if err != nil {
+			return err
+		}
 		sets, err := storedSets(ctx, tx)
 		if err != nil {
 			return err
@@ -32,6 +36,8 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, er
 		switch {
 		case old != nil && old.owner != m.Owner && old.owner != "":
 			return &OwnedError{What: "mx set", Name: m.Name, Owner: old.owner}
+		case !matches:
+			return ErrMismatch
 		case old != nil && *old == set:
 			return nil
 		}
@@ -49,17 +55,39 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, er
 	return changed && err == nil, err
 }
 
+// matchMXSet says whether an MX set is what a caller expects, and keeps it so for the transaction.
+func matchMXSet(ctx context.Context, tx transaction, tenant, name string, match func(*MXSet) bool) (bool, error) {
+	if match == nil {
+		return true, nil
+	}
+	var have *MXSet
+	err := tx.query(ctx, func(r row) error {
+		m, err := scanMXSet(r)
+		if m.Owner != "" {
+			have = &m
+		}
+		return err
+	}, tx.locking(selectMXSet+` WHERE tenant = $1 AND name = $2`, "FOR UPDATE"), tenant, name)
+	return err == nil && match(have), err
+}
+
 // queryUser finds a domain of an MX set that does not drain; shared records go with their domains.
 const queryUser = `SELECT name FROM domains WHERE tenant = $1 AND mxset = $2 AND removed = 0 AND publish <> 'wildcard' ORDER BY name LIMIT 1`
 
 // DeleteMXSet implements [Store].
-func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string) error {
+func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string, match func(*MXSet) bool) error {
 	return t.db.write(ctx, fmt.Sprintf("delete mx set %q", name), func(ctx context.Context, tx transaction) error {
+		matches, err := matchMXSet(ctx, tx, tenant, name, match)
+		if err != nil {
+			return err
+		}
 		sets, err := storedSets(ctx, tx)
 		if err != nil {
 			return err
 		}
 		switch old := sets[setKey{tenant, name}]; {
+		case !matches && (old == nil || old.owner == "" || old.owner == owner):
+			return ErrMismatch
 		case old == nil || old.owner == "":
 			return ErrNotFound
 		case old.owner != owner:

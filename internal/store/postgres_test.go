@@ -63,6 +63,10 @@ func TestPostgres(t *testing.T) {
 		"AnOldKeyThatComesLateIsKnown":  postgresLateSeal,
 		"ADamagedAccountIsAlone":        postgresDamagedAccount,
 		"KeysOfNodesThatAreGone":        postgresOldNodes,
+		"ACrowdKeepsNobodyElseOut":      postgresCrowd,
+		"AnothersRowIsNotLocked":        postgresOthersRow,
+		"ExpectedMXSetsChangeOnce":      postgresExpected,
+		"ALongChangeKeepsNobodyOut":     postgresLongChange,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
