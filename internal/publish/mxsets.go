@@ -100,7 +100,9 @@ func (r *Reconciler) DeleteMXSet(ctx context.Context, tenant, name, ifMatch stri
 	r.reload.Lock()
 	defer r.reload.Unlock()
 	next := r.settings.Load().with(func(o *owned) { delete(o.mxsets, key{tenant, name}) })
-	_, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.DeleteMXSet(ctx, tenant, name, store.OwnerAPI, matching(ifMatch)) })
+	_, err := r.swap(next, func() (bool, error) {
+		return true, r.cfg.Store.DeleteMXSet(ctx, tenant, name, store.OwnerAPI, matching(ifMatch))
+	})
 	return err
 }
 
