@@ -202,7 +202,7 @@ func (d *daemon) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.node.ready, Metrics: d.registry, Log: d.o.Log}
+	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.node.ready, Serves: d.node.serves, Metrics: d.registry, Log: d.o.Log}
 	d.assembleAdmin(health)
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

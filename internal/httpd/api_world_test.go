@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/config"
@@ -107,7 +108,7 @@ func runAPI(t testing.TB, addr string) (*adminWorld, *realManager) {
 	w := &adminWorld{addr: addr, tenancy: m.store}
 	server := NewAdmin(AdminConfig{
 		HealthConfig: HealthConfig{Version: "v1.2.3", Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&w.log, nil))},
-		Manager:      m, Tenancy: m.store,
+		Manager:      m, Tenancy: m.store, requests: rate.Inf,
 	})
 	ln, err := Listen(t.Context(), addr)
 	if err != nil {
