@@ -92,7 +92,7 @@ func TestKubernetes(t *testing.T) {
 	if _, found := m.services[m.set.Spec.ServiceName]; !found {
 		t.Errorf("serviceName %q is no service", m.set.Spec.ServiceName)
 	}
-	for what, probe := range map[string]*core.Probe{"/readyz": c.ReadinessProbe, "/healthz": c.LivenessProbe} {
+	for what, probe := range map[string]*core.Probe{"/servez": c.ReadinessProbe, "/healthz": c.LivenessProbe} {
 		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != what || !ports[probe.HTTPGet.Port] {
 			t.Errorf("no probe of %s: %+v", what, probe)
 		}

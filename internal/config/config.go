@@ -63,7 +63,7 @@ type Server struct {
 	// the two PEM files, and with tokens only; default none.
 	AdminTLS                    string
 	AdminCertFile, AdminKeyFile string
-	Health                      string // listen address of a plain listener with /healthz and /readyz; default none
+	Health                      string // listen address of a plain listener with /healthz, /readyz and /servez; default none
 	// Linger is how long a server that is told to stop goes on serving and says at /readyz that it is not ready; default 0, at
 	// most 5m.
 	Linger      time.Duration

@@ -213,7 +213,7 @@ func (d *daemon) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.node.ready, Metrics: d.registry, Log: d.o.Log}
+	health := httpd.HealthConfig{Version: d.o.Version, Ready: d.node.ready, Serves: d.node.serves, Metrics: d.registry, Log: d.o.Log}
 	d.assembleAdmin(health)
 	d.health = httpd.NewHealth(health)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -338,15 +338,17 @@ func (d *daemon) leave(ctx context.Context, err error) error {
 
 // reseal seals with the newest key what is not. What it does not get to, the next start does.
 func (d *daemon) reseal(ctx context.Context) {
-	n, damaged, err := d.store.Reseal(ctx)
-	if damaged > 0 {
-		d.o.Log.Error("left damaged secrets in the store; certificates are ordered again, accounts have to be set again", "count", damaged)
+	done, err := d.store.Reseal(ctx)
+	if done.Damaged > 0 {
+		d.o.Log.Error("left damaged secrets in the store; certificates are ordered again, accounts have to be set again", "count", done.Damaged)
 	}
 	switch {
 	case err != nil && ctx.Err() == nil:
 		d.o.Log.Error("secrets of the store not all sealed with the newest key; the next start tries again", "err", err)
-	case err == nil && n > 0:
-		d.o.Log.Info("sealed the secrets of the store with the newest key; old ones may go", "count", n)
+	case err == nil && len(done.Used) > 0:
+		d.o.Log.Info("sealed the secrets of the store with the newest key; other nodes use old ones still", "count", done.Rows, "keys", done.Used)
+	case err == nil && len(done.Dropped) > 0:
+		d.o.Log.Info("sealed the secrets of the store with the newest key; old ones may go", "count", done.Rows)
 	}
 }
 

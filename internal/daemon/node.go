@@ -38,14 +38,16 @@ type node struct {
 	clocked bool      // the store's clock was read
 	pruned  time.Time // when what was deleted was forgotten last
 	known   sync.Map  // netip.AddrPort of the others' listeners → true; they only become more
+	pings   chan chan<- error
 
-	mu   sync.Mutex // guards what follows
-	seen time.Time  // when the store was heard of last
+	mu     sync.Mutex // guards what follows
+	seen   time.Time  // when the store was heard of last
+	pinged error      // of the last ping that came to an end
 }
 
 // newNode finds out who this is.
 func (d *daemon) newNode(ctx context.Context) (*node, error) {
-	n := &node{d: d, id: d.conf.Server.Node, address: d.conf.Server.NodeAddress, alone: d.conf.Store.Postgres == ""}
+	n := &node{d: d, id: d.conf.Server.Node, address: d.conf.Server.NodeAddress, alone: d.conf.Store.Postgres == "", pings: make(chan chan<- error)}
 	if n.id == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -125,19 +127,12 @@ func (n *node) join(ctx context.Context) error {
 
 // run keeps this node among the others until ctx ends.
 func (n *node) run(ctx context.Context) {
+	if n.alone {
+		n.runAlone(ctx)
+		return
+	}
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	for n.alone {
-		select {
-		case <-ctx.Done():
-			return
-		case <-pause.C:
-		}
-		if err := n.enter(ctx); err != nil && ctx.Err() == nil {
-			n.d.o.Log.Warn("node not entered in the store", "err", err)
-		}
-		pause.Reset(pruneEvery)
-	}
 	lost := true // at the start others may have passed us over
 	for {
 		select {
@@ -244,25 +239,87 @@ func (n *node) tell(err error) {
 	case errors.Is(err, store.ErrLocked):
 		n.d.reconciler.Bar("node", err.Error()+"; this one serves what it had, and publishes nothing")
 	default:
-		n.d.o.Log.Warn("the store is out of reach; what is served stays", "node", n.id, "err", err)
+		n.d.o.Log.Warn("this node is not abreast of the store; what is served stays", "node", n.id, "err", err)
 	}
 }
 
-// ready says why a load balancer should take nobody here.
-func (n *node) ready(ctx context.Context) error {
-	if n.leaving.Load() {
-		return errors.New("this node is about to stop")
-	}
-	if !n.alone {
-		n.mu.Lock()
-		silent := time.Since(n.seen)
-		n.mu.Unlock()
-		if silent > lostAfter {
-			return errors.New("this node is cut off from the store, and may serve old policies")
+// pingPatience is how long a probe waits for the store to take a write: balancers wait for a second.
+const pingPatience = 500 * time.Millisecond
+
+// runAlone is run for the only node of a store: it says so now and then, and tries whether the store can be written when
+// asked.
+func (n *node) runAlone(ctx context.Context) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+			if err := n.enter(ctx); err != nil && ctx.Err() == nil {
+				n.d.o.Log.Warn("node not entered in the store", "err", err)
+			}
+			pause.Reset(pruneEvery)
+		case reply := <-n.pings:
+			err := n.d.store.Ping(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			n.mu.Lock()
+			n.pinged = err
+			n.mu.Unlock()
+			reply <- err
 		}
 	}
-	return n.d.store.Ping(ctx)
 }
+
+// writable says why the store cannot be written. One that is busy with a long change, like a large configuration that is
+// taken, is as it was before: senders are served all the same.
+func (n *node) writable(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingPatience)
+	defer cancel()
+	reply := make(chan error, 1)
+	select {
+	case n.pings <- reply:
+		select {
+		case err := <-reply:
+			return err
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.pinged
+}
+
+// ready says why a load balancer should take nobody here. It asks no database that others may keep busy: a node among
+// several says itself every few seconds whether it can write.
+func (n *node) ready(ctx context.Context) error {
+	if n.leaving.Load() {
+		return errLeaving
+	}
+	if n.alone {
+		return n.writable(ctx)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if time.Since(n.seen) > lostAfter {
+		return errors.New("this node is cut off from the store, and may serve old policies")
+	}
+	return nil
+}
+
+// serves says why nobody should be taken here even where no node is ready: one that is cut off from the store serves what it
+// had, as all do while the database is away.
+func (n *node) serves(context.Context) error {
+	if n.leaving.Load() {
+		return errLeaving
+	}
+	return nil
+}
+
+var errLeaving = errors.New("this node is about to stop")
 
 // linger returns when ctx has ended, and a while after: until then load balancers learn that they should take nobody here.
 func (n *node) linger(ctx, serving context.Context) {

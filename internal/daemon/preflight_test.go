@@ -95,7 +95,7 @@ func TestTargets(t *testing.T) {
 	}
 	_, err = st.PutMXSet(t.Context(), store.MXSet{
 		Tenant: "b", Name: "eu", Owner: store.OwnerAPI, Policy: policygen.Policy{Mode: "none", MaxAge: 86400, MX: []string{"mx.test"}},
-	}, time.Now())
+	}, nil, time.Now())
 	if err := errors.Join(err, st.Close()); err != nil {
 		t.Fatal(err)
 	}

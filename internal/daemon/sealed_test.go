@@ -83,7 +83,7 @@ func (w *world) sealed(r *run, key byte) {
 		w.t.Fatal(err)
 	}
 	defer st.Close()
-	if n, _, err := st.Reseal(context.Background()); err != nil || n != 0 {
-		w.t.Errorf("%d rows were not sealed with the key, %v", n, err)
+	if done, err := st.Reseal(context.Background()); err != nil || done.Rows != 0 {
+		w.t.Errorf("%d rows were not sealed with the key, %v", done.Rows, err)
 	}
 }

@@ -47,13 +47,18 @@ func ofService(op huma.Operation) huma.Operation {
 // authenticate finds out who asks. Probes need not say who they are.
 func (a *admin) authenticate(next http.Handler) http.Handler {
 	return a.handle(func(w http.ResponseWriter, r *http.Request) error {
-		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
+		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" && r.URL.Path != "/servez" {
 			who, err := a.identify(r)
 			if problem, ok := errors.AsType[*Problem](err); ok && problem.Status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="stspub"`) // RFC 6750, Section 3
 			}
 			if err == nil && r.URL.Path == "/metrics" && who.tenant != "" {
 				err = wrongPlace(who)
+			}
+			if err == nil && who.tenant != "" {
+				if err = a.shares.request(who.tenant); err != nil {
+					retryAfter(w, time.Second)
+				}
 			}
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -91,6 +92,8 @@ type HealthConfig struct {
 	// Ready says why this node should get no requests now, in words that anybody may read, or nil. It is asked by
 	// /readyz with a context of 5 seconds. Nil: it always should.
 	Ready func(context.Context) error
+	// Serves says why this node should get no requests even if no other is ready, for /servez; as Ready in all else.
+	Serves func(context.Context) error
 	// Metrics are what /metrics shows.
 	Metrics prometheus.Gatherer
 	Log     *slog.Logger
@@ -106,6 +109,8 @@ type AdminConfig struct {
 	Webhooks Webhooks
 	// TLS, if not nil, is what the listener speaks; everybody needs a token then.
 	TLS *tls.Config
+
+	requests rate.Limit // of a tenant in a second; 0: requestsASecond. For tests that ask for very much.
 }
 
 // internalConns is enough for the clients of our own; a listing takes one connection.
@@ -115,7 +120,8 @@ const internalConns = 256
 const listingTime = 10 * time.Minute
 
 // NewHealth returns the plain server for load balancers and probes: /healthz says that the process answers, /readyz
-// whether it should get requests, /metrics is for Prometheus. It changes nothing and shows no domain.
+// whether it should get requests, /servez whether it should get some where no node is ready, /metrics is for Prometheus. It
+// changes nothing and shows no domain.
 func NewHealth(cfg HealthConfig) *Server {
 	r := newRouter()
 	(&health{cfg, cfg.Log}).routes(r)
@@ -134,6 +140,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 		manager: cfg.Manager, tenancy: cfg.Tenancy, webhooks: cfg.Webhooks, audit: cfg.Audit, tls: cfg.TLS, log: cfg.Log,
 		failures:  failures{from: make(map[netip.Prefix]*rate.Limiter)},
 		followers: followers{of: make(map[string]int)},
+		shares:    shares{requests: cmp.Or(cfg.requests, requestsASecond)},
 	}
 	r := newRouter()
 	r.Use(a.handled(a.keepBrowsersOut), a.authenticate)
@@ -163,13 +170,14 @@ type health struct {
 
 func (h *health) routes(r chi.Router) {
 	r.Get("/healthz", handler(h.log, h.healthz))
-	r.Get("/readyz", handler(h.log, h.readyz))
+	r.Get("/readyz", handler(h.log, h.probe(h.cfg.Ready, "ready")))
+	r.Get("/servez", handler(h.log, h.probe(h.cfg.Serves, "serving")))
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(h.cfg.Metrics, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
 	}))
 }
 
-// state is the answer of /healthz and /readyz.
+// state is the answer of /healthz, /readyz and /servez.
 type state struct {
 	Status  string `json:"status"`
 	Version string `json:"version"`
@@ -179,15 +187,18 @@ func (h *health) healthz(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, state{"ok", h.cfg.Version})
 }
 
-func (h *health) readyz(w http.ResponseWriter, r *http.Request) error {
-	if h.cfg.Ready != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		if err := h.cfg.Ready(ctx); err != nil {
-			return &Problem{Status: http.StatusServiceUnavailable, Detail: "not ready: " + err.Error()}
+// probe answers with what is good, or why it is not.
+func (h *health) probe(ask func(context.Context) error, good string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if ask != nil {
+			ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+			defer cancel()
+			if err := ask(ctx); err != nil {
+				return &Problem{Status: http.StatusServiceUnavailable, Detail: "not " + good + ": " + err.Error()}
+			}
 		}
+		return writeJSON(w, state{good, h.cfg.Version})
 	}
-	return writeJSON(w, state{"ready", h.cfg.Version})
 }
 
 type admin struct {
@@ -199,6 +210,7 @@ type admin struct {
 	log      *slog.Logger
 	api      huma.API
 	failures failures
+	shares   shares
 
 	followers followers
 	stopping  <-chan struct{} // closed when the server is to stop

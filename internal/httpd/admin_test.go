@@ -299,6 +299,7 @@ func TestAdminAnswers(t *testing.T) {
 		{"GET", "/healthz", 200, jsonType, `{"status":"ok","version":"v1.2.3"}`},
 		{"HEAD", "/healthz", 200, jsonType, ""},
 		{"GET", "/readyz", 200, jsonType, `{"status":"ready","version":"v1.2.3"}`},
+		{"GET", "/servez", 200, jsonType, `{"status":"serving","version":"v1.2.3"}`},
 		{"GET", "/metrics", 200, "text/plain", "# HELP stspub_example_total An example.\n# TYPE stspub_example_total counter\nstspub_example_total 7\n"},
 		{"GET", "/v1/domains", 200, jsonType, "[\n{\"name\":\"example.org\""},
 		{"GET", "/v1/domains?faults=1", 200, jsonType, "[\n{\"name\":\"shop.example\""},
@@ -390,7 +391,7 @@ func TestHealthShowsNothingElse(t *testing.T) {
 	t.Parallel()
 	w := runAdmin(t, "127.0.0.1:0", true)
 	for target, want := range map[string]int{
-		"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v1/domains": 404, "/v1/domains/example.org": 404, "/v1/reload": 404, "/": 404,
+		"/healthz": 200, "/readyz": 200, "/servez": 200, "/metrics": 200, "/v1/domains": 404, "/v1/domains/example.org": 404, "/v1/reload": 404, "/": 404,
 	} {
 		// A load balancer asks under whatever name it knows.
 		if got := w.ask(t, "GET", "GET "+target+" HTTP/1.1\nHost: node-3.internal\n\n"); got.status != want {

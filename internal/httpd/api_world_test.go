@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/stspub/stspub/internal/certs"
 	"github.com/stspub/stspub/internal/config"
@@ -142,7 +143,7 @@ func (w *adminWorld) serve(t testing.TB, m *realManager) (stop func()) {
 	t.Helper()
 	server := NewAdmin(AdminConfig{
 		HealthConfig: HealthConfig{Version: "v1.2.3", Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&w.log, nil))},
-		Manager:      m, Tenancy: m.store, Audit: m.store, Webhooks: newWebhooks(t, m.store),
+		Manager:      m, Tenancy: m.store, Audit: m.store, Webhooks: newWebhooks(t, m.store), requests: rate.Inf,
 	})
 	ln, err := Listen(t.Context(), w.addr)
 	if err != nil {

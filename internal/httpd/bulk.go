@@ -46,7 +46,7 @@ func (a *admin) bulk(ctx context.Context, in *bulkInput) (*huma.StreamResponse, 
 	if err != nil {
 		return nil, err
 	}
-	b := &bulkRun{a: a, tenant: tenant, o: publish.ApplyOptions{DryRun: in.DryRun, Confirmed: in.Confirm}, counts: make(map[string]int)}
+	b := &bulkRun{a: a, tenant: tenant, who: callerOf(ctx), o: publish.ApplyOptions{DryRun: in.DryRun, Confirmed: in.Confirm}, counts: make(map[string]int)}
 	if b.id = in.RequestID; b.id == "" {
 		b.id = in.Key
 	}
@@ -57,6 +57,7 @@ func (a *admin) bulk(ctx context.Context, in *bulkInput) (*huma.StreamResponse, 
 type bulkRun struct {
 	a      *admin
 	tenant string
+	who    caller
 	id     string
 	o      publish.ApplyOptions
 	counts map[string]int // of results, and "" of errors
@@ -71,6 +72,14 @@ type bulkLine struct {
 // serve reads lines, makes changes and answers, all at the same time: who reads the answers only after the last line gets
 // them too.
 func (b *bulkRun) serve(w http.ResponseWriter, r *http.Request) error {
+	if b.who.tenant != "" {
+		done, err := b.a.shares.bulk(b.who.tenant)
+		if err != nil {
+			retryAfter(w, bulkPatience)
+			return err
+		}
+		defer done()
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	rc := http.NewResponseController(w)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
 
@@ -25,4 +26,27 @@ func Tracks(r *Reconciler) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.tracks)
+}
+
+// Restored says what is made of records with unknown ids, by their tenants, when so many of each are compared.
+func Restored(sampled map[string]int, unknown []string) bool {
+	s := startup{tenants: len(sampled), strange: make(map[string]bool)}
+	for _, n := range sampled {
+		s.sampled += n
+	}
+	s.compared = s.sampled
+	for _, tenant := range unknown {
+		s.unknown = append(s.unknown, "unknown.test")
+		s.strange[tenant] = true
+	}
+	return s.restored()
+}
+
+// Sample is what a start compares of domains.
+func Sample(domains []store.Domain) []policygen.Name {
+	var s sample
+	for _, d := range domains {
+		s.add(d)
+	}
+	return s.names()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -166,15 +167,54 @@ type startup struct {
 	names    map[policygen.Name]bool // still to compare
 	began    time.Time
 	compared int
+	sampled  int // how many there were to compare
+	tenants  int // whose those are
 	unknown  []policygen.Name
-	old      bool // the store was found to be an old copy
+	strange  map[string]bool // tenants of these
+	old      bool            // the store was found to be an old copy
 }
 
-func (s *startup) pending(name policygen.Name) {
-	if s.names == nil {
-		s.names, s.began = make(map[policygen.Name]bool), time.Now()
+// sample picks live records at random to be compared, of every tenant as many: names that sort first, or are many, do not
+// stand for all.
+type sample struct{ of map[string]*tenantSample }
+
+type tenantSample struct {
+	seen  int
+	names []policygen.Name
+}
+
+// add has a domain take part. A record that the customer writes says nothing about our store.
+func (s *sample) add(d store.Domain) {
+	if d.State.ID == "" || d.Publish == store.PublishManual {
+		return
 	}
-	s.names[name] = true
+	if s.of == nil {
+		s.of = make(map[string]*tenantSample)
+	}
+	t := s.of[d.Tenant]
+	if t == nil {
+		t = new(tenantSample)
+		s.of[d.Tenant] = t
+	}
+	t.seen++
+	if room := s.each(); len(t.names) < room {
+		t.names = append(t.names, d.Name)
+	} else if at := rand.IntN(t.seen); at < room {
+		t.names[at] = d.Name
+	}
+}
+
+// each is how many records of one tenant are compared.
+func (s *sample) each() int { return max(startSample/len(s.of), 2) }
+
+// names are those that are to be compared, startSample at most.
+func (s *sample) names() []policygen.Name {
+	var all []policygen.Name
+	for _, t := range s.of { // at random
+		n := min(len(t.names), s.each(), startSample-len(all))
+		all = append(all, t.names[:n]...)
+	}
+	return all
 }
 
 func (s *startup) done(name policygen.Name) { delete(s.names, name) }
@@ -188,8 +228,14 @@ func (r *Reconciler) uncompared(name policygen.Name) bool {
 	return r.start.names[name]
 }
 
-// restored says that at least two, and a tenth of those compared, carry ids that the store does not know.
-func (s *startup) restored() bool { return len(s.unknown) >= 2 && len(s.unknown)*10 >= s.compared }
+// restored says that at least two, and a tenth of those compared, carry ids that the store does not know. Where there are
+// several tenants that is so at more than one, or with most of all: one may write what it likes into its zones.
+func (s *startup) restored() bool {
+	if len(s.unknown) < 2 || len(s.unknown)*10 < s.compared {
+		return false
+	}
+	return s.tenants < 2 || len(s.strange) > 1 || len(s.unknown)*2 > s.sampled
+}
 
 // compared takes the first look at a record after a start into account.
 func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
@@ -205,6 +251,10 @@ func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
 	}
 	if len(t.foreign()) > 0 && d.State.ID != "" {
 		r.start.unknown = append(r.start.unknown, d.Name)
+		if r.start.strange == nil {
+			r.start.strange = make(map[string]bool)
+		}
+		r.start.strange[d.Tenant] = true
 	}
 	var seed []policygen.Name
 	news := !r.start.old && r.start.restored()

@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // A clock that is a day ahead after a restart must not end anybody's drain.
@@ -194,4 +196,86 @@ func TestClockJumpWhileRunning(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Customers who write their records themselves write there what they like, and tell nothing of the store.
+func TestRecordsOfOthersHoldNothing(t *testing.T) {
+	leaves, stays := policygen.Name("z-leaves.test"), policygen.Name("y-stays.test")
+	customers := []policygen.Name{"0a.test", "0b.test", "0c.test"}
+	w := newWorld(t, leaves, stays)
+	for _, name := range customers {
+		w.conf.Domains = append(w.conf.Domains, config.Domain{Name: name, MXSet: "eu", Publish: store.PublishManual})
+	}
+	write := func(id func(policygen.Name) string) {
+		for _, name := range customers {
+			text := []string{policygen.RecordText(id(name))}
+			w.change(func() { w.txt[name.RecordName()] = text })
+		}
+	}
+	run(t, w, func(w *world) {
+		for w.status(customers[0]).Intended == "" || w.status(customers[2]).Intended == "" {
+			w.pass(time.Minute)
+		}
+		write(func(name policygen.Name) string { return w.status(name).Intended })
+		for _, name := range append(customers, leaves) {
+			w.reach(name, publish.StepLive, time.Hour)
+		}
+		write(func(policygen.Name) string { return "20200101000000Z" })
+		w.restart()
+		w.pass(time.Hour)
+		if got := w.faults(); len(got) != 0 {
+			t.Errorf("faults = %q, want none of the service", got)
+		}
+		w.reconfigure(func(c *config.Config) { c.Domains = c.Domains[1:] })
+		w.reach(leaves, publish.StepDrain, time.Hour)
+	})
+}
+
+// A tenant alone, which may write what it likes into its zones, does not make the store an old copy; two or most of all do.
+func TestWhoseUnknownIDsCount(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what    string
+		sampled map[string]int // how many of each tenant are compared
+		unknown []string       // tenants of the records with unknown ids
+		want    bool
+	}{
+		{"one is a mistake", map[string]int{"a": 10}, []string{"a"}, false},
+		{"the only tenant", map[string]int{"a": 10}, []string{"a", "a"}, true},
+		{"one of two", map[string]int{"a": 50, "b": 50}, slices.Repeat([]string{"a"}, 50), false},
+		{"both of two", map[string]int{"a": 10, "b": 10}, []string{"a", "b"}, true},
+		{"too few", map[string]int{"a": 50, "b": 50}, []string{"a", "b"}, false},
+		{"most of all", map[string]int{"a": 10, "b": 2}, slices.Repeat([]string{"a"}, 10), true},
+	} {
+		if got := publish.Restored(c.sampled, c.unknown); got != c.want {
+			t.Errorf("%s: %t, want %t", c.what, got, c.want)
+		}
+	}
+}
+
+// The names that sort first do not stand for all, and no tenant for the others.
+func TestSampleIsOfAll(t *testing.T) {
+	t.Parallel()
+	var domains []store.Domain
+	live := store.State{ID: "1"}
+	for i := range 5000 {
+		domains = append(domains, store.Domain{Name: policygen.Name(fmt.Sprintf("a%04d.test", i)), Tenant: "many", Publish: store.PublishZone, State: live})
+	}
+	for i := range 20 {
+		domains = append(domains,
+			store.Domain{Name: policygen.Name(fmt.Sprintf("b%02d.test", i)), Tenant: "few", Publish: store.PublishAlias, State: live},
+			store.Domain{Name: policygen.Name(fmt.Sprintf("c%02d.test", i)), Tenant: "own", Publish: store.PublishManual, State: live},
+			store.Domain{Name: policygen.Name(fmt.Sprintf("d%02d.test", i)), Tenant: "new", Publish: store.PublishZone})
+	}
+	first := publish.Sample(domains)
+	count := make(map[byte]int)
+	for _, name := range first {
+		count[name[0]]++
+	}
+	if count['a'] != 50 || count['b'] != 20 || len(first) != 70 {
+		t.Errorf("the sample has %v by their first letters, want 50 of a and 20 of b", count)
+	}
+	if second := publish.Sample(domains); slices.Equal(slices.Sorted(slices.Values(first)), slices.Sorted(slices.Values(second))) {
+		t.Error("another sample has the same names")
+	}
 }

@@ -80,14 +80,11 @@ func (r *Reconciler) PutMXSet(ctx context.Context, tenant string, m MXSet, ifMat
 	if err != nil {
 		return false, err
 	}
-	if err := r.matchMXSet(tenant, m.Name, ifMatch); err != nil {
-		return false, err
-	}
 	next := r.settings.Load().with(func(o *owned) { o.mxsets[key{tenant, m.Name}] = set })
 	changed, err := r.swap(next, func() (bool, error) {
 		return r.cfg.Store.PutMXSet(ctx, store.MXSet{
 			Tenant: tenant, Name: m.Name, Owner: store.OwnerAPI, Policy: set.Policy, Rollout: set.Rollout,
-		}, r.now())
+		}, matching(ifMatch), r.now())
 	})
 	if err != nil {
 		return false, err
@@ -100,11 +97,10 @@ func (r *Reconciler) PutMXSet(ctx context.Context, tenant string, m MXSet, ifMat
 func (r *Reconciler) DeleteMXSet(ctx context.Context, tenant, name, ifMatch string) error {
 	r.reload.Lock()
 	defer r.reload.Unlock()
-	if err := r.matchMXSet(tenant, name, ifMatch); err != nil {
-		return err
-	}
 	next := r.settings.Load().with(func(o *owned) { delete(o.mxsets, key{tenant, name}) })
-	_, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.DeleteMXSet(ctx, tenant, name, store.OwnerAPI) })
+	_, err := r.swap(next, func() (bool, error) {
+		return true, r.cfg.Store.DeleteMXSet(ctx, tenant, name, store.OwnerAPI, matching(ifMatch))
+	})
 	return err
 }
 
@@ -119,15 +115,14 @@ func (r *Reconciler) swap(next *settings, change func() (bool, error)) (bool, er
 	return changed, err
 }
 
-func (r *Reconciler) matchMXSet(tenant, name, ifMatch string) error {
+// matching says whether an MX set of the store has an ETag. What this node has in memory may be older than that.
+func matching(ifMatch string) func(*store.MXSet) bool {
 	if ifMatch == "" {
 		return nil
 	}
-	m, err := r.MXSet(tenant, name)
-	if err != nil || ifMatch != "*" && m.ETag() != ifMatch {
-		return fmt.Errorf("mx set %q: %w", name, store.ErrMismatch)
+	return func(have *store.MXSet) bool {
+		return have != nil && (ifMatch == "*" || mxsetOf(ownedSet(*have), have.Owner).ETag() == ifMatch)
 	}
-	return nil
 }
 
 // InvalidError says what is wrong with what the API was given.

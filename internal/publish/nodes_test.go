@@ -378,6 +378,21 @@ func TestMXSetsOfAnotherNode(t *testing.T) {
 	served("mx9.provider.test")
 	put("mx8.provider.test")
 	served("mx8.provider.test")
+
+	// Who saw the set as it was changes it at most once, at whatever node.
+	seen, err := one.MXSet(publish.Tenant, "own")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := one.PutMXSet(t.Context(), publish.Tenant, own("own", "mx7.provider.test"), seen.ETag()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.PutMXSet(t.Context(), publish.Tenant, own("own", "mx6.provider.test"), seen.ETag()); !errors.Is(err, store.ErrMismatch) {
+		t.Errorf("a change of what another node changed: %v", err)
+	}
+	if err := two.DeleteMXSet(t.Context(), publish.Tenant, "own", seen.ETag()); !errors.Is(err, store.ErrMismatch) {
+		t.Errorf("the removal of what another node changed: %v", err)
+	}
 	if err := one.DeleteMXSet(t.Context(), publish.Tenant, "other", ""); err == nil {
 		t.Error("an MX set that is not there is deleted")
 	}

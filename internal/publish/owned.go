@@ -181,6 +181,9 @@ func (r *Reconciler) behind(ctx context.Context, set *settings, d store.Domain) 
 }
 
 func (r *Reconciler) openOwned(a store.Account) (dnsupdate.Account, error) {
+	if a.Err != nil {
+		return nil, fmt.Errorf("account %q of tenant %q: %w; set it again, or put the key back", a.Name, a.Tenant, a.Err)
+	}
 	conf, err := readSettings(a)
 	if err != nil {
 		return nil, err

@@ -195,7 +195,7 @@ func (r *Reconciler) Start(ctx context.Context, conf *config.Config) (ReloadRepo
 // A sample of the live ones is compared with DNS before anything may be deleted: the store may be an old copy.
 func (r *Reconciler) resume(ctx context.Context) error {
 	var soon []policygen.Name
-	sample := 0
+	var seen sample
 	now := r.now()
 	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
 		if d.Publish == store.PublishWildcard {
@@ -205,12 +205,8 @@ func (r *Reconciler) resume(ctx context.Context) error {
 		} else if d.State.Step != StepAway {
 			r.cfg.Certs.Want(d.Name.PolicyHost(), "", true)
 		}
-		compare := d.State.ID != "" && sample < startSample
-		if compare {
-			sample++
-			r.start.pending(d.Name)
-		}
-		if compare || d.State.Step != StepLive && d.Due.After(now) && d.Due.Before(now.Add(lease+time.Minute)) {
+		seen.add(d)
+		if d.State.Step != StepLive && d.Due.After(now) && d.Due.Before(now.Add(lease+time.Minute)) {
 			soon = append(soon, d.Name)
 		}
 		return nil
@@ -218,7 +214,14 @@ func (r *Reconciler) resume(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the domains: %w", err)
 	}
-	for _, name := range soon {
+	names := seen.names()
+	r.mu.Lock()
+	r.start = startup{names: make(map[policygen.Name]bool), began: time.Now(), sampled: len(names), tenants: len(seen.of)}
+	for _, name := range names {
+		r.start.names[name] = true
+	}
+	r.mu.Unlock()
+	for _, name := range append(soon, names...) {
 		r.open(name)
 		if err := r.cfg.Store.Wake(ctx, name, now); err != nil {
 			return fmt.Errorf("have %s looked at: %w", name, err)

@@ -14,7 +14,7 @@ import (
 var (
 	// ErrTaken says that a domain belongs to another tenant.
 	ErrTaken = errors.New("taken")
-	// ErrMismatch says that a domain is not what the caller last saw; see [DomainChange].IfMatch.
+	// ErrMismatch says that a domain or an MX set is not what the caller last saw; see [DomainChange].IfMatch.
 	ErrMismatch = errors.New("changed since it was read")
 	// ErrUnknownMXSet says that nobody declares the MX set.
 	ErrUnknownMXSet = errors.New("no such mx set")
@@ -140,6 +140,16 @@ type Account struct {
 	Tenant, Name string
 	Provider     string
 	Settings     []byte // with the credentials; sealed in the store
+	// Err says why the settings cannot be opened, which are missing then. Only read.
+	Err error
+}
+
+// Resealed is what [Store].Reseal did.
+type Resealed struct {
+	Rows    int      // sealed anew
+	Damaged int      // left as they are, for no key opens them
+	Dropped []string // ids of keys that the store needs no more; "" stands for what was not sealed
+	Used    []string // ids of older keys that some node still seals with
 }
 
 // StepNew stands for the step of a domain that nobody looked at yet in a [DomainFilter].

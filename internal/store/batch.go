@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/stspub/stspub/internal/policygen"
 )
 
 // errDryRun rolls back what was tried.
@@ -45,7 +47,11 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 		}
 		return w.told.record(ctx, tx)
 	}
-	var err error
+	leave, err := t.db.queueUp(ctx, b.Changes[0].Domain.Tenant)
+	if err != nil {
+		return nil, said(doing, err)
+	}
+	defer leave()
 	if len(b.Changes) == 1 && !b.DryRun { // those of many callers share a commit
 		err = t.db.writeSoon(ctx, doing, apply)
 	} else {
@@ -116,7 +122,10 @@ func (w *batchWriter) situation(ctx context.Context, c DomainChange) (situation,
 		have, err := scanDomain(longer{r, []any{&at.adopt, &at.released}})
 		at.have = &have
 		return err
-	}, w.tx.locking(`SELECT `+domainColumns+`, declared_adopt, released FROM domains WHERE name = $1`, "FOR UPDATE"), c.Domain.Name)
+	}, w.tx.locking(querySituation, "FOR UPDATE"), c.Domain.Name, c.Domain.Tenant, c.Proven)
+	if err == nil && at.have == nil {
+		err = w.lookAway(ctx, &at, c.Domain.Name)
+	}
 	if err != nil {
 		return at, err
 	}
@@ -153,6 +162,21 @@ func (w *batchWriter) holds(ctx context.Context, account setKey) (bool, error) {
 	}
 	w.accounts[account] = err == nil
 	return err == nil, nil
+}
+
+// querySituation finds what a change may change. A lock is a write, and waits for other writes: of another tenant's domain it
+// would tell by its time.
+const querySituation = `SELECT ` + domainColumns + `, declared_adopt, released FROM domains
+	WHERE name = $1 AND (tenant = $2 OR CAST($3 AS BOOLEAN))`
+
+// lookAway notes that a domain is another tenant's, and nothing else of it.
+func (w *batchWriter) lookAway(ctx context.Context, at *situation, name policygen.Name) error {
+	var taken bool
+	err := w.tx.get(ctx, `SELECT EXISTS (SELECT 1 FROM domains WHERE name = $1)`, []any{name}, &taken)
+	if taken {
+		at.have = &Domain{Name: name}
+	}
+	return err
 }
 
 // longer is a row with more columns than its scanner knows.

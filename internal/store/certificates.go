@@ -92,6 +92,10 @@ func splitChain(joined []byte) ([][]byte, error) {
 func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
 	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("save certificate %q", c.Name), func(ctx context.Context, tx transaction) error {
+		seal, key, err := t.seal(ctx, tx, labelCertificate+c.Name, c.Key)
+		if err != nil {
+			return err
+		}
 		change, err := tx.nextChange(ctx)
 		if err != nil {
 			return err
@@ -107,7 +111,6 @@ func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
 				return err
 			}
 		}
-		seal, key := t.ring.Seal(labelCertificate+c.Name, c.Key)
 		if _, err := tx.exec(ctx, `INSERT INTO certificates
 			(name, private_key, sealed, chain, not_before, not_after, authority, renew, change)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,

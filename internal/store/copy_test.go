@@ -15,13 +15,18 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-func keyring(t *testing.T, b byte) *store.Keyring {
+// keyring is one of keys that consist of a byte each, the newest first.
+func keyring(t *testing.T, of ...byte) *store.Keyring {
 	t.Helper()
-	ring, err := store.NewKeyring(bytes.Repeat([]byte{b}, store.KeySize))
+	var keys [][]byte
+	for _, b := range of {
+		keys = append(keys, bytes.Repeat([]byte{b}, store.KeySize))
+	}
+	r, err := store.NewKeyring(keys...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ring
+	return r
 }
 
 // populate puts something into every part of a store: n domains, all but the first served.

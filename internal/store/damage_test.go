@@ -85,8 +85,8 @@ func TestDamagedCertificatesStopNothing(t *testing.T) {
 	open(2, 1)
 	check("with two keys", "a", "c", "e")
 	// The chain is not sealed, so the key of c is there.
-	if sealed, bad, err := s.Reseal(t.Context()); sealed != 4 || bad != 2 || err != nil {
-		t.Errorf("Reseal() = %d, %d, %v", sealed, bad, err)
+	if done, err := s.Reseal(t.Context()); done.Rows != 4 || done.Damaged != 2 || err != nil {
+		t.Errorf("Reseal() = %+v, %v", done, err)
 	}
 	open(2)
 	check("without the old key", "a", "c", "e")

@@ -15,7 +15,13 @@ import (
 func (t *tables) Declare(ctx context.Context, d Declaration, now time.Time) (Change, error) {
 	var done Change
 	actor := actorOf(ctx)
-	err := t.db.write(ctx, fmt.Sprintf("declare for owner %q", d.Owner), func(ctx context.Context, tx transaction) error {
+	doing := fmt.Sprintf("declare for owner %q", d.Owner)
+	leave, err := t.db.queueUp(ctx, "")
+	if err != nil {
+		return Change{}, said(doing, err)
+	}
+	defer leave()
+	err = t.db.write(ctx, doing, func(ctx context.Context, tx transaction) error {
 		if err := tx.lock(ctx, lockDeclaration, "", false); err != nil {
 			return err
 		}

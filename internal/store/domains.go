@@ -305,7 +305,13 @@ func saveState(ctx context.Context, tx transaction, d Domain, p plan) error {
 // Delete implements [Store].
 func (t *tables) Delete(ctx context.Context, d Domain) error {
 	actor := actorOf(ctx)
-	return t.db.write(ctx, fmt.Sprintf("delete domain %q", d.Name), func(ctx context.Context, tx transaction) error {
+	doing := fmt.Sprintf("delete domain %q", d.Name)
+	leave, err := t.db.queueUp(ctx, "")
+	if err != nil {
+		return said(doing, err)
+	}
+	defer leave()
+	return t.db.write(ctx, doing, func(ctx context.Context, tx transaction) error {
 		if err := tx.lock(ctx, lockDeclaration, "", true); err != nil {
 			return err
 		}

@@ -60,6 +60,18 @@ func (r *Keyring) ID() string {
 	return r.keys[0].id
 }
 
+// ids are those of all keys, the newest first.
+func (r *Keyring) ids() []string {
+	if r == nil {
+		return nil
+	}
+	ids := make([]string, len(r.keys))
+	for i, k := range r.keys {
+		ids[i] = k.id
+	}
+	return ids
+}
+
 // Seal returns plain sealed with the newest key, whose id it returns too.
 func (r *Keyring) Seal(label string, plain []byte) (id string, sealed []byte) {
 	if r == nil {

@@ -45,10 +45,7 @@ func (t *tables) migrate(ctx context.Context, steps fs.FS) error {
 				return fmt.Errorf("take step %q: %w", name, err)
 			}
 		}
-		if t.ring == nil {
-			return nil
-		}
-		return noteSeal(ctx, tx, t.ring)
+		return t.begin(ctx, tx)
 	})
 }
 

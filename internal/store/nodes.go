@@ -16,7 +16,7 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 	t.mu.Lock()
 	began := t.node != n.ID
 	t.mu.Unlock()
-	err := t.db.writeSoon(ctx, fmt.Sprintf("say that node %q lives", n.ID), func(ctx context.Context, tx transaction) error {
+	err := t.db.writeAside(ctx, fmt.Sprintf("say that node %q lives", n.ID), func(ctx context.Context, tx transaction) error {
 		if n.ID == "" {
 			return errors.New("it has no id: give each node its own")
 		}
@@ -39,11 +39,11 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 				return fmt.Errorf("%w: another process took over its id; give each node its own", ErrLocked)
 			}
 		}
-		_, err = tx.exec(ctx, `INSERT INTO nodes (id, holder, address, started, heartbeat, acknowledged)
-			VALUES ($1, $2, $3, $4, $4, $5) ON CONFLICT (id) DO UPDATE SET address = excluded.address,
+		_, err = tx.exec(ctx, `INSERT INTO nodes (id, holder, address, started, heartbeat, acknowledged, keys)
+			VALUES ($1, $2, $3, $4, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET address = excluded.address, keys = excluded.keys,
 			started = CASE WHEN nodes.holder = excluded.holder THEN nodes.started ELSE excluded.started END,
 			holder = excluded.holder, heartbeat = excluded.heartbeat, acknowledged = excluded.acknowledged, deregistered = 0`,
-			n.ID, t.holder, n.Address, now, n.Acknowledged)
+			n.ID, t.holder, n.Address, now, n.Acknowledged, keysOf(t.ring))
 		return err
 	})
 	if err != nil {
@@ -77,7 +77,7 @@ func holders(ctx context.Context, tx transaction, id string) ([]nodeHolder, erro
 func (t *tables) Nodes(ctx context.Context) ([]Node, error) {
 	const doing = "read nodes"
 	var nodes []Node
-	err := t.db.writeSoon(ctx, doing, func(ctx context.Context, tx transaction) error { // for its clock
+	err := t.db.writeAside(ctx, doing, func(ctx context.Context, tx transaction) error { // for its clock
 		nodes = nil
 		now, err := tx.now(ctx)
 		if err != nil {
@@ -134,7 +134,7 @@ func (t *tables) Deregister(ctx context.Context, id string) error {
 // Now implements [Store].
 func (t *tables) Now(ctx context.Context) (time.Time, error) {
 	var now time.Time
-	err := t.db.writeSoon(ctx, "ask for the time", func(ctx context.Context, tx transaction) error {
+	err := t.db.writeAside(ctx, "ask for the time", func(ctx context.Context, tx transaction) error {
 		at, err := tx.now(ctx)
 		now = fromMicros(at)
 		return err

@@ -14,13 +14,17 @@ import (
 const queryTouch = `UPDATE domains SET due = $1, claimed = 0, woken = FALSE, version = $2 WHERE tenant = $3 AND mxset = $4 AND removed = 0`
 
 // PutMXSet implements [Store].
-func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, error) {
+func (t *tables) PutMXSet(ctx context.Context, m MXSet, match func(*MXSet) bool, now time.Time) (bool, error) {
 	if m.Owner == "" {
 		return false, fmt.Errorf("put mx set %q: it needs an owner", m.Name)
 	}
 	changed := false
 	actor := actorOf(ctx)
 	err := t.db.write(ctx, fmt.Sprintf("put mx set %q", m.Name), func(ctx context.Context, tx transaction) error {
+		matches, err := matchMXSet(ctx, tx, m.Tenant, m.Name, match)
+		if err != nil {
+			return err
+		}
 		sets, err := storedSets(ctx, tx)
 		if err != nil {
 			return err
@@ -34,6 +38,8 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, er
 		switch {
 		case old != nil && old.owner != m.Owner && old.owner != "":
 			return &OwnedError{What: "mx set", Name: m.Name, Owner: old.owner}
+		case !matches:
+			return ErrMismatch
 		case old != nil && *old == set:
 			return nil
 		}
@@ -57,19 +63,41 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, er
 	return changed && err == nil, err
 }
 
+// matchMXSet says whether an MX set is what a caller expects, and keeps it so for the transaction.
+func matchMXSet(ctx context.Context, tx transaction, tenant, name string, match func(*MXSet) bool) (bool, error) {
+	if match == nil {
+		return true, nil
+	}
+	var have *MXSet
+	err := tx.query(ctx, func(r row) error {
+		m, err := scanMXSet(r)
+		if m.Owner != "" {
+			have = &m
+		}
+		return err
+	}, tx.locking(selectMXSet+` WHERE tenant = $1 AND name = $2`, "FOR UPDATE"), tenant, name)
+	return err == nil && match(have), err
+}
+
 // queryUser finds a domain of an MX set that does not drain; shared records go with their domains.
 const queryUser = `SELECT name FROM domains WHERE tenant = $1 AND mxset = $2 AND removed = 0 AND publish <> 'wildcard' ORDER BY name LIMIT 1`
 
 // DeleteMXSet implements [Store].
-func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string) error {
+func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string, match func(*MXSet) bool) error {
 	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("delete mx set %q", name), func(ctx context.Context, tx transaction) error {
+		matches, err := matchMXSet(ctx, tx, tenant, name, match)
+		if err != nil {
+			return err
+		}
 		sets, err := storedSets(ctx, tx)
 		if err != nil {
 			return err
 		}
 		old := sets[setKey{tenant, name}]
 		switch {
+		case !matches && (old == nil || old.owner == "" || old.owner == owner):
+			return ErrMismatch
 		case old == nil || old.owner == "":
 			return ErrNotFound
 		case old.owner != owner:
@@ -176,9 +204,7 @@ func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
 		if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal); err != nil {
 			return a, err
 		}
-		if a.Settings, err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings); err != nil {
-			return a, fmt.Errorf("account %q of tenant %q: %w", a.Name, a.Tenant, err)
-		}
+		a.Settings, a.Err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
 		return a, nil
 	}
 	return collect(ctx, t, "read accounts", scan, `SELECT tenant, name, provider, settings, sealed FROM accounts ORDER BY tenant, name`)
@@ -188,11 +214,14 @@ func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
 func (t *tables) PutAccount(ctx context.Context, a Account) error {
 	actor := actorOf(ctx)
 	label := labelAccount + a.Tenant + "/" + a.Name
-	seal, settings := t.ring.Seal(label, a.Settings)
 	return t.db.writeSoon(ctx, fmt.Sprintf("put account %q", a.Name), func(ctx context.Context, tx transaction) error {
+		seal, settings, err := t.seal(ctx, tx, label, a.Settings)
+		if err != nil {
+			return err
+		}
 		var provider, oldSeal string
 		var old []byte
-		err := tx.get(ctx, `SELECT provider, settings, sealed FROM accounts WHERE tenant = $1 AND name = $2`, []any{a.Tenant, a.Name},
+		err = tx.get(ctx, `SELECT provider, settings, sealed FROM accounts WHERE tenant = $1 AND name = $2`, []any{a.Tenant, a.Name},
 			&provider, &old, &oldSeal)
 		there := err == nil
 		if err != nil && !errors.Is(err, ErrNotFound) {

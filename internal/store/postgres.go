@@ -27,10 +27,12 @@ import (
 // commit, is made again. One that is cut off in its commit is an error that wraps [ErrUnsure].
 type Postgres struct {
 	tables
-	pool     *pgxpool.Pool // for what ends within its method
+	pool     *pgxpool.Pool // for writes, which may wait for each other
+	aside    *pgxpool.Pool // for reads that end within their method, and what else waits for nobody
 	walks    *pgxpool.Pool // for EachDomain and the like; see walk
 	where    string        // for errors
 	soon     time.Duration // limit of what is small
+	queue    *queue
 	versions versions
 	ear      ear
 	closed   atomic.Bool
@@ -56,7 +58,7 @@ const (
 
 // Connections of a process. The server allows 100 in all, unless it is told otherwise.
 const (
-	poolSize  = 12
+	poolSize  = 12 // a third of it is for what waits for nobody
 	walksSize = 12
 )
 
@@ -65,7 +67,8 @@ const (
 // database that a newer version wrote is refused, and so is one that ring cannot open, as by [OpenSealedSQLite]. An error
 // does not show the password.
 //
-// Beside what libpq knows, "pool_max_conns" in the URL bounds the connections for everything but long walks; default 12.
+// Beside what libpq knows, "pool_max_conns" in the URL bounds the connections for everything but long walks; default 12,
+// at least 2.
 func OpenPostgres(ctx context.Context, url string, ring *Keyring) (*Postgres, error) {
 	return openPostgres(ctx, url, ring, soonLimit)
 }
@@ -77,7 +80,7 @@ func openPostgres(ctx context.Context, address string, ring *Keyring, soon time.
 		return nil, errors.New("open store: the [store] url of PostgreSQL is not understood: " +
 			`write "postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full", with %XX for what is special in a name`)
 	}
-	p := &Postgres{where: shown(conf.ConnConfig), soon: soon, ear: ear{slot: make(chan struct{}, 1)}}
+	p := &Postgres{where: shown(conf.ConnConfig), soon: soon, queue: newQueue(), ear: ear{slot: make(chan struct{}, 1)}}
 	p.init(p, ring)
 	configure(conf)
 	if !strings.Contains(address, "pool_max_conns") {
@@ -144,20 +147,38 @@ func (p *Postgres) connect(ctx context.Context, conf *pgxpool.Config) error {
 	slow := conf.Copy()
 	slow.MaxConns, slow.MinConns, slow.MinIdleConns, slow.MaxConnIdleTime = walksSize, 0, 0, time.Minute
 	slow.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(walkLimit)
-	if p.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
-		return err
+	quick := conf.Copy()
+	quick.MaxConns = max(conf.MaxConns/3, 1)
+	conf.MaxConns = max(conf.MaxConns-quick.MaxConns, 1)
+	for _, c := range []*pgxpool.Config{quick, conf} {
+		c.MinConns, c.MinIdleConns = min(c.MinConns, c.MaxConns), min(c.MinIdleConns, c.MaxConns)
 	}
-	if p.walks, err = pgxpool.NewWithConfig(ctx, slow); err != nil {
-		p.pool.Close()
-		return err
+	for _, of := range []struct {
+		pool **pgxpool.Pool
+		conf *pgxpool.Config
+	}{{&p.pool, conf}, {&p.aside, quick}, {&p.walks, slow}} {
+		if *of.pool, err = pgxpool.NewWithConfig(ctx, of.conf); err != nil {
+			p.closePools()
+			return err
+		}
 	}
 	p.close = sync.OnceValue(p.shut)
 	if err := p.migrate(ctx, steps); err != nil {
-		p.pool.Close()
-		p.walks.Close()
+		p.closePools()
 		return err
 	}
 	return nil
+}
+
+func (p *Postgres) pools() []*pgxpool.Pool { return []*pgxpool.Pool{p.pool, p.aside, p.walks} }
+
+// closePools closes those that are open.
+func (p *Postgres) closePools() {
+	for _, pool := range p.pools() {
+		if pool != nil {
+			pool.Close()
+		}
+	}
 }
 
 // Close gives the store back, and what was claimed. Calls under way should have ended; a second Close does nothing.
@@ -169,8 +190,7 @@ func (p *Postgres) shut() error {
 	err := p.release(ctx, p.holder)
 	p.closed.Store(true)
 	p.ear.close(ctx)
-	p.walks.Close()
-	p.pool.Close()
+	p.closePools()
 	if err != nil {
 		return fmt.Errorf("close store %q: give back what was claimed, which is free when its lease ends: %w", p.where, err)
 	}
@@ -179,7 +199,7 @@ func (p *Postgres) shut() error {
 
 // write implements database.
 func (p *Postgres) write(ctx context.Context, doing string, f func(context.Context, transaction) error) error {
-	return p.transact(ctx, doing, longLimit, func(ctx context.Context, tx transaction) error {
+	return p.transact(ctx, doing, longLimit, p.pool, func(ctx context.Context, tx transaction) error {
 		if _, err := tx.exec(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true)`,
 			milliseconds(longStatement), milliseconds(longIdle)); err != nil {
 			return err
@@ -190,16 +210,18 @@ func (p *Postgres) write(ctx context.Context, doing string, f func(context.Conte
 
 // writeSoon implements database.
 func (p *Postgres) writeSoon(ctx context.Context, doing string, f func(context.Context, transaction) error) error {
-	return p.transact(ctx, doing, p.soon, f)
+	return p.transact(ctx, doing, p.soon, p.pool, f)
 }
 
 // overwritten implements database: old rows go with the next vacuum.
 func (*Postgres) overwritten(context.Context) error { return nil }
 
 // transact runs f in a transaction within a limit, and again where that helps.
-func (p *Postgres) transact(ctx context.Context, doing string, limit time.Duration, f func(context.Context, transaction) error) error {
+func (p *Postgres) transact(ctx context.Context, doing string, limit time.Duration, pool *pgxpool.Pool,
+	f func(context.Context, transaction) error,
+) error {
 	return p.persist(ctx, doing, limit, func(ctx context.Context) error {
-		tx, err := p.pool.Begin(ctx)
+		tx, err := pool.Begin(ctx)
 		if err != nil {
 			return err
 		}
@@ -263,8 +285,9 @@ func (p *Postgres) persist(ctx context.Context, doing string, limit time.Duratio
 		case again && gaveUp(err):
 		case again && isLost(err) && lost < 2:
 			lost++
-			p.pool.Reset() // the others are likely no better
-			p.walks.Reset()
+			for _, pool := range p.pools() {
+				pool.Reset() // the others are likely no better
+			}
 		default:
 			return said(doing, p.explain(ctx, err))
 		}

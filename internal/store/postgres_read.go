@@ -16,7 +16,7 @@ import (
 // read implements database.
 func (p *Postgres) read(ctx context.Context, doing string, f func(row) error, query string, args ...any) error {
 	return p.persist(ctx, doing, p.soon, func(ctx context.Context) error {
-		rows, err := p.pool.Query(ctx, query, storable(args)...)
+		rows, err := p.aside.Query(ctx, query, storable(args)...)
 		if err != nil {
 			return err
 		}

@@ -61,6 +61,14 @@ func TestPostgres(t *testing.T) {
 		"ADomainLeftByASharedTextWaits": postgresShared,
 		"ASilentNodeHoldsNobodyForLong": postgresHeld,
 		"LostLinksAreMadeAnew":          postgresLost,
+		"AKeyIsChangedNodeByNode":       postgresKeys,
+		"AnOldKeyThatComesLateIsKnown":  postgresLateSeal,
+		"ADamagedAccountIsAlone":        postgresDamagedAccount,
+		"KeysOfNodesThatAreGone":        postgresOldNodes,
+		"ACrowdKeepsNobodyElseOut":      postgresCrowd,
+		"AnothersRowIsNotLocked":        postgresOthersRow,
+		"ExpectedMXSetsChangeOnce":      postgresExpected,
+		"ALongChangeKeepsNobodyOut":     postgresLongChange,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -70,6 +70,7 @@ func openSQLite(ctx context.Context, path string, ring *Keyring) (*SQLite, error
 	}
 	s := &SQLite{path: file}
 	s.init(s, ring)
+	s.sole = true
 	s.group = &group{store: s}
 	s.close = sync.OnceValue(func() error {
 		// The writer goes last: the last connection to a database tidies its log away, and a reader could not.

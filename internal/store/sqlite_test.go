@@ -394,8 +394,8 @@ func TestSealedFilesHoldNoSecret(t *testing.T) {
 	}
 	defer s.Close()
 	fill(s, "after")
-	if n, _, err := s.Reseal(t.Context()); err != nil || n != 2 {
-		t.Fatalf("Reseal() = %d, %v, want the 2 from before", n, err)
+	if done, err := s.Reseal(t.Context()); err != nil || done.Rows != 2 {
+		t.Fatalf("Reseal() = %+v, %v, want the 2 from before", done, err)
 	}
 	if got := found(); len(got) > 0 {
 		t.Errorf("the key is in %s", got)

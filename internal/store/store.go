@@ -382,9 +382,9 @@ type Store interface {
 	DeleteValue(ctx context.Context, key string) error
 
 	// Reseal seals everything with the newest key of the store's [Keyring] that is not, a few rows at a time beside other
-	// calls, and returns how many rows that were, and how many it left as they are, since they are damaged. Without a
-	// Keyring it does nothing.
-	Reseal(ctx context.Context) (sealed, damaged int, err error)
+	// calls. From then on the store opens without the older keys, unless a node that has not deregistered seals with one.
+	// Without a Keyring it does nothing.
+	Reseal(ctx context.Context) (Resealed, error)
 
 	// Beat keeps that a node lives; ID, Address and Acknowledged of n are written, and it is deregistered no more. With the
 	// first one that a process makes, what an earlier process of that node had claimed is free, and its orders are over; from
@@ -408,11 +408,13 @@ type Store interface {
 
 	// PutMXSet declares one MX set for its owner, and says whether that changed anything. If its policy or its roll-out is
 	// another one, its domains become due now and lose their claim, but for those that drain. One of another owner is an
-	// [*OwnedError].
-	PutMXSet(ctx context.Context, m MXSet, now time.Time) (bool, error)
+	// [*OwnedError]. With match, if it is not nil, the set that is there (nil: none) has to be what the caller expects, else the
+	// error is ErrMismatch; it is called within the transaction, perhaps more than once, and must not call the Store.
+	PutMXSet(ctx context.Context, m MXSet, match func(*MXSet) bool, now time.Time) (bool, error)
 	// DeleteMXSet forgets an MX set of an owner. While a domain that does not drain uses it that is an [*InUseError]; one
-	// that drains has what it needs. One that is not there is ErrNotFound, one of another owner an [*OwnedError].
-	DeleteMXSet(ctx context.Context, tenant, name, owner string) error
+	// that drains has what it needs. One that is not there is ErrNotFound, one of another owner an [*OwnedError]. Match is as
+	// in PutMXSet.
+	DeleteMXSet(ctx context.Context, tenant, name, owner string, match func(*MXSet) bool) error
 	// ApplyDomains makes the changes of a batch in one transaction, and returns an outcome for each. The error is one of the
 	// store, and then nothing is changed. What is changed becomes due now and loses its claim; what is as it is wanted
 	// already is not written at all. The shared record of an MX set drains when its last domain does.
@@ -427,7 +429,7 @@ type Store interface {
 	// CountDomains counts the domains of a tenant that an owner declares, without those that drain and shared records.
 	CountDomains(ctx context.Context, tenant, owner string) (int, error)
 
-	// Accounts returns all accounts by tenant and name.
+	// Accounts returns all accounts by tenant and name, also those that do not open.
 	Accounts(ctx context.Context) ([]Account, error)
 	// PutAccount adds or replaces one.
 	PutAccount(ctx context.Context, a Account) error

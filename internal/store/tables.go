@@ -18,6 +18,7 @@ type tables struct {
 	ring *Keyring
 	// holder stands for this opening of the store among the claims and orders, at random.
 	holder string
+	sole   bool // no other process has the store open
 
 	mu   sync.Mutex // guards node
 	node string     // whom this process beats for; "": nobody yet
@@ -33,6 +34,12 @@ type database interface {
 	write(ctx context.Context, doing string, f func(context.Context, transaction) error) error
 	// writeSoon is write for what is small and comes in numbers. f must not wait for others.
 	writeSoon(ctx context.Context, doing string, f func(context.Context, transaction) error) error
+	// writeAside is writeSoon for who must not wait for other writes, since others go by how long it takes, and does not lock
+	// what they lock.
+	writeAside(ctx context.Context, doing string, f func(context.Context, transaction) error) error
+	// queueUp returns when it is a caller's turn to change which domains there are, for a tenant or with "" for all of them,
+	// which ends with leave.
+	queueUp(ctx context.Context, tenant string) (leave func(), err error)
 	// read calls f for each row of a query. f must not call the store.
 	read(ctx context.Context, doing string, f func(row) error, query string, args ...any) error
 	// walk is read where f may call the store, however long it takes: it shows the rows of one moment.
@@ -88,6 +95,7 @@ const (
 	lockForeign                         // the foreign policies of a name
 	lockAttached                        // who is attached to a shared record, and its text
 	lockWebhooks                        // how many webhooks a tenant has
+	lockSeals                           // which keys rows may be sealed with
 )
 
 // row is what a query finds.

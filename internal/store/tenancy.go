@@ -180,8 +180,10 @@ func (t *tables) AddToken(ctx context.Context, k Token) error {
 
 // UseToken implements [Store].
 func (t *tables) UseToken(ctx context.Context, id string, now time.Time) error {
-	return t.exec(ctx, fmt.Sprintf("note the use of token %q", id), `UPDATE tokens SET used = $1 WHERE id = $2 AND used < $3`,
-		micros(now), id, micros(now))
+	return t.db.writeAside(ctx, fmt.Sprintf("note the use of token %q", id), func(ctx context.Context, tx transaction) error {
+		_, err := tx.exec(ctx, `UPDATE tokens SET used = $1 WHERE id = $2 AND used < $3`, micros(now), id, micros(now))
+		return err
+	})
 }
 
 // RevokeToken implements [Store].

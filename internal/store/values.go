@@ -24,20 +24,27 @@ func (t *tables) SetValue(ctx context.Context, key string, value []byte) error {
 }
 
 func (t *tables) setValue(ctx context.Context, doing, key string, value []byte) error {
-	seal, value := t.ring.Seal(labelValue+key, value)
-	return t.exec(ctx, doing, `INSERT INTO key_values (name, value, sealed) VALUES ($1, $2, $3)
-		ON CONFLICT (name) DO UPDATE SET value = excluded.value, sealed = excluded.sealed`, key, blob(value), seal)
+	return t.writeValue(ctx, doing, key, value, `UPDATE SET value = excluded.value, sealed = excluded.sealed`)
 }
 
 // EnsureValue implements [Store].
 func (t *tables) EnsureValue(ctx context.Context, key string, value []byte) ([]byte, error) {
-	seal, value := t.ring.Seal(labelValue+key, value)
-	err := t.exec(ctx, fmt.Sprintf("ensure value %q", key), `INSERT INTO key_values (name, value, sealed) VALUES ($1, $2, $3)
-		ON CONFLICT (name) DO NOTHING`, key, blob(value), seal)
-	if err != nil {
+	if err := t.writeValue(ctx, fmt.Sprintf("ensure value %q", key), key, value, `NOTHING`); err != nil {
 		return nil, err
 	}
 	return t.Value(ctx, key)
+}
+
+// writeValue writes a value, or does something else where there is one.
+func (t *tables) writeValue(ctx context.Context, doing, key string, value []byte, otherwise string) error {
+	return t.db.writeSoon(ctx, doing, func(ctx context.Context, tx transaction) error {
+		seal, sealed, err := t.seal(ctx, tx, labelValue+key, value)
+		if err == nil {
+			_, err = tx.exec(ctx, `INSERT INTO key_values (name, value, sealed) VALUES ($1, $2, $3)
+				ON CONFLICT (name) DO `+otherwise, key, blob(sealed), seal)
+		}
+		return err
+	})
 }
 
 // DeleteValue implements [Store].

@@ -141,7 +141,7 @@ func batchOutcomes(e *env) {
 	e.start("file.example")
 	theirs := domain("theirs.example")
 	theirs.Tenant = "other"
-	_, err := e.PutMXSet(e.ctx(), store.MXSet{Tenant: "other", Name: "eu", Owner: store.OwnerAPI, Policy: sets()[0].Policy}, at(0))
+	_, err := e.PutMXSet(e.ctx(), store.MXSet{Tenant: "other", Name: "eu", Owner: store.OwnerAPI, Policy: sets()[0].Policy}, nil, at(0))
 	e.must(err)
 	e.apply(0, put(theirs))
 	theirs.Tenant = "default"
@@ -310,7 +310,7 @@ func batchTaken(e *env) {
 	e.start()
 	other := sets()[0]
 	other.Tenant, other.Owner = "other", store.OwnerAPI
-	_, err := e.PutMXSet(e.ctx(), other, at(0))
+	_, err := e.PutMXSet(e.ctx(), other, nil, at(0))
 	e.must(err)
 	theirs := domain("a.example")
 	theirs.Tenant = "other"

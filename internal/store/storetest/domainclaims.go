@@ -262,7 +262,7 @@ func claimsMXSet(e *env) {
 	e.is(e.apply(1, want(1, d))[0].Err, store.ErrUnknownMXSet)
 	d.MXSet = "us"
 	e.apply(2, want(2, d))
-	e.must(e.DeleteMXSet(e.ctx(), "b", "us", store.OwnerAPI))
+	e.must(e.DeleteMXSet(e.ctx(), "b", "us", store.OwnerAPI, nil))
 	e.is(e.apply(3, proven(d))[0].Err, store.ErrUnknownMXSet)
 	e.claimOf("b", "a.example")
 }

@@ -219,7 +219,7 @@ func contextEnded(e *env) {
 		"Beat":       func() error { return e.Beat(ctx, store.Node{ID: "a"}) },
 		"Nodes":      func() error { _, err := e.Nodes(ctx); return err },
 		"Deregister": func() error { return e.Deregister(ctx, "a") },
-		"Reseal":     func() error { _, _, err := e.Reseal(ctx); return err },
+		"Reseal":     func() error { _, err := e.Reseal(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			e.Errorf("%s: error is %v, want context.Canceled", name, err)

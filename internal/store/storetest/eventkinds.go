@@ -132,14 +132,14 @@ func eventsOwned(e *env) {
 	m := apiSet("t", "eu")
 	putSet := func() {
 		e.Helper()
-		_, err := e.PutMXSet(ctx, m, at(1))
+		_, err := e.PutMXSet(ctx, m, nil, at(1))
 		e.must(err)
 	}
 	putSet()
 	putSet()
 	m.Rollout = time.Hour
 	putSet()
-	e.must(e.DeleteMXSet(ctx, "t", "eu", store.OwnerAPI))
+	e.must(e.DeleteMXSet(ctx, "t", "eu", store.OwnerAPI, nil))
 	kinds := func(events []store.Event) (all []string) {
 		for _, v := range events {
 			all = append(all, v.Kind+" by "+v.Actor)

@@ -253,7 +253,7 @@ func eventsOrdered(e *env) {
 func eventsNewTenant(e *env) {
 	e.tenant("acme")
 	e.putMXSet(0, apiSet("acme", "eu"))
-	e.must(e.DeleteMXSet(e.ctx(), "acme", "eu", store.OwnerAPI))
+	e.must(e.DeleteMXSet(e.ctx(), "acme", "eu", store.OwnerAPI, nil))
 	e.equal("events of the old tenant", len(e.events(store.EventFilter{Tenant: "acme"}, 0)), 2)
 	e.must(e.DeleteTenant(e.ctx(), "acme", at(1)))
 	e.tenant("acme")

@@ -17,6 +17,7 @@ func ownedTests() map[string]func(*env) {
 		"OwnedMXSets/ChangedMakesDomainsDue": ownedChanged,
 		"OwnedMXSets/AnotherOwnersIsRefused": ownedOwner,
 		"OwnedMXSets/DeletedUnlessInUse":     ownedDelete,
+		"OwnedMXSets/OnlyAsExpected":         ownedExpected,
 		"OwnedMXSets/DeclareKeepsRollout":    ownedRollout,
 	}
 }
@@ -51,7 +52,7 @@ func apiSet(tenant, name string) store.MXSet {
 
 func (e *env) putMXSet(i int, m store.MXSet) bool {
 	e.Helper()
-	changed, err := e.PutMXSet(e.ctx(), m, at(i))
+	changed, err := e.PutMXSet(e.ctx(), m, nil, at(i))
 	e.must(err)
 	return changed
 }
@@ -69,7 +70,7 @@ func ownedPut(e *env) {
 	e.must(err)
 	e.equal("mx sets", got, []store.MXSet{m})
 	m.Owner = ""
-	if _, err := e.PutMXSet(e.ctx(), m, at(2)); err == nil {
+	if _, err := e.PutMXSet(e.ctx(), m, nil, at(2)); err == nil {
 		e.Error("an mx set of nobody was taken")
 	}
 }
@@ -108,15 +109,41 @@ func ownedChanged(e *env) {
 	}
 }
 
+func ownedExpected(e *env) {
+	m := apiSet("default", "own")
+	var saw []*store.MXSet
+	expect := func(so bool) func(*store.MXSet) bool {
+		return func(have *store.MXSet) bool {
+			saw = append(saw, have)
+			return so
+		}
+	}
+	_, err := e.PutMXSet(e.ctx(), m, expect(false), at(0))
+	e.is(err, store.ErrMismatch, `"own"`)
+	changed, err := e.PutMXSet(e.ctx(), m, expect(true), at(1))
+	e.must(err)
+	e.equal("changed", changed, true)
+	next := m
+	next.Rollout = time.Hour
+	_, err = e.PutMXSet(e.ctx(), next, expect(false), at(2))
+	e.is(err, store.ErrMismatch, `"own"`)
+	e.is(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI, expect(false)), store.ErrMismatch, `"own"`)
+	e.equal("what was seen", saw, []*store.MXSet{nil, nil, &m, &m})
+	got, err := e.MXSet(e.ctx(), "default", "own")
+	e.must(err)
+	e.equal("mx set", got, m)
+	e.must(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI, expect(true)))
+}
+
 func ownedOwner(e *env) {
 	e.start("a.example")
 	before := e.everything()
-	_, err := e.PutMXSet(e.ctx(), apiSet("default", "eu"), at(1))
+	_, err := e.PutMXSet(e.ctx(), apiSet("default", "eu"), nil, at(1))
 	var owned *store.OwnedError
 	if !errors.As(err, &owned) || owned.Owner != store.OwnerFile || owned.Name != "eu" {
 		e.Errorf("put: error is %v", err)
 	}
-	err = e.DeleteMXSet(e.ctx(), "default", "us", store.OwnerAPI)
+	err = e.DeleteMXSet(e.ctx(), "default", "us", store.OwnerAPI, nil)
 	if !errors.As(err, &owned) || owned.Owner != store.OwnerFile || owned.Name != "us" {
 		e.Errorf("delete: error is %v", err)
 	}
@@ -129,15 +156,15 @@ func ownedDelete(e *env) {
 	d := domain("a.example")
 	d.MXSet = "own"
 	e.apply(0, put(d))
-	err := e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI)
+	err := e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI, nil)
 	var used *store.InUseError
 	if !errors.As(err, &used) || used.By != "a.example" {
 		e.Fatalf("error is %v", err)
 	}
 	e.names(err, `"own"`, `"a.example"`)
 	e.apply(1, gone("a.example"))
-	e.must(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI))
-	e.is(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI), store.ErrNotFound, `"own"`)
+	e.must(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI, nil))
+	e.is(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI, nil), store.ErrNotFound, `"own"`)
 	e.is(e.apply(2, put(d))[0].Err, store.ErrUnknownMXSet)
 	got, err := e.MXSets(e.ctx())
 	e.must(err)
@@ -146,9 +173,9 @@ func ownedDelete(e *env) {
 	}
 	e.must(e.Delete(e.ctx(), e.domain("a.example")))
 	e.putMXSet(3, apiSet("default", "own"))
-	e.must(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI))
+	e.must(e.DeleteMXSet(e.ctx(), "default", "own", store.OwnerAPI, nil))
 	e.equal("mx sets", e.mxsets(), []store.MXSet(nil))
-	e.is(e.DeleteMXSet(e.ctx(), "default", "nowhere", store.OwnerAPI), store.ErrNotFound)
+	e.is(e.DeleteMXSet(e.ctx(), "default", "nowhere", store.OwnerAPI, nil), store.ErrNotFound)
 }
 
 func ownedRollout(e *env) {

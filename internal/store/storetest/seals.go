@@ -79,10 +79,10 @@ func (e *env) secrets() (check func(what string)) {
 
 func (e *env) reseals(want int) {
 	e.Helper()
-	n, damaged, err := e.Reseal(e.ctx())
+	done, err := e.Reseal(e.ctx())
 	e.must(err)
-	if n != want || damaged != 0 {
-		e.Errorf("%d rows were sealed anew and %d are damaged, want %d", n, damaged, want)
+	if done.Rows != want || done.Damaged != 0 || len(done.Used) > 0 {
+		e.Errorf("sealed anew: %+v, want %d rows", done, want)
 	}
 }
 

@@ -156,7 +156,7 @@ func (e *env) inOwnSet(d store.Domain) store.Domain {
 	e.Helper()
 	set := sets()[1]
 	set.Owner = store.OwnerAPI
-	_, err := e.PutMXSet(e.ctx(), set, at(0))
+	_, err := e.PutMXSet(e.ctx(), set, nil, at(0))
 	e.must(err)
 	return d
 }
@@ -165,7 +165,7 @@ func tenantLimited(e *env) {
 	e.must(e.AddTenant(e.ctx(), store.Tenant{Name: "a", Limits: store.Limits{Domains: 3}, Created: at(0)}))
 	set := sets()[1]
 	set.Tenant, set.Owner = "a", store.OwnerAPI
-	_, err := e.PutMXSet(e.ctx(), set, at(0))
+	_, err := e.PutMXSet(e.ctx(), set, nil, at(0))
 	e.must(err)
 	add := func(name policygen.Name, claim bool) store.DomainChange {
 		d := domain(name)
