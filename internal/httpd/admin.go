@@ -130,6 +130,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	a := &admin{
 		manager: cfg.Manager, tenancy: cfg.Tenancy, tls: cfg.TLS, log: cfg.Log,
 		failures: failures{from: make(map[netip.Prefix]*rate.Limiter)},
+		doubtful: make(chan struct{}, 1),
 	}
 	r := newRouter()
 	r.Use(a.handled(a.keepBrowsersOut), a.authenticate)
@@ -190,6 +191,7 @@ type admin struct {
 	log      *slog.Logger
 	api      huma.API
 	failures failures
+	doubtful chan struct{} // held while a token is looked at from where many were wrong
 }
 
 func (a *admin) handle(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {

@@ -62,7 +62,7 @@ func (c *Client) AddToken(ctx context.Context, t NewToken) (TokenInfo, error) {
 	return info, nil
 }
 
-// RevokeToken ends a token.
+// RevokeToken ends a token, and those that were made with it.
 func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	if err := c.call(ctx, http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), nil); err != nil {
 		return fmt.Errorf("revoke token: %w", err)
