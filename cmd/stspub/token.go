@@ -94,7 +94,7 @@ revokes this.`,
 func newTokenRevoke(s *server) *cobra.Command {
 	return &cobra.Command{
 		Use:     "revoke ID",
-		Short:   "Revoke a token, at once",
+		Short:   "Revoke a token, and those made with it, at once",
 		Example: "  stspub token revoke abcdefghijkl",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {

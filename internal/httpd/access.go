@@ -25,6 +25,9 @@ type caller struct {
 	tenant string // "": the service itself
 	role   string // of store.Token
 	actor  string // as events call him
+	// token is the ID of his token, and expires when that ends; empty: he needs none.
+	token   string
+	expires time.Time
 }
 
 type callerKey struct{}
@@ -130,23 +133,33 @@ const useNoted = time.Minute
 
 // bearer finds the caller of a token. RFC 6750, Section 2.1.
 func (a *admin) bearer(r *http.Request, header string) (caller, error) {
-	from := origin(r)
-	if wait := a.failures.wait(from); wait > 0 {
-		return caller{}, &Problem{
-			Status: http.StatusTooManyRequests,
-			Detail: fmt.Sprintf("too many tokens from %s were wrong; try again in %d seconds", from, int(wait/time.Second)+1),
-		}
-	}
 	scheme, text, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return caller{}, &Problem{Status: http.StatusUnauthorized, Detail: `only "Authorization: Bearer TOKEN" is understood`}
 	}
-	token, why, err := a.look(r.Context(), strings.TrimSpace(text))
-	if err != nil {
-		return caller{}, err
+	from := origin(r)
+	wait := a.failures.wait(from)
+	if wait > 0 { // a good one is let in all the same, and a flood from there asks the store one at a time
+		select {
+		case a.doubtful <- struct{}{}:
+			defer func() { <-a.doubtful }()
+		case <-r.Context().Done():
+			return caller{}, r.Context().Err()
+		}
 	}
-	if why != "" {
+	token, why, err := a.look(r.Context(), strings.TrimSpace(text))
+	switch {
+	case err != nil:
+		return caller{}, err
+	case why == unknownToken && wait > 0:
+		return caller{}, &Problem{
+			Status: http.StatusTooManyRequests,
+			Detail: fmt.Sprintf("too many tokens from %s were wrong; try again in %d seconds", from, int(wait/time.Second)+1),
+		}
+	case why == unknownToken:
 		a.failures.note(from)
+		fallthrough
+	case why != "": // who sends one that has ended knows its secret, and guesses nothing
 		a.log.Warn("refused a token", "addr", r.RemoteAddr)
 		return caller{}, &Problem{Status: http.StatusUnauthorized, Detail: why}
 	}
@@ -159,8 +172,11 @@ func (a *admin) bearer(r *http.Request, header string) (caller, error) {
 	if token.Label != "" {
 		actor += " (" + token.Label + ")"
 	}
-	return caller{token.Tenant, token.Role, actor}, nil
+	return caller{tenant: token.Tenant, role: token.Role, actor: actor, token: token.ID, expires: token.Expires}, nil
 }
+
+// unknownToken is said of a token that nobody made, or of which the secret is wrong.
+const unknownToken = "the token is not known here"
 
 // look finds a token by its text, or says why it is none. Only who knows the secret learns more than that it is wrong.
 func (a *admin) look(ctx context.Context, text string) (token store.Token, why string, err error) {
@@ -173,7 +189,7 @@ func (a *admin) look(ctx context.Context, text string) (token store.Token, why s
 	}
 	hash := sha256.Sum256(secret)
 	if subtle.ConstantTimeCompare(hash[:], token.Hash) != 1 { // the hash of none is empty
-		return token, "the token is not known here", nil
+		return token, unknownToken, nil
 	}
 	switch now := time.Now(); {
 	case !token.Revoked.IsZero():

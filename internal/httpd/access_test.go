@@ -145,23 +145,27 @@ func TestTokensThatAreNone(t *testing.T) {
 			t.Errorf("Authorization: %q: %d %s, want 401 and %s", tt.header, got.status, got.body, tt.want)
 		}
 	}
-	// Eight were wrong. The ninth and tenth are looked at, and no more from there, not even good ones.
-	_, err := w.As(expired, "").Faults(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "the token expired at ") {
-		t.Errorf("an expired token: %v", err)
+	// Eight were wrong. The ninth and tenth are looked at, and no more from there. Who has a good one, or one that has ended, is
+	// none of those who guess.
+	wrong := "stspub_nobody_" + strings.Repeat("0", 64)
+	for i := range 20 {
+		_, ended := w.As(expired, "").Faults(t.Context())
+		if status(t, ended) != 401 || !strings.Contains(ended.Error(), "the token expired at ") {
+			t.Errorf("an expired token after %d more wrong ones: %v", i, ended)
+		}
+		if _, err := w.As(good, "").Faults(t.Context()); err != nil {
+			t.Errorf("a good token after %d more wrong ones: %v", i, err)
+		}
+		_, err := w.As(wrong, "").Faults(t.Context())
+		if want := map[bool]int{true: 401, false: 429}[i < 2]; status(t, err) != want {
+			t.Errorf("wrong token %d: %v, want %d", 9+i, err, want)
+		}
+		if i >= 2 && !strings.Contains(err.Error(), "too many tokens from 127.0.0.1/32 were wrong; try again in ") {
+			t.Errorf("wrong token %d: %v", 9+i, err)
+		}
 	}
-	if _, err := w.As(good, "").Faults(t.Context()); err != nil {
-		t.Errorf("a good token among wrong ones: %v", err)
-	}
-	for range 2 {
-		_, err = w.As(expired, "").Faults(t.Context())
-	}
-	_, again := w.As(good, "").Faults(t.Context())
-	if status(t, err) != 429 || status(t, again) != 429 || !strings.Contains(again.Error(), "too many tokens from 127.0.0.1/32 were wrong; try again in ") {
-		t.Errorf("after ten wrong tokens: %v, %v", err, again)
-	}
-	if log := w.log.String(); strings.Contains(log, id) || strings.Contains(log, "stspub_") || strings.Count(log, "refused a token") != 10 {
-		t.Errorf("the log has\n%s\nwant ten refusals and no token", log)
+	if log := w.log.String(); strings.Contains(log, id) || strings.Contains(log, "stspub_") || strings.Count(log, "refused a token") != 10+20 {
+		t.Errorf("the log has\n%s\nwant 30 refusals and no token", log)
 	}
 }
 

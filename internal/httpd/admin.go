@@ -141,6 +141,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 		failures:  failures{from: make(map[netip.Prefix]*rate.Limiter)},
 		followers: followers{of: make(map[string]int)},
 		shares:    shares{requests: cmp.Or(cfg.requests, requestsASecond)},
+		doubtful:  make(chan struct{}, 1),
 	}
 	r := newRouter()
 	r.Use(a.handled(a.keepBrowsersOut), a.authenticate)
@@ -214,6 +215,7 @@ type admin struct {
 
 	followers followers
 	stopping  <-chan struct{} // closed when the server is to stop
+	doubtful  chan struct{}   // held while a token is looked at from where many were wrong
 }
 
 func (a *admin) handle(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {

@@ -30,6 +30,7 @@ type TokenInfo struct {
 	Tenant  string    `json:"tenant,omitempty" doc:"without one it is of the service as a whole"`
 	Role    string    `json:"role" enum:"admin,read"`
 	Label   string    `json:"label"`
+	Maker   string    `json:"maker,omitempty" doc:"the id of the token that made it; without one it was made on the machine itself"`
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires,omitzero"`
 	Used    time.Time `json:"used,omitzero" doc:"last, to about a minute"`
@@ -42,7 +43,7 @@ type TokenInfo struct {
 type NewToken struct {
 	Role    string    `json:"role" enum:"admin,read" doc:"read changes nothing"`
 	Label   string    `json:"label,omitempty" maxLength:"200" doc:"who has it, for people"`
-	Expires time.Time `json:"expires,omitzero" doc:"without it, never"`
+	Expires time.Time `json:"expires,omitzero" doc:"without it as the token that makes it, and without that never; no later than that one"`
 }
 
 // tenantRoutes are those of tenants and tokens.
@@ -59,7 +60,7 @@ func (a *admin) tenantRoutes() {
 	add = operation("add-token", http.MethodPost, "/v1/tokens", "Make a token, and show it this once")
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, a.addToken)
-	register(a, operation("revoke-token", http.MethodDelete, "/v1/tokens/{id}", "Revoke a token, at once"), a.revokeToken)
+	register(a, operation("revoke-token", http.MethodDelete, "/v1/tokens/{id}", "Revoke a token, and those made with it, at once"), a.revokeToken)
 }
 
 func noTenant(name string, err error) error {
@@ -157,7 +158,7 @@ func (a *admin) tokens(ctx context.Context, in *tokensInput) (*body[[]TokenInfo]
 
 func tokenInfo(t store.Token) TokenInfo {
 	return TokenInfo{
-		ID: t.ID, Tenant: t.Tenant, Role: t.Role, Label: t.Label, Created: t.Created, Expires: t.Expires, Used: t.Used, Revoked: t.Revoked,
+		ID: t.ID, Tenant: t.Tenant, Role: t.Role, Label: t.Label, Maker: t.Maker, Created: t.Created, Expires: t.Expires, Used: t.Used, Revoked: t.Revoked,
 	}
 }
 
@@ -175,12 +176,29 @@ func (a *admin) addToken(ctx context.Context, in *addTokenInput) (*body[TokenInf
 	if !in.Body.Expires.IsZero() && !in.Body.Expires.After(now) {
 		return nil, &Problem{Status: http.StatusBadRequest, Detail: "body.expires: is over; write a time to come, or leave it out"}
 	}
+	maker := callerOf(ctx)
+	switch {
+	case maker.expires.IsZero():
+	case in.Body.Expires.IsZero():
+		in.Body.Expires = maker.expires
+	case in.Body.Expires.After(maker.expires):
+		return nil, &Problem{
+			Status: http.StatusBadRequest,
+			Detail: "body.expires: is after " + maker.expires.UTC().Format(time.RFC3339) + ", when the token ends that makes it",
+		}
+	}
 	text, id, hash, err := newToken()
 	if err != nil {
 		return nil, err
 	}
-	t := store.Token{ID: id, Tenant: tenant, Role: in.Body.Role, Label: in.Body.Label, Hash: hash, Created: now, Expires: in.Body.Expires}
-	if err := a.tenancy.AddToken(ctx, t); err != nil {
+	t := store.Token{
+		ID: id, Tenant: tenant, Role: in.Body.Role, Label: in.Body.Label, Maker: maker.token, Hash: hash, Created: now,
+		Expires: in.Body.Expires,
+	}
+	switch err := a.tenancy.AddToken(ctx, t); {
+	case errors.Is(err, store.ErrTokens), errors.Is(err, store.ErrStale):
+		return nil, &Problem{Status: http.StatusConflict, Detail: err.Error()}
+	case err != nil:
 		return nil, noTenant(tenant, err)
 	}
 	info := tokenInfo(t)
@@ -188,17 +206,21 @@ func (a *admin) addToken(ctx context.Context, in *addTokenInput) (*body[TokenInf
 	return &body[TokenInfo]{info}, nil
 }
 
-type tokenInput struct {
-	ID string `path:"id"`
+type revokeTokenInput struct {
+	ID       string `path:"id"`
+	KeepMade bool   `query:"keep_made" doc:"leave the tokens that were made with it; without it they end too"`
 }
 
-func (a *admin) revokeToken(ctx context.Context, in *tokenInput) (*struct{}, error) {
+func (a *admin) revokeToken(ctx context.Context, in *revokeTokenInput) (*struct{}, error) {
 	t, err := a.tenancy.Token(ctx, in.ID)
 	if own := callerOf(ctx).tenant; err == nil && own != "" && t.Tenant != own {
 		err = store.ErrNotFound
 	}
 	if err == nil {
 		err = a.tenancy.RevokeToken(ctx, in.ID, time.Now())
+	}
+	if err == nil && !in.KeepMade { // after it: no more are made then
+		err = a.tenancy.RevokeMade(ctx, in.ID, time.Now())
 	}
 	return nil, missing(err, "there is no token %q", in.ID)
 }

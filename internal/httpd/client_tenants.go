@@ -38,7 +38,7 @@ func (c *Client) AddToken(ctx context.Context, t NewToken) (TokenInfo, error) {
 	return ask[TokenInfo](ctx, c, http.MethodPost, c.scoped("/v1/tokens", nil), t, "add token")
 }
 
-// RevokeToken ends a token.
+// RevokeToken ends a token, and those that were made with it.
 func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return c.tell(ctx, http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), "revoke token")
 }

@@ -57,7 +57,7 @@ func copiedTables() []copiedTable {
 	return []copiedTable{
 		{"tenants", "name", "name", "domains orders writes created", "", ""},
 		{"dns_writes", "tenant, began", "tenant", "began count", "", ""},
-		{"tokens", "id", "id tenant role label", "created expires used revoked", "", "hash"},
+		{"tokens", "id", "id tenant role label maker", "created expires used revoked", "", "hash"},
 		{"mxsets", "tenant, name", "tenant name owner mode mx", "max_age rollout", "", ""},
 		{"accounts", "tenant, name", "tenant name provider sealed", "", "", "settings"},
 		{

@@ -130,10 +130,10 @@ func (t *tables) SharedOf(ctx context.Context, tenant string) ([]Domain, error) 
 		`SELECT `+domainColumns+` FROM domains WHERE tenant = $1 AND publish = 'wildcard' ORDER BY name`, tenant)
 }
 
-const selectToken = `SELECT id, tenant, role, label, hash, created, expires, used, revoked FROM tokens`
+const selectToken = `SELECT id, tenant, role, label, maker, hash, created, expires, used, revoked FROM tokens`
 
 func scanToken(r row) (k Token, err error) {
-	err = r.Scan(&k.ID, &k.Tenant, &k.Role, &k.Label, &k.Hash, stamp{&k.Created}, stamp{&k.Expires}, stamp{&k.Used}, stamp{&k.Revoked})
+	err = r.Scan(&k.ID, &k.Tenant, &k.Role, &k.Label, &k.Maker, &k.Hash, stamp{&k.Created}, stamp{&k.Expires}, stamp{&k.Used}, stamp{&k.Revoked})
 	return k, err
 }
 
@@ -167,9 +167,12 @@ func (t *tables) AddToken(ctx context.Context, k Token) error {
 		if !there {
 			return fmt.Errorf("tenant %q: %w", k.Tenant, ErrNotFound)
 		}
-		if err := changed(ErrExists)(tx.exec(ctx, `INSERT INTO tokens (id, tenant, role, label, hash, created, expires)
-			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
-			k.ID, k.Tenant, k.Role, k.Label, blob(k.Hash), micros(k.Created), micros(k.Expires))); err != nil {
+		if err := admitToken(ctx, tx, k); err != nil {
+			return err
+		}
+		if err := changed(ErrExists)(tx.exec(ctx, `INSERT INTO tokens (id, tenant, role, label, maker, hash, created, expires)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
+			k.ID, k.Tenant, k.Role, k.Label, k.Maker, blob(k.Hash), micros(k.Created), micros(k.Expires))); err != nil {
 			return err
 		}
 		told := diary{actor: actor}

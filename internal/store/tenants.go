@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -15,6 +16,12 @@ var (
 	// ErrLimit says that a tenant has all that it may have.
 	ErrLimit = errors.New("the tenant has as many domains as it may have, with those that drain and those it claims")
 )
+
+// MaxTokens is how many tokens a tenant, or the service, may have, with those that ended in the last 30 days.
+const MaxTokens = 1000
+
+// ErrTokens says that there are MaxTokens.
+var ErrTokens = fmt.Errorf("there are %d tokens already, with those that ended in the last 30 days", MaxTokens)
 
 // DefaultTenant is the tenant of what the configuration file declares. It is always there.
 const DefaultTenant = "default"
@@ -45,6 +52,7 @@ type Token struct {
 	Tenant  string // empty: it is for the service as a whole
 	Role    string // RoleAdmin or RoleRead
 	Label   string // who has it, for people
+	Maker   string // ID of the token that it was made with; empty: it was made on the machine itself
 	Hash    []byte // SHA-256 of the secret
 	Created time.Time
 	Expires time.Time // zero: never
@@ -85,11 +93,14 @@ type Tenancy interface {
 	Token(ctx context.Context, id string) (Token, error)
 	// HasTokens says whether there ever was a token.
 	HasTokens(ctx context.Context) (bool, error)
-	// AddToken keeps a token. A tenant that is not there is ErrNotFound, an ID that is there ErrExists. Used and Revoked are
-	// not read.
+	// AddToken keeps a token. A tenant that is not there is ErrNotFound, an ID that is there ErrExists, and a Maker that is not
+	// there or revoked ErrStale. A tenant, or the service, that has MaxTokens is ErrTokens; those that ended more than 30 days
+	// before Created are forgotten. Used and Revoked are not read.
 	AddToken(ctx context.Context, t Token) error
 	// UseToken notes that a token was used now.
 	UseToken(ctx context.Context, id string, now time.Time) error
 	// RevokeToken ends a token, or returns ErrNotFound. One that was revoked before stays revoked since then.
 	RevokeToken(ctx context.Context, id string, now time.Time) error
+	// RevokeMade ends all tokens that were made with a token, and with those. No more come once that one is revoked.
+	RevokeMade(ctx context.Context, id string, now time.Time) error
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -24,6 +25,7 @@ func tenantTests() map[string]func(*env) {
 		"Token/BelongsToATenant":        tokenTenant,
 		"Token/UseIsNoted":              tokenUse,
 		"Token/RevokedIsRevokedForGood": tokenRevoked,
+		"Token/MadeWithOthers":          tokenMade,
 	}
 }
 
@@ -244,4 +246,38 @@ func tokenRevoked(e *env) {
 	if got := e.tokens("")[0].Expires.Sub(at(0)); got != 900*time.Minute {
 		e.Errorf("it expires %v after minute 0, want 900 minutes", got)
 	}
+}
+
+// tokenMade has tokens made with tokens.
+func tokenMade(e *env) {
+	e.tenant("a")
+	made := func(id, maker string, i int) store.Token {
+		return store.Token{ID: id, Tenant: "a", Role: store.RoleAdmin, Maker: maker, Hash: []byte{1}, Created: at(i)}
+	}
+	first, second, third := made("t1", "t0", 2), made("t2", "t1", 3), made("t3", "", 4)
+	e.is(e.AddToken(e.ctx(), first), store.ErrStale, `"t0"`)
+	e.token("t0", "a", 1)
+	for _, k := range []store.Token{first, second, third} {
+		e.must(e.AddToken(e.ctx(), k))
+	}
+	e.equal("made with", e.tokens("a")[2].Maker, "t1")
+	e.must(e.RevokeToken(e.ctx(), "t0", at(5)))
+	e.equal("made with it, before they are revoked", e.tokens("a")[1].Revoked, time.Time{})
+	e.must(e.RevokeMade(e.ctx(), "t0", at(6)))
+	var revoked []time.Time
+	for _, k := range e.tokens("a") {
+		revoked = append(revoked, k.Revoked)
+	}
+	e.equal("revoked", revoked, []time.Time{at(5), at(6), at(6), {}})
+	e.is(e.AddToken(e.ctx(), made("t4", "t1", 7)), store.ErrStale, `"t1"`)
+
+	const month = 30 * 24 * 60
+	e.must(e.AddToken(e.ctx(), made("t5", "", month+6)))
+	e.equal("after a month", len(e.tokens("a")), 4) // the one revoked at minute 5 is forgotten
+	for i := range store.MaxTokens - 4 {
+		e.must(e.AddToken(e.ctx(), made(fmt.Sprintf("many%d", i), "", month+6)))
+	}
+	e.is(e.AddToken(e.ctx(), made("t6", "", month+6)), store.ErrTokens)
+	e.token("t7", "", month+6) // of the service
+	e.must(e.AddToken(e.ctx(), made("t8", "", month+7)))
 }
