@@ -359,7 +359,7 @@ func TestCopyKnowsAllColumns(t *testing.T) {
 	for _, name := range []string{
 		"domains.claimed", "domains.woken", "domains.holder", "journal.holder", "versions.last", "seals.id", "seals.proof",
 		"migrations.name", "migrations.taken", "nodes.id", "nodes.holder", "nodes.address", "nodes.started", "nodes.heartbeat",
-		"nodes.acknowledged", "nodes.deregistered",
+		"nodes.acknowledged", "nodes.deregistered", "nodes.keys",
 	} {
 		delete(rest, name)
 	}
