@@ -360,7 +360,7 @@ func TestCopyKnowsAllColumns(t *testing.T) {
 		"domains.claimed", "domains.woken", "domains.holder", "journal.holder", "webhooks.holder", "webhooks.leased",
 		"versions.last", "versions.dropped", "seals.id", "seals.proof",
 		"migrations.name", "migrations.taken", "nodes.id", "nodes.holder", "nodes.address", "nodes.started", "nodes.heartbeat",
-		"nodes.acknowledged", "nodes.deregistered",
+		"nodes.acknowledged", "nodes.deregistered", "nodes.keys",
 	} {
 		delete(rest, name)
 	}

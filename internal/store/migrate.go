@@ -45,7 +45,7 @@ func (t *tables) migrate(ctx context.Context, steps fs.FS) error {
 				return fmt.Errorf("take step %q: %w", name, err)
 			}
 		}
-		return t.begin(ctx, tx)
+		return t.enterKey(ctx, tx)
 	})
 }
 

@@ -94,9 +94,9 @@ func keysOf(ring *Keyring) string {
 // heardOf is for how long a node that was heard of counts as one that runs.
 const heardOf = time.Minute
 
-// begin notes the key that secrets are sealed with from now on. While a node runs that does not have it, it is refused: that
+// enterKey notes the key that secrets are sealed with from now on. While a node runs that does not have it, it is refused: that
 // one could not read what this one writes.
-func (t *tables) begin(ctx context.Context, tx transaction) error {
+func (t *tables) enterKey(ctx context.Context, tx transaction) error {
 	if t.ring == nil {
 		return nil
 	}
