@@ -206,24 +206,23 @@ func (t *tables) findWebhook(ctx context.Context, tx transaction, tenant, name, 
 }
 
 // sealWebhook returns what is sealed of a webhook.
-func (t *tables) sealWebhook(w Webhook) (seal string, settings []byte, err error) {
+func (t *tables) sealWebhook(ctx context.Context, tx transaction, w Webhook) (seal string, settings []byte, err error) {
 	settings, err = json.Marshal(webhookSettings{w.URL, w.Secret, w.Old, micros(w.OldUntil)})
 	if err != nil {
-		return "", nil, fmt.Errorf("seal webhook %q: %w", w.Name, err)
+		return "", nil, err
 	}
-	seal, settings = t.ring.Seal(labelWebhook+w.Tenant+"/"+w.Name, settings)
-	return seal, settings, nil
+	return t.seal(ctx, tx, labelWebhook+w.Tenant+"/"+w.Name, settings)
 }
 
 // AddWebhook implements [Store].
 func (t *tables) AddWebhook(ctx context.Context, w Webhook, now time.Time) error {
-	seal, settings, err := t.sealWebhook(w)
-	if err != nil {
-		return err
-	}
 	told := diary{actor: actorOf(ctx), at: now}
 	told.note(w.Tenant, KindWebhookAdded, w.Name, "added", nil, w.shown())
 	return t.db.write(ctx, fmt.Sprintf("add webhook %q", w.Name), func(ctx context.Context, tx transaction) error {
+		seal, settings, err := t.sealWebhook(ctx, tx, w)
+		if err != nil {
+			return err
+		}
 		if err := tx.lock(ctx, lockWebhooks, w.Tenant, false); err != nil {
 			return err
 		}
@@ -245,12 +244,12 @@ func (t *tables) AddWebhook(ctx context.Context, w Webhook, now time.Time) error
 
 // ChangeWebhook implements [Store].
 func (t *tables) ChangeWebhook(ctx context.Context, w Webhook, ifMatch string, now time.Time) error {
-	seal, settings, err := t.sealWebhook(w)
-	if err != nil {
-		return err
-	}
 	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("change webhook %q", w.Name), func(ctx context.Context, tx transaction) error {
+		seal, settings, err := t.sealWebhook(ctx, tx, w)
+		if err != nil {
+			return err
+		}
 		old, err := t.findWebhook(ctx, tx, w.Tenant, w.Name, ifMatch)
 		if err != nil {
 			return err
