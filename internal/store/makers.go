@@ -37,9 +37,29 @@ func admitToken(ctx context.Context, tx transaction, k Token) error {
 	return nil
 }
 
+// queryMade finds the tokens that were made with one, and with those, and are not revoked.
+const queryMade = selectToken + ` WHERE revoked = 0 AND id IN (WITH RECURSIVE made(id) AS (
+	SELECT id FROM tokens WHERE maker = $1 AND maker <> '' UNION
+	SELECT t.id FROM tokens t JOIN made ON t.maker = made.id AND t.maker <> '') SELECT id FROM made) ORDER BY id`
+
 // RevokeMade implements [Store].
 func (t *tables) RevokeMade(ctx context.Context, id string, now time.Time) error {
-	return t.exec(ctx, fmt.Sprintf("revoke what token %q made", id), `WITH RECURSIVE made(id) AS (
-		SELECT id FROM tokens WHERE maker = $2 AND maker <> '' UNION SELECT t.id FROM tokens t JOIN made ON t.maker = made.id AND t.maker <> ''
-		) UPDATE tokens SET revoked = $1 WHERE revoked = 0 AND id IN (SELECT id FROM made)`, micros(now), id)
+	actor := actorOf(ctx)
+	return t.db.writeSoon(ctx, fmt.Sprintf("revoke what token %q made", id), func(ctx context.Context, tx transaction) error {
+		told := diary{actor: actor}
+		err := tx.query(ctx, func(r row) error {
+			k, err := scanToken(r)
+			told.note(k.Tenant, KindTokenRevoked, k.ID, "revoked with the one that it was made with", k.shown(), nil)
+			return err
+		}, tx.locking(queryMade, "FOR UPDATE"), id)
+		if err != nil {
+			return err
+		}
+		for _, e := range told.events {
+			if _, err := tx.exec(ctx, `UPDATE tokens SET revoked = $1 WHERE id = $2`, micros(now), e.Name); err != nil {
+				return err
+			}
+		}
+		return told.record(ctx, tx)
+	})
 }

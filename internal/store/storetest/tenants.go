@@ -269,6 +269,11 @@ func tokenMade(e *env) {
 		revoked = append(revoked, k.Revoked)
 	}
 	e.equal("revoked", revoked, []time.Time{at(5), at(6), at(6), {}})
+	var told []string
+	for _, v := range e.events(store.EventFilter{Tenant: "a", Kinds: []string{store.KindTokenRevoked}}, 0) {
+		told = append(told, v.Name)
+	}
+	e.equal("events", told, []string{"t0", "t1", "t2"})
 	e.is(e.AddToken(e.ctx(), made("t4", "t1", 7)), store.ErrStale, `"t1"`)
 
 	const month = 30 * 24 * 60
