@@ -7,6 +7,19 @@ import (
 	"time"
 )
 
+// Node is one process of several on one store.
+type Node struct {
+	ID           string // of its own, and the same after a restart
+	Address      string // where the others reach its public listener, "ADDR:PORT"
+	Acknowledged int64  // it serves all changes up to this number of LastChange
+
+	// The store's, by its clock.
+	Started      time.Time
+	Heartbeat    time.Time
+	Silent       time.Duration // since Heartbeat
+	Deregistered time.Time     // zero: it is not
+}
+
 // forsaken is for how long the process that has a node's id may say nothing before another one of that id that lives takes
 // it, in microseconds. What it had begun to write then is over.
 const forsaken = int64(time.Minute / time.Microsecond)

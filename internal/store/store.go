@@ -236,19 +236,6 @@ type Order struct {
 	Outage    bool      // the last failure was not the name's fault
 }
 
-// Node is one process of several on one store.
-type Node struct {
-	ID           string // of its own, and the same after a restart
-	Address      string // where the others reach its public listener, "ADDR:PORT"
-	Acknowledged int64  // it serves all changes up to this number of LastChange
-
-	// The store's, by its clock.
-	Started      time.Time
-	Heartbeat    time.Time
-	Silent       time.Duration // since Heartbeat
-	Deregistered time.Time     // zero: it is not
-}
-
 // Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
 // kept to the microsecond, in UTC; what is finer is cut off. An engine may keep U+FFFD in the place of what is no UTF-8 in a
 // text, or NUL. When ctx ends before a method does, its error wraps that of ctx; an engine that is reached over a network
