@@ -179,6 +179,10 @@ func (r *Reconciler) lookShared(ctx context.Context, l Look, w Want, d *store.Do
 		if v.Live {
 			r.tell(w.Name, StepBody, "the policy is live at its domains, as far as a sample of them shows")
 		}
+	case LookQuota:
+		var v Quota
+		v, err = r.quota(ctx, w, *d)
+		seen.Quota = &v
 	default:
 		err = fmt.Errorf("look %d is not for a shared record; this is a bug", l)
 	}
