@@ -224,7 +224,7 @@ func TestConfigCheck(t *testing.T) {
 		t.Errorf("config check of a good one: exit code %d, %q, %q, want 0, %q", code, out, stderr, want)
 	}
 	out, stderr, code = stspub(t, "config", "check", bad)
-	want := strings.ReplaceAll(`FILE:3: server.colour: unknown key; known here: addresses, admin, admin_cert_file, admin_key_file, admin_tls, health, hostname, http, https, linger, node, node_address, proxies
+	want := strings.ReplaceAll(`FILE:3: server.colour: unknown key; known here: addresses, admin, admin_cert_file, admin_key_file, admin_tls, health, hostname, http, https, linger, node, node_address, proxies, state
 FILE:10: account.main.api_token_file: there is no such file; write the path of the file that holds the secret
 FILE:12: mxset.eu.mx: "*.*.example.net": a wildcard is only the whole first label, once, as in *.example.com (RFC 8461, Section 4.1)
 FILE:12: mxset.eu.mx: "mx_1.example.net": has an underscore, which no host name may have

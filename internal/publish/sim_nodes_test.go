@@ -178,7 +178,7 @@ func TestHeal(t *testing.T) {
 	seen := Seen{
 		Host: &Host{Ours: true}, Cert: &Cert{Valid: true}, Body: &Body{Live: true, LiveFor: time.Hour, Passed: []string{"node2"}},
 		TXT: &TXT{Zone: "example.org", Servers: []Server{{Name: "ns", STS: []string{policygen.RecordText("id1")}}}},
-		MX:  &MX{Known: true},
+		MX:  &MX{Known: true}, Quota: &Quota{Spent: true, Announced: text}, // which does not hold it
 	}
 	d := Next(w, s, seen, now)
 	if d.Wait || !d.State.Tainted {

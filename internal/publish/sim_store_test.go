@@ -54,6 +54,13 @@ func (m *memStore) clone() *memStore {
 	return &c
 }
 
+// CountWrite and WriteQuota are those of tenants without limits.
+func (m *memStore) CountWrite(context.Context, string, bool, time.Time) error { return nil }
+
+func (m *memStore) WriteQuota(context.Context, string, time.Time) (store.WriteQuota, error) {
+	return store.WriteQuota{}, nil
+}
+
 func (m *memStore) next() int64 {
 	m.version++
 	return m.version
