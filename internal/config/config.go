@@ -171,8 +171,8 @@ type Publish struct {
 // Check is the [check] table: how stspub looks at itself from outside.
 type Check struct {
 	Every time.Duration // how often a live domain is checked, a shared record hourly at least; default 24h, 1s..168h
-	// AllowPrivate are addresses outside of the public Internet that MX and policy hosts may have; others are not connected
-	// to, but for our own. Default: none.
+	// AllowPrivate are addresses outside of the public Internet that MX, policy hosts and name servers may have; others are
+	// not connected to, but for our own and, for zones of the operator, their name servers. Default: none.
 	AllowPrivate []netip.Prefix
 
 	HTTPPort  int    // where authorities validate by HTTP-01; 80 but in laboratories

@@ -167,7 +167,9 @@ func (d *daemon) assemble(ctx context.Context) error {
 	d.client = &sender.Client{
 		Resolver: resolver, Roots: roots, HTTPSPort: d.conf.Check.HTTPSPort, SMTPPort: d.conf.Check.SMTPPort, HELO: d.conf.Server.Hostname,
 	}
-	d.observer = &dnsupdate.Observer{Resolver: resolver}
+	d.observer = &dnsupdate.Observer{
+		Resolver: resolver, Guard: &sender.Guard{Private: d.conf.Check.AllowPrivate}, Own: d.writesIn,
+	}
 	if d.node, err = d.newNode(ctx); err != nil {
 		return err
 	}

@@ -4,10 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
+
+	"github.com/miekg/dns"
 
 	"github.com/stspub/stspub/internal/certs"
+	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/sender"
+	"github.com/stspub/stspub/internal/store"
 )
 
 // guard keeps our probes on the public Internet, and at home.
@@ -22,6 +27,26 @@ func (d *daemon) guard(outside *publish.Outside) *sender.Guard {
 			return home.Addrs, err
 		},
 	}
+}
+
+// writesIn says whether the operator's accounts write in the zone that a name is in: as the alias zone, or for a domain of
+// his with publish = "zone". Its name servers may well be inside. Where the store does not answer it is not known.
+func (d *daemon) writesIn(ctx context.Context, zone, name string) bool {
+	alias, _, _ := d.reconciler.Alias()
+	for at, more := name, true; more && dns.IsSubDomain(dns.Fqdn(zone), dns.Fqdn(at)); _, at, more = strings.Cut(at, ".") {
+		if alias != "" && at == alias {
+			return true
+		}
+		domain, err := policygen.ParseName(at)
+		if err != nil {
+			continue // the name of a record
+		}
+		have, err := d.store.Domain(ctx, domain)
+		if err == nil && have.Tenant == publish.Tenant && have.Publish == store.PublishZone {
+			return true
+		}
+	}
+	return false
 }
 
 // admit says whether an order may be sent.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -18,11 +19,17 @@ const atOnce = 8
 
 // Observer asks every address of every authoritative server of a name's zone. Which servers those are is found through
 // Resolver and remembered for a few minutes; what they answer is never remembered. Where a stub of the Resolver covers
-// the zone, the stub's servers are asked in place of those that the zone names. It is safe for concurrent use.
+// the zone, the stub's servers are asked in place of those that the zone names. Its fields must not change after the first
+// call. It is safe for concurrent use.
 type Observer struct {
 	Resolver *sender.Resolver
 	// Port is where name servers are asked; zero means 53. Another one is for laboratories.
 	Port uint16
+	// Guard keeps questions on the public Internet: who owns a zone says where its name servers are. One at an address that
+	// is not let through counts as one that does not answer. A stub's are always asked. Nil: all are.
+	Guard *sender.Guard
+	// Own says whether the servers of a zone that a name is in are asked wherever they are. Nil: those of none are.
+	Own func(ctx context.Context, zone, name string) bool
 
 	zones   cache[string] // name → zone
 	servers cache[[]server]
@@ -40,6 +47,7 @@ func (o *Observer) Observe(ctx context.Context, name string, qtype uint16) (View
 	if err != nil {
 		return v, fmt.Errorf("observe %s %q: %w", dns.TypeToString[qtype], v.Name, err)
 	}
+	servers = o.guarded(ctx, v, servers)
 	answers := make([]Answer, len(servers))
 	var g errgroup.Group
 	g.SetLimit(atOnce)
@@ -52,6 +60,30 @@ func (o *Observer) Observe(ctx context.Context, name string, qtype uint16) (View
 	_ = g.Wait()
 	v.Answers = reachable(servers, answers)
 	return v, nil
+}
+
+// errInside is said in place of an address: the name of a server may be one of our network, and a stranger's zone names it.
+var errInside = errors.New("its address is outside of the public Internet, so it is not asked; if it is meant, add it to " +
+	"allow_private in [check], or the zone to stub in [dns]")
+
+// guarded puts errInside in place of the addresses that are not to be asked, once a server.
+func (o *Observer) guarded(ctx context.Context, v View, servers []server) []server {
+	inside := func(s server) bool { return s.host != "" && s.err == nil && o.Guard.Lets(ctx, s.addr) != nil }
+	if o.Guard == nil || !slices.ContainsFunc(servers, inside) || o.Own != nil && o.Own(ctx, v.Zone, v.Name) {
+		return servers
+	}
+	var out []server
+	told := make(map[string]bool)
+	for _, s := range servers {
+		switch {
+		case !inside(s):
+			out = append(out, s)
+		case !told[s.host]:
+			told[s.host] = true
+			out = append(out, server{host: s.host, err: errInside})
+		}
+	}
+	return out
 }
 
 // ask puts the question to one address, without recursion: only what the server itself is authoritative for counts.

@@ -1,8 +1,10 @@
 package dnsupdate_test
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -349,5 +351,75 @@ func TestObserveMany(t *testing.T) {
 		if got := in.root.Queries(name, "SOA"); got != want {
 			t.Errorf("%d questions for the SOA record of %s, want %d", got, name, want)
 		}
+	}
+}
+
+// TestObserveStaysOutside: a zone's owner cannot have us ask what only our network reaches, nor see what is there.
+func TestObserveStaysOutside(t *testing.T) {
+	t.Parallel()
+	in := startInternet(t)
+	for _, d := range in.servers {
+		set(t, d, record, "TXT", quoted(sts("now")))
+	}
+	const why = ": its address is outside of the public Internet, so it is not asked; if it is meant, add it to allow_private in [check], " +
+		"or the zone to stub in [dns]"
+	ns1, ns2 := "ns1."+zone+why, "ns2."+zone+why
+	private := func(all ...string) *sender.Guard {
+		var g sender.Guard
+		for _, p := range all {
+			g.Private = append(g.Private, netip.MustParsePrefix(p))
+		}
+		return &g
+	}
+	own := func(want bool) func(context.Context, string, string) bool {
+		return func(_ context.Context, z, name string) bool {
+			if z != zone || name != record {
+				t.Errorf("Own(%q, %q), want %q and %q", z, name, zone, record)
+			}
+			return want
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		guard *sender.Guard
+		own   func(context.Context, string, string) bool
+		want  []string // server, and why it does not answer
+		asked [3]int
+	}{
+		{"no guard", nil, own(false), []string{in.addr(0), in.addr(1), in.addr(2)}, [3]int{1, 1, 1}},
+		{"no leave", private(), nil, []string{ns1, ns2}, [3]int{}},
+		{"of others", private(), own(false), []string{ns1, ns2}, [3]int{}},
+		{"our own", private(), own(true), []string{in.addr(0), in.addr(1), in.addr(2)}, [3]int{1, 1, 1}},
+		{"one of two", private("127.0.0.2/32"), nil, []string{ns1, in.addr(1), ns2}, [3]int{0, 1, 0}},
+		{"one of them", private("127.0.0.3/32"), nil, []string{ns1, in.addr(2)}, [3]int{0, 0, 1}},
+		{"their network", private("127.0.0.0/8"), nil, []string{in.addr(0), in.addr(1), in.addr(2)}, [3]int{1, 1, 1}},
+	} {
+		var before, asked [3]int
+		for i, d := range in.servers {
+			before[i] = d.Queries(record, "TXT")
+		}
+		in.observer = &dnsupdate.Observer{Resolver: in.observer.Resolver, Port: in.observer.Port, Guard: c.guard, Own: c.own}
+		v := in.observe(t, record, dns.TypeTXT)
+		var got []string
+		for _, a := range v.Answers {
+			if a.Err != nil {
+				a.Server += ": " + a.Err.Error()
+			}
+			got = append(got, a.Server)
+		}
+		for i, d := range in.servers {
+			asked[i] = d.Queries(record, "TXT") - before[i]
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" || asked != c.asked {
+			t.Errorf("%s: asked %v, want %v; answers (-want +got):\n%s", c.name, asked, c.asked, diff)
+		}
+		if v.Complete() != (c.asked == [3]int{1, 1, 1}) || v.Absent() {
+			t.Errorf("%s: complete %v, absent %v", c.name, v.Complete(), v.Absent())
+		}
+	}
+	stub := map[string][]string{".": {in.servers[0].Addr}}
+	in.observer = &dnsupdate.Observer{Resolver: &sender.Resolver{Stub: stub}, Guard: private()}
+	if v := in.observe(t, record, dns.TypeTXT); !exactly(v, sts("now")) {
+		t.Errorf("a stub's server: %+v", v)
 	}
 }

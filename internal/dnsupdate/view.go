@@ -17,7 +17,8 @@ type View struct {
 
 // Answer is what one address of one server says.
 type Answer struct {
-	// Server is the name server and its address, "ns1.example.net 192.0.2.1:53", or the address alone for a stub.
+	// Server is the name server and its address, "ns1.example.net 192.0.2.1:53", the address alone for a stub, or the name
+	// alone where none is asked.
 	Server string
 	// Err is why there is no answer: time-out, SERVFAIL, REFUSED, not authoritative. The fields below are empty then.
 	// Nothing is proven by it.

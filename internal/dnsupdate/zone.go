@@ -27,7 +27,7 @@ const (
 type server struct {
 	host string // empty for a stub's
 	addr string // "ADDR:PORT"
-	err  error  // the address is not known
+	err  error  // the address is not known, or not to be asked
 }
 
 func (s server) String() string { return strings.TrimSpace(s.host + " " + s.addr) }

@@ -39,12 +39,14 @@ type Guard struct {
 // Dial connects to "ADDR:PORT"; it is for [Client.Dial]. An address that is not let through is refused before the first
 // packet, with [ErrPrivate].
 func (g *Guard) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{ControlContext: g.control}
+	// It is called with the address that is connected to, after all resolving.
+	d := net.Dialer{ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error { return g.Lets(ctx, address) }}
 	return d.DialContext(ctx, network, address)
 }
 
-// control looks at the address that is connected to, after all resolving.
-func (g *Guard) control(ctx context.Context, _, address string, _ syscall.RawConn) error {
+// Lets says why "ADDR:PORT" is not let through, by an error that wraps [ErrPrivate] or [ErrOurs]; nil: it is. No packet is
+// sent.
+func (g *Guard) Lets(ctx context.Context, address string) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
