@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -36,6 +37,7 @@ type node struct {
 	served  atomic.Int64 // up to this change everything is served here
 	leaving atomic.Bool
 	clocked bool      // the store's clock was read
+	doubt   bool      // what is served may be what the store has forgotten
 	pruned  time.Time // when what was deleted was forgotten last
 	known   sync.Map  // netip.AddrPort of the others' listeners → true; they only become more
 	pings   chan chan<- error
@@ -177,11 +179,16 @@ func (n *node) round(ctx context.Context, lost *bool) error {
 	if err := n.readClock(ctx); err != nil {
 		return err
 	}
-	certificates, err := n.d.keeper.Refresh(ctx, n.served.Load())
+	after := n.served.Load()
+	if n.doubt {
+		after = math.MaxInt64 // which no store has had, so all is read
+	}
+	n.doubt = true // what is read from here on may be lost by the store before it is acknowledged
+	certificates, err := n.d.keeper.Refresh(ctx, after)
 	if err != nil {
 		return err
 	}
-	policies, err := n.d.reconciler.Refresh(ctx, n.served.Load())
+	policies, err := n.d.reconciler.Refresh(ctx, after)
 	if err != nil {
 		return err
 	}
@@ -192,6 +199,7 @@ func (n *node) round(ctx context.Context, lost *bool) error {
 	if err := n.beat(ctx, n.address); err != nil {
 		return err
 	}
+	n.doubt = false
 	if *lost {
 		if err := n.d.reconciler.WakeTainted(ctx); err != nil {
 			return err

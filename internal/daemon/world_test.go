@@ -286,6 +286,14 @@ func (r *run) live(after time.Time) {
 // serves compares what a sender gets with the policy.
 func (w *world) serves() {
 	w.t.Helper()
+	if got := w.served(); got != policy {
+		w.t.Errorf("served is %q, want %q", got, policy)
+	}
+}
+
+// served is what a sender gets.
+func (w *world) served() string {
+	w.t.Helper()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(w.ca.RootPEM)
 	transport := &http.Transport{
@@ -301,9 +309,11 @@ func (w *world) serves() {
 		w.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != policy {
-		w.t.Errorf("served is %d %q, %v, want %q", resp.StatusCode, body, err, policy)
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		w.t.Errorf("served is %d %q, %v", resp.StatusCode, body, err)
 	}
+	return string(body)
 }
 
 // until waits until ok returns nil.

@@ -27,7 +27,7 @@ const forsaken = int64(time.Minute / time.Microsecond)
 // Beat implements [Store].
 func (t *tables) Beat(ctx context.Context, n Node) error {
 	t.mu.Lock()
-	began := t.node != n.ID
+	began, acked := t.node != n.ID, t.acked
 	t.mu.Unlock()
 	err := t.db.writeAside(ctx, fmt.Sprintf("say that node %q lives", n.ID), func(ctx context.Context, tx transaction) error {
 		if n.ID == "" {
@@ -40,6 +40,9 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 		old, err := holders(ctx, tx, n.ID)
 		if err != nil {
 			return err
+		}
+		if !began && acked > 0 && (len(old) == 0 || old[0].acknowledged < acked) {
+			return ErrPutBack
 		}
 		for _, holder := range old {
 			switch {
@@ -59,19 +62,21 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 			n.ID, t.holder, n.Address, now, n.Acknowledged, keysOf(t.ring))
 		return err
 	})
-	if err != nil {
-		return err
-	}
 	t.mu.Lock()
-	t.node = n.ID
-	t.mu.Unlock()
-	return nil
+	defer t.mu.Unlock()
+	switch {
+	case err == nil:
+		t.node, t.acked = n.ID, n.Acknowledged
+	case errors.Is(err, ErrPutBack):
+		t.acked = 0
+	}
+	return err
 }
 
 // nodeHolder is the opening of the store that beats for a node, and when it did last.
 type nodeHolder struct {
-	id                      string
-	heartbeat, deregistered int64
+	id                                    string
+	heartbeat, deregistered, acknowledged int64
 }
 
 // holders returns who beats for a node: one or nobody.
@@ -79,10 +84,10 @@ func holders(ctx context.Context, tx transaction, id string) ([]nodeHolder, erro
 	var all []nodeHolder
 	err := tx.query(ctx, func(r row) error {
 		var h nodeHolder
-		err := r.Scan(&h.id, &h.heartbeat, &h.deregistered)
+		err := r.Scan(&h.id, &h.heartbeat, &h.deregistered, &h.acknowledged)
 		all = append(all, h)
 		return err
-	}, tx.locking(`SELECT holder, heartbeat, deregistered FROM nodes WHERE id = $1`, "FOR UPDATE"), id)
+	}, tx.locking(`SELECT holder, heartbeat, deregistered, acknowledged FROM nodes WHERE id = $1`, "FOR UPDATE"), id)
 	return all, err
 }
 

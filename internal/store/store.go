@@ -31,6 +31,8 @@ var (
 	// ErrUnsure says that the way to the store was cut while it committed, so what was to be written is there or is not;
 	// read it again.
 	ErrUnsure = errors.New("not known whether it was written")
+	// ErrPutBack says that the store knows less than it did, as after a fail-over that lost something; read it anew.
+	ErrPutBack = errors.New("the store does not know any more what it was told; it was put back to an earlier time")
 	// ErrIDReused says that an id was to be intended twice. RFC 8461, Section 3.1: an id names one instance of a policy.
 	ErrIDReused = errors.New("id was used before")
 )
@@ -376,7 +378,8 @@ type Store interface {
 	// Beat keeps that a node lives; ID, Address and Acknowledged of n are written, and it is deregistered no more. With the
 	// first one that a process makes, what an earlier process of that node had claimed is free, and its orders are over; from
 	// then on that one gets ErrLocked, and so do two processes with one id, until the one that has it is deregistered or
-	// silent for a minute.
+	// silent for a minute. If the store forgot what this process had it acknowledge, the error wraps ErrPutBack, once: the
+	// numbers that it lost are given to other changes.
 	Beat(ctx context.Context, n Node) error
 	// Nodes returns all nodes that ever were, by ID.
 	Nodes(ctx context.Context) ([]Node, error)

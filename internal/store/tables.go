@@ -20,8 +20,9 @@ type tables struct {
 	holder string
 	sole   bool // no other process has the store open
 
-	mu   sync.Mutex // guards node
-	node string     // whom this process beats for; "": nobody yet
+	mu    sync.Mutex // guards what follows
+	node  string     // whom this process beats for; "": nobody yet
+	acked int64      // what that has acknowledged for certain
 }
 
 func (t *tables) init(db database, ring *Keyring) {
