@@ -16,8 +16,8 @@ import (
 
 // BulkOptions say how [Client.Bulk] changes domains.
 type BulkOptions struct {
-	DryRun    bool   // say what would become of each line, and change nothing
-	Confirm   bool   // remove also so many that it looks like a mistake
+	DryRun  bool // say what would become of each line, and change nothing
+	Confirm bool // remove also so many that it looks like a mistake
 	// RequestID is the caller's name for the whole; empty: one at random. What was done under it within a day is answered as
 	// it was, and not done again.
 	RequestID string
