@@ -45,7 +45,8 @@ func newAccountPut(s *server) *cobra.Command {
 docs/providers.md has the keys of each provider. A secret is read from a file here, and goes by its key without the ending
 _file or _env. It is kept sealed where [store] has a key, and never shown again.
 
-With --zone the account has to read that zone before it is taken. Nothing is written there.`,
+With --zone the account has to read that zone before it is taken. Without, its provider judges the credentials, where it can;
+what came of it is printed. Nothing is written.`,
 		Example: `  stspub account put main --provider desec --secret-file api_token=/run/secrets/desec --zone example.org
   stspub account put own --provider rfc2136 --set server=192.0.2.53 --set key_name=stspub --secret-file key=tsig.key`,
 		Args: usageArgs(cobra.ExactArgs(1)),

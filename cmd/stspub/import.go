@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,7 +62,6 @@ func (im *importer) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	im.o.RequestID = rand.Text()[:8]
 	p := newProgress(cmd.ErrOrStderr(), len(lines))
 	counts := make(map[store.Result]int)
 	e := json.NewEncoder(cmd.OutOrStdout())

@@ -183,7 +183,7 @@ func TestHeldChange(t *testing.T) {
 	w.live(zoned, zonedID, w.policy("enforce", "5")) // it is not concerned
 	s := w.step(shop, publish.StepMX)
 	want = "held: senders would refuse mail for shop.provider.test: its MX mx9.provider.test in DNS is not covered by the new policy; " +
-		"add it to the MX set, remove it from DNS, or force the change: stspub plan prints the command"
+		"add it to the MX set, remove it from DNS, or have who runs the service force the change, by the command that stspub plan prints"
 	if s.Reason != want || !s.Fault || s.Policy != old || s.ID != shopID {
 		t.Errorf("id %s, policy %q, fault %t, reason %q; want the old ones, and as a fault %q", s.ID, s.Policy, s.Fault, s.Reason, want)
 	}

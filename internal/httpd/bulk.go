@@ -3,12 +3,14 @@ package httpd
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,7 +39,7 @@ type bulkInput struct {
 	Scope
 	DryRun    bool   `query:"dry_run" doc:"say what would become of each line, and change nothing"`
 	Confirm   bool   `query:"confirm" doc:"remove more than ten domains, and more than one in a hundred, which looks like a mistake otherwise"`
-	RequestID string `header:"Request-Id" maxLength:"100" doc:"the caller's name for the whole, for the log; the same one when it is sent again"`
+	RequestID string `header:"Request-Id" maxLength:"100" doc:"the caller's name for the whole: sent again with it within a day, what was done is answered as it was, and nothing is done twice"`
 	Key       string `header:"Idempotency-Key" maxLength:"100" doc:"the same as Request-Id"`
 }
 
@@ -47,8 +49,9 @@ func (a *admin) bulk(ctx context.Context, in *bulkInput) (*huma.StreamResponse, 
 		return nil, err
 	}
 	b := &bulkRun{a: a, tenant: tenant, who: callerOf(ctx), o: publish.ApplyOptions{DryRun: in.DryRun, Confirmed: in.Confirm}, counts: make(map[string]int)}
-	if b.id = in.RequestID; b.id == "" {
-		b.id = in.Key
+	b.id = cmp.Or(in.RequestID, in.Key)
+	if b.resume.begun = time.Now(); !in.DryRun {
+		b.resume.id = b.id
 	}
 	return a.stream(b.serve), nil
 }
@@ -61,12 +64,14 @@ type bulkRun struct {
 	id     string
 	o      publish.ApplyOptions
 	counts map[string]int // of results, and "" of errors
+	resume resume
 }
 
 // bulkLine is a line as it was read.
 type bulkLine struct {
 	change publish.Change
 	err    error // why it is none
+	sum    string
 }
 
 // serve reads lines, makes changes and answers, all at the same time: who reads the answers only after the last line gets
@@ -136,9 +141,12 @@ func (b *bulkRun) apply(ctx context.Context, lines <-chan bulkLine, out *spool) 
 				break fill
 			}
 		}
-		results, err := b.applyBatch(ctx, batch)
+		results, err := b.answer(ctx, batch)
 		if err != nil {
 			return err
+		}
+		for _, r := range results {
+			b.counts[r.Result]++
 		}
 		if err := out.add(results); err != nil {
 			return err
@@ -150,6 +158,7 @@ func (b *bulkRun) apply(ctx context.Context, lines <-chan bulkLine, out *spool) 
 // applyBatch returns a result for every line. Where the removals look like a mistake, they alone are left out.
 func (b *bulkRun) applyBatch(ctx context.Context, batch []bulkLine) ([]DomainResult, error) {
 	results := make([]DomainResult, len(batch))
+	batch = slices.Clone(batch) // the caller may have to try again
 	refused, err := b.tryBatch(ctx, batch, results)
 	if err == nil && refused != nil {
 		for i, l := range batch {
@@ -163,8 +172,7 @@ func (b *bulkRun) applyBatch(ctx context.Context, batch []bulkLine) ([]DomainRes
 		err = refused
 	}
 	for _, r := range results {
-		b.counts[r.Result]++
-		if r.Result == string(store.ResultRemoved) {
+		if err == nil && r.Result == string(store.ResultRemoved) {
 			b.o.Removed++
 		}
 	}
@@ -179,23 +187,29 @@ func (b *bulkRun) tryBatch(ctx context.Context, batch []bulkLine, results []Doma
 			changes = append(changes, l.change)
 		}
 	}
-	done, err := b.a.manager.Apply(ctx, b.tenant, changes, b.o)
+	fill := func(done []publish.Outcome) ([]DomainResult, error) {
+		for i, l := range batch {
+			o := publish.Outcome{Name: l.change.Name, Err: l.err}
+			if l.err == nil {
+				o, done = done[0], done[1:]
+			}
+			var err error
+			if results[i], err = b.result(o); err != nil {
+				return nil, err
+			}
+		}
+		return results, nil
+	}
+	o := b.o
+	b.part(&o, batch, fill)
+	done, err := b.a.manager.Apply(ctx, b.tenant, changes, o)
 	if errors.Is(err, publish.ErrRefused) {
 		return err, nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		_, err = fill(done)
 	}
-	for i, l := range batch {
-		o := publish.Outcome{Name: l.change.Name, Err: l.err}
-		if l.err == nil {
-			o, done = done[0], done[1:]
-		}
-		if results[i], err = b.result(o); err != nil {
-			return nil, err
-		}
-	}
-	return nil, nil
+	return nil, err
 }
 
 func (b *bulkRun) result(o publish.Outcome) (DomainResult, error) {
@@ -239,6 +253,7 @@ func nextLine(b *bufio.Reader) (l bulkLine, found bool, err error) {
 		for errors.Is(err, bufio.ErrBufferFull) {
 			_, err = b.ReadSlice('\n')
 		}
+		l.sum = sumOf(text)
 		l.err = &Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("the line is longer than %d bytes", maxLine)}
 		return l, true, err
 	}
@@ -247,6 +262,7 @@ func nextLine(b *bufio.Reader) (l bulkLine, found bool, err error) {
 		return l, false, err
 	}
 	l.change, l.err = parseLine(text)
+	l.sum = sumOf(text)
 	return l, true, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -39,8 +40,8 @@ func (r *Reconciler) Accounts(tenant string) []Account {
 	return all
 }
 
-// PutAccount declares a DNS account of a tenant by the API. If zone is not empty, the account first has to read there, and
-// what came of it is returned in words; nothing is written. An account that does not open or read is an [*InvalidError],
+// PutAccount declares a DNS account of a tenant by the API. If zone is not empty, the account first has to read there, else
+// its provider, where it can, judges its credentials; what came of it is returned in words, and nothing is written. An account that does not open or read is an [*InvalidError],
 // one of the file a [*store.OwnedError].
 func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Account, zone string) (string, error) {
 	if err := cmp.Or(checkLabel("tenant", tenant), checkLabel("name", a.Name)); err != nil {
@@ -95,8 +96,11 @@ func checkOwned(a config.Account) error {
 
 // checkAccount has an account read, and says what came of it.
 func (r *Reconciler) checkAccount(ctx context.Context, tenant string, a config.Account, zone string) (string, error) {
-	if zone == "" || r.cfg.CheckAccount == nil {
-		return "not tried: no zone was named to read", nil
+	if r.cfg.CheckAccount == nil {
+		return "not tried", nil
+	}
+	if zone == "" {
+		return r.checkCredentials(ctx, tenant, a)
 	}
 	name, err := policygen.ParseName(zone)
 	if err != nil {
@@ -108,6 +112,22 @@ func (r *Reconciler) checkAccount(ctx context.Context, tenant string, a config.A
 		return "", invalid("account", "%s", err)
 	}
 	return fmt.Sprintf("the account reads the zone %s", name), nil
+}
+
+// checkCredentials has the provider judge the credentials of an account. Only that it refuses them is an error: who names no
+// zone may declare the account while the provider is away.
+func (r *Reconciler) checkCredentials(ctx context.Context, tenant string, a config.Account) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	err := r.cfg.CheckAccount(ctx, tenant, a, "")
+	refused, ok := errors.AsType[*dnsupdate.Error](err)
+	switch {
+	case err == nil:
+		return "the provider takes the credentials; to have a zone read, name one", nil
+	case ok && refused.Kind == dnsupdate.KindAuth:
+		return "", invalid("account", "%s", err)
+	}
+	return fmt.Sprintf("not tried: %s; name a zone that the account is to read", err), nil
 }
 
 // notFiles refuses an account of the configuration file.

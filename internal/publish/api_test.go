@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stspub/stspub/internal/config"
+	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
@@ -445,11 +446,25 @@ func TestAPIAccounts(t *testing.T) {
 		if got := w.rec.Accounts("b"); len(got) > 0 {
 			t.Errorf("accounts are %v", got)
 		}
+		w.change(func() { w.checkErr = &dnsupdate.Error{Kind: dnsupdate.KindAuth, Err: broken()} })
+		if _, err := put("test", "s3cret", ""); !errors.As(err, &bad) || !strings.Contains(err.Error(), "no such token") {
+			t.Errorf("credentials that the provider refuses: %v", err)
+		}
+		if got := w.rec.Accounts("b"); len(got) > 0 {
+			t.Errorf("accounts are %v", got)
+		}
+		w.change(func() { w.checkErr = dnsupdate.ErrNeedsZone })
+		if said, err := put("test", "s3cret", ""); err != nil || !strings.HasPrefix(said, "not tried: ") || !strings.Contains(said, "name a zone") {
+			t.Errorf("an account that cannot be tried: %q, %v", said, err)
+		}
 		w.change(func() { w.checkErr = nil })
+		if said, err := put("test", "s3cret", ""); err != nil || !strings.HasPrefix(said, "the provider takes the credentials") {
+			t.Errorf("good credentials: %q, %v", said, err)
+		}
 		if said, err := put("test", "s3cret", "zone.example"); err != nil || said != "the account reads the zone zone.example" {
 			t.Errorf("%q, %v", said, err)
 		}
-		w.equal("checked", w.checked, "b/main zone.example s3cret", "b/main zone.example s3cret")
+		w.equal("checked", w.checked, "b/main zone.example s3cret", "b/main  s3cret", "b/main  s3cret", "b/main  s3cret", "b/main zone.example s3cret")
 		if got := fmt.Sprintf("%+v", w.rec.Accounts("b")); got != "[{Name:main Owner:api Provider:test}]" {
 			t.Errorf("accounts are %s", got)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stspub/stspub/internal/config"
@@ -38,6 +39,10 @@ type ApplyOptions struct {
 	Confirmed bool
 	// Removed counts the domains that earlier batches of the same request removed.
 	Removed int
+	// Part, if set, is the part of a request that the changes are. It is kept with them, with what Answers makes of the
+	// outcomes; one that is kept already is store.ErrExists. See [store.Batch].
+	Part    *store.RequestPart
+	Answers func([]Outcome) ([]byte, error)
 }
 
 // Outcome is what became of a [Change].
@@ -55,8 +60,18 @@ type Outcome struct {
 func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change, o ApplyOptions) ([]Outcome, error) {
 	set := r.settings.Load()
 	outcomes := make([]Outcome, len(changes))
-	batch := store.Batch{Owner: store.OwnerAPI, DryRun: o.DryRun, Refuse: refuses(set.conf)}
+	batch := store.Batch{Owner: store.OwnerAPI, DryRun: o.DryRun, Refuse: refuses(set.conf), Part: o.Part}
 	var which []int // of the outcomes each change of the batch is
+	fill := func(done []store.DomainOutcome) {
+		for i, d := range done {
+			to := &outcomes[which[i]]
+			to.Result, to.ETag, to.Err = d.Result, d.ETag, d.Err
+		}
+	}
+	batch.Answers = func(done []store.DomainOutcome) ([]byte, error) {
+		fill(done)
+		return o.Answers(outcomes)
+	}
 	removals := 0
 	now := r.now()
 	for i, c := range changes {
@@ -81,15 +96,10 @@ func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change,
 	if err != nil {
 		return nil, err
 	}
-	claimed := false
-	for i, d := range done {
-		to := &outcomes[which[i]]
-		to.Result, to.ETag, to.Err = d.Result, d.ETag, d.Err
-		claimed = claimed || d.Result == store.ResultClaimed
-	}
+	fill(done)
 	if !o.DryRun {
 		r.poke()
-		if claimed {
+		if slices.ContainsFunc(done, func(d store.DomainOutcome) bool { return d.Result == store.ResultClaimed }) {
 			r.pokeClaims()
 		}
 	}

@@ -184,7 +184,7 @@ func (p *pass) strands() (string, *Decision) {
 	}
 	if len(p.o.MX.Uncovered) > 0 {
 		return fmt.Sprintf("held: senders would refuse mail for %s: its MX %s in DNS is not covered by the new policy; "+
-			"add it to the MX set, remove it from DNS, or force the change: stspub plan prints the command",
+			"add it to the MX set, remove it from DNS, or have who runs the service force the change, by the command that stspub plan prints",
 			p.w.Name, strings.Join(p.o.MX.Uncovered, ", ")), nil
 	}
 	return "", nil

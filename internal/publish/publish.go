@@ -92,7 +92,7 @@ type Config struct {
 	Accepted func(context.Context, *config.Config) error
 	// OpenAccount makes a DNS account of a tenant of its configuration.
 	OpenAccount func(tenant string, a config.Account) (dnsupdate.Account, error)
-	// CheckAccount has an account read in a zone, and writes nothing; nil: accounts are not checked when they come.
+	// CheckAccount has an account read in a zone, or with "" its credentials judged, as [dnsupdate.Check]; nil: accounts are not checked when they come.
 	CheckAccount func(ctx context.Context, tenant string, a config.Account, zone string) error
 	// Prover looks for the proofs of claims; nil: none is ever proven.
 	Prover Prover

@@ -357,7 +357,7 @@ func TestStrandingIsHeld(t *testing.T) {
 		w.pass(time.Hour)
 		s = w.status(one)
 		want := "held: senders would refuse mail for one.test: its MX mx1.provider.test in DNS is not covered by the new policy; " +
-			"add it to the MX set, remove it from DNS, or force the change: stspub plan prints the command"
+			"add it to the MX set, remove it from DNS, or have who runs the service force the change, by the command that stspub plan prints"
 		if s.Reason != want || !s.Fault || s.Policy != first.Policy {
 			t.Errorf("reason %q, fault %v, policy %q; want %q, a fault, and the old policy", s.Reason, s.Fault, s.Policy, want)
 		}

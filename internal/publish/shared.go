@@ -325,8 +325,8 @@ func (r *Reconciler) sweep(ctx context.Context, w Want, record store.Domain) (MX
 	case err != nil:
 		return MX{}, fmt.Errorf("look at the domains of %s: %w", record.Name, err)
 	case len(wrong) > few(len(looked)) && record.State.Forced != w.Policy:
-		return MX{Reason: fmt.Sprintf("held: %d of %d domains cannot get the new policy, so nobody does: %s, …; mend that, or have the "+
-			"others get it, and these keep theirs with records of their own, with the hash of: stspub plan",
+		return MX{Reason: fmt.Sprintf("held: %d of %d domains cannot get the new policy, so nobody does: %s, …; mend that, or have who "+
+			"runs the service give it to the others, by the hash that stspub plan prints; these keep theirs then with records of their own",
 			len(wrong), len(looked), strings.Join(wrong[:3], "; "))}, nil
 	}
 	for _, name := range apart {

@@ -76,6 +76,11 @@ type Batch struct {
 	Refuse func(have, want Domain) error
 	// DryRun has everything decided and nothing written.
 	DryRun bool
+	// Part, if set, is the part of a request that the batch is, which may have no changes; it is kept in the transaction.
+	// Removed is what earlier parts removed. One that is there already is ErrExists, and nothing is done.
+	Part *RequestPart
+	// Answers, with Part, returns what is kept as its Answers. It is called as Refuse is.
+	Answers func(outcomes []DomainOutcome) ([]byte, error)
 }
 
 // DomainChange is what one domain is to become.

@@ -17,7 +17,7 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 	if b.Owner == "" {
 		return nil, errors.New("apply changes of domains: they need an owner")
 	}
-	if len(b.Changes) == 0 {
+	if len(b.Changes) == 0 && (b.Part == nil || b.DryRun) {
 		return nil, nil
 	}
 	var outcomes []DomainOutcome
@@ -45,9 +45,12 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 		if b.DryRun {
 			return errDryRun
 		}
+		if err := b.keepPart(ctx, tx, outcomes, now); err != nil {
+			return err
+		}
 		return w.told.record(ctx, tx)
 	}
-	leave, err := t.db.queueUp(ctx, b.Changes[0].Domain.Tenant)
+	leave, err := t.db.queueUp(ctx, b.tenant())
 	if err != nil {
 		return nil, said(doing, err)
 	}
@@ -61,6 +64,14 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 		return nil, err
 	}
 	return outcomes, nil
+}
+
+// tenant is who waits for the others with the batch.
+func (b *Batch) tenant() string {
+	if b.Part != nil {
+		return b.Part.Tenant
+	}
+	return b.Changes[0].Domain.Tenant
 }
 
 // batchWriter makes the changes of a batch within a transaction.

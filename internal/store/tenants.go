@@ -84,6 +84,9 @@ type Tenancy interface {
 	WriteQuota(ctx context.Context, tenant string, now time.Time) (WriteQuota, error)
 	// CountStep counts the domains of a tenant at a step whose names come before one (by bytes), no further than most.
 	CountStep(ctx context.Context, tenant, step, before string, most int) (int, error)
+	// RequestPart returns the part of a tenant's request that begins at a line, or ErrNotFound, also where the request began
+	// [RequestKept] before now; see [Batch].
+	RequestPart(ctx context.Context, tenant, id string, line int, now time.Time) (RequestPart, error)
 	// SharedOf returns the shared records of a tenant by name.
 	SharedOf(ctx context.Context, tenant string) ([]Domain, error)
 

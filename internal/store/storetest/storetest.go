@@ -29,7 +29,7 @@ func Run(t *testing.T, open Open) {
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
 		sharedTests(), certificateTests(), changeTests(), servedTests(), journalTests(), nodeTests(), agreeTests(), valueTests(),
 		durableTests(), sealTests(), tenantTests(), eventTests(),
-		batchTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(), webhookTests(),
+		batchTests(), requestTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(), webhookTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { run(t, open, nil, test) })
