@@ -181,7 +181,7 @@ func TestYearWithAnOutage(t *testing.T) {
 		y.until(to)
 		waiting := y.waiting()
 		m := y.end()
-		if most := (to-from) * 24 * 7; m.lost == 0 || m.lost > most {
+		if most := (to - from) * 24 * 7; m.lost == 0 || m.lost > most {
 			t.Errorf("%d requests while the authority was down, want some and at most %d", m.lost, most)
 		}
 		if n := m.renewals[from] + m.renewals[to-1]; n > 0 {
