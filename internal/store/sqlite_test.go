@@ -201,7 +201,7 @@ func TestDamagedFileIsAnErrorNotAGuess(t *testing.T) {
 		t.Fatal(err)
 	}
 	const page = 4096
-	for i := 48 * page; i+page <= len(b); i += page { // the first pages hold the schema and the roots of the tables
+	for i := 100 * page; i+page <= len(b); i += page { // the first pages hold the schema and the roots of the tables
 		copy(b[i:], "\x00damaged")
 	}
 	if err := os.WriteFile(path, b, 0o600); err != nil {
