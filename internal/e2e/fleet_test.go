@@ -22,8 +22,8 @@ import (
 // set of theirs publishes all their domains.
 type fleet struct {
 	*cluster
-	tenants []*tenant
-	rounds  int // changes so far
+	tenants   []*tenant
+	rounds    int                       // changes so far
 	announced map[string]publish.Status // as each domain was seen live last
 }
 
