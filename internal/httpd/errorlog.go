@@ -25,10 +25,7 @@ func (e *errorLog) Write(p []byte) (int, error) {
 	message := strings.TrimSpace(string(p))
 	if rest, ok := strings.CutPrefix(message, "http: TLS handshake error from "); ok {
 		addr, reason, _ := strings.Cut(rest, ": ")
-		if e.handshakes != nil {
-			e.handshakes.WithLabelValues(handshakeKind(reason)).Inc()
-		}
-		e.log.Debug("ended TLS handshake", "addr", addr, "err", reason)
+		e.handshake(addr, reason)
 		return len(p), nil
 	}
 	switch {
@@ -40,6 +37,14 @@ func (e *errorLog) Write(p []byte) (int, error) {
 		e.log.Warn("http server complained", "err", message)
 	}
 	return len(p), nil
+}
+
+// handshake takes why a TLS handshake failed.
+func (e *errorLog) handshake(addr, reason string) {
+	if e.handshakes != nil {
+		e.handshakes.WithLabelValues(handshakeKind(reason)).Inc()
+	}
+	e.log.Debug("ended TLS handshake", "addr", addr, "err", reason)
 }
 
 // handshakeKinds are the values of the metric's label.

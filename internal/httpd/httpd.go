@@ -41,6 +41,8 @@ type Server struct {
 	log       *slog.Logger
 	// open counts accepted connections that are not closed yet.
 	open sync.WaitGroup
+	// closeIdle ends idle connections that http does not know to be idle; nil: there are none.
+	closeIdle func()
 	// stopping is closed when the server is told to stop, for answers that would not end by themselves.
 	stopping chan struct{}
 }
@@ -103,6 +105,9 @@ func (s *Server) run(ctx context.Context, ln net.Listener, serve func(net.Listen
 // reads after it was called (golang/go#75591). So it comes last, when nothing is open.
 func (s *Server) drain() {
 	s.http.SetKeepAlivesEnabled(false)
+	if s.closeIdle != nil {
+		s.closeIdle()
+	}
 	empty := make(chan struct{})
 	go func() { // ends with the last connection
 		s.open.Wait()

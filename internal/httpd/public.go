@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"log/slog"
 	"maps"
 	"net"
@@ -65,6 +66,10 @@ type Public struct {
 	plain  *Server
 	config *tls.Config // of secure
 	ticket *tickets
+	others *handover // connections of secure that do not speak HTTP/1.1
+	idle   idle      // of those that do
+	// strangers takes what is said of connections of secure that came to nothing.
+	strangers *errorLog
 
 	// What is the same in all answers is made once.
 	textPlain, noStore, noSniff []string
@@ -104,7 +109,11 @@ func NewPublic(cfg PublicConfig) (*Public, error) {
 	}
 	p.makeMetrics()
 	p.secure = newServer(p.routes(), cfg.MaxConns, cfg.Log)
-	p.secure.http.ErrorLog = newErrorLog(cfg.Log, p.handshakes)
+	p.strangers = &errorLog{cfg.Log, p.handshakes}
+	p.secure.http.ErrorLog = log.New(p.strangers, "", 0)
+	p.secure.http.ConnState = p.count
+	p.secure.closeIdle = p.idle.end
+	p.others, p.idle.conns = newHandover(), make(map[*direct]struct{})
 	p.config = &tls.Config{
 		MinVersion:     tls.VersionTLS12, // RFC 8461, Section 7.2
 		GetCertificate: cfg.GetCertificate,
@@ -152,14 +161,27 @@ func (p *Public) Run(ctx context.Context, secure, plain net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	p.ticket.begin(ctx)
 	g.Go(func() error {
-		// ServeTLS would take a copy of the configuration, whose ticket keys could not be changed.
-		return p.secure.run(ctx, secure, func(ln net.Listener) error { return p.secure.http.Serve(tls.NewListener(farewell{ln}, p.config)) })
+		return p.secure.run(ctx, secure, func(ln net.Listener) error { return p.secure.http.Serve(directs{farewell{ln}, p}) })
+	})
+	g.Go(func() error {
+		if err := p.secure.http.Serve(p.others); !errors.Is(err, http.ErrServerClosed) { // which ends it when all are closed
+			return err
+		}
+		return nil
 	})
 	g.Go(func() error { p.ticket.run(ctx); return nil })
 	if plain != nil {
 		g.Go(func() error { return p.plain.Run(ctx, plain) })
 	}
 	return g.Wait()
+}
+
+// count is Server.count for secure. What is handed over was counted by who did so, since the one connection may be closed
+// before the other is accepted.
+func (p *Public) count(c net.Conn, state http.ConnState) {
+	if _, other := c.(*tls.Conn); !other || state != http.StateNew {
+		p.secure.count(c, state)
+	}
 }
 
 // routes is all that port 443 answers.
