@@ -97,7 +97,10 @@ func (r *Reconciler) lookAtClaim(ctx context.Context, c store.DomainClaim) error
 		}
 		v.reason = settled
 	}
-	c.Looked, c.Reason, c.Looks = r.now(), v.reason, c.Looks+1
+	c.Looked, c.Reason, c.Looks = r.now(), toTenant(c.Domain.Tenant, v.reason), c.Looks+1
+	if c.Reason != v.reason {
+		r.cfg.Log.Debug("claim waits", "domain", c.Domain.Name, "tenant", c.Domain.Tenant, "reason", v.reason)
+	}
 	c.Due = c.Looked.Add(min(claimPause<<min(c.Looks-1, 16), claimRest))
 	err := r.cfg.Store.SaveClaim(ctx, c)
 	if errors.Is(err, store.ErrNotFound) {

@@ -122,7 +122,7 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 		step = StepDrain
 	}
 	p := pass{s: d.State, now: r.now()}
-	end := *p.wait(step, err.Error(), false, 0)
+	end := *p.wait(step, r.refusal(set, d, err), false, 0)
 	end.State.Failures++
 	end.After = min(rewriteAfter<<min(end.State.Failures-1, 10), writeRetryCap)
 	var failed *dnsupdate.Error
