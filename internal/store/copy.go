@@ -57,6 +57,7 @@ func copiedTables() []copiedTable {
 	return []copiedTable{
 		{"tenants", "name", "name", "domains orders writes created", "", ""},
 		{"dns_writes", "tenant, began", "tenant", "began count", "", ""},
+		{"removals", "tenant, began", "tenant", "began count owned", "", ""},
 		{"requests", "tenant, id, line", "tenant id", "line lines removed begun", "", "answers"},
 		{"tokens", "id", "id tenant role label maker", "created expires used revoked", "", "hash"},
 		{"mxsets", "tenant, name", "tenant name owner mode mx", "max_age rollout", "", ""},
