@@ -74,7 +74,7 @@ func copiedTables() []copiedTable {
 		},
 		{
 			"webhooks", "tenant, name", "tenant name kinds sealed held problem",
-			"created version reached since failures lost delivered due rest", "paused", "settings",
+			"created version reached since failures lost forgotten delivered due rest", "paused", "settings",
 		},
 		{"dropped_domains", "name", "name", "change", "", ""},
 		{"history", "seq", "name text", "seq since until", "by_foreign", ""},
