@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,9 +177,9 @@ func TestRetryAfter(t *testing.T) {
 		{"soon", 3 * time.Second, 15 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			n := 0
+			var n atomic.Int32 // calls may come at the same time
 			w, r := bubble(t, seldom, func(call) (int, http.Header) {
-				if n++; n == 1 {
+				if n.Add(1) == 1 {
 					return 429, http.Header{"Retry-After": {tt.says}}
 				}
 				return 200, nil
