@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stspub/stspub/internal/httpd"
 	"github.com/stspub/stspub/internal/publish"
 	"github.com/stspub/stspub/internal/store"
 )
@@ -82,7 +83,8 @@ until they look again, which most do within a day. It stays there until "stspub 
 }
 
 func newDomainRemove(s *server) *cobra.Command {
-	var now, yes, dryRun, asJSON bool
+	var o httpd.RemoveOptions
+	var now, yes, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "remove DOMAIN",
 		Short: "Let a domain drain, or end its drain",
@@ -103,16 +105,17 @@ expires there: they deliver to the MX that it names, and keep mail back from any
 			if now {
 				return s.expel(cmd, name, yes)
 			}
-			r, err := s.client().RemoveDomain(cmd.Context(), name, dryRun)
+			r, err := s.client().RemoveDomain(cmd.Context(), name, o)
 			if err != nil {
 				return err
 			}
-			return writeResult(cmd.OutOrStdout(), r, dryRun, asJSON)
+			return writeResult(cmd.OutOrStdout(), r, o.DryRun, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&now, "now", false, "do not wait until senders have forgotten the policy")
 	cmd.Flags().BoolVar(&yes, "yes", false, "with --now: do not ask")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would become of it, and change nothing")
+	cmd.Flags().BoolVar(&o.Confirm, "confirm", false, "remove it also where so many were removed in the last hour that it looks like a mistake")
+	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would become of it, and change nothing")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.MarkFlagsMutuallyExclusive("now", "dry-run")
 	cmd.MarkFlagsMutuallyExclusive("now", "json")
@@ -131,7 +134,7 @@ func (s *server) expel(cmd *cobra.Command, name string, yes bool) error {
 		}
 	}
 	if !d.Draining && d.Owner == store.OwnerAPI {
-		if _, err := s.client().RemoveDomain(cmd.Context(), name, false); err != nil {
+		if _, err := s.client().RemoveDomain(cmd.Context(), name, httpd.RemoveOptions{Confirm: true}); err != nil {
 			return err
 		}
 	}

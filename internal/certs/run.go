@@ -135,6 +135,14 @@ func (r *result) reason() string {
 	return r.err.Error()
 }
 
+// problem is what is told of the name. What the store says is in the log.
+func (r *result) problem() string {
+	if _, ok := errors.AsType[*store.Trouble](r.err); ok {
+		return "the store does not answer"
+	}
+	return r.err.Error()
+}
+
 // declined says that the authority refused the order itself, so that it counts against no limit of the registered domain.
 func (r *result) declined() bool {
 	p, answered := errors.AsType[*Problem](r.err)
@@ -315,7 +323,7 @@ func (k *Keeper) fail(i *item, t turn, r result, now time.Time) {
 	if i.failures++; i.failing.IsZero() {
 		i.failing = now
 	}
-	i.tried, i.problem, i.advice, i.refuser = now, r.err.Error(), r.advice, t.line.authority.Name()
+	i.tried, i.problem, i.advice, i.refuser = now, r.problem(), r.advice, t.line.authority.Name()
 	i.outage = r.outage
 	longest := longestPause
 	if r.outage {

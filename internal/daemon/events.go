@@ -40,7 +40,7 @@ func (d *daemon) pruneOld(ctx context.Context) error {
 	pause := time.NewTicker(prunePause)
 	defer pause.Stop()
 	for {
-		n, err := d.store.PruneEvents(ctx, now.Add(-d.conf.Store.KeepEvents), pruneStep)
+		n, err := d.webhooks.Prune(ctx, now.Add(-d.conf.Store.KeepEvents), pruneStep)
 		if err != nil || n == 0 {
 			return err
 		}

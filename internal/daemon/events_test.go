@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/store"
+	"github.com/stspub/stspub/internal/webhook"
 )
 
 // TestOldEventsGo forgets what is too old, on one node of two, and leaves the rest.
@@ -27,6 +29,7 @@ func TestOldEventsGo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	hooks := webhook.New(webhook.Config{Store: st, Log: slog.New(slog.DiscardHandler)})
 	now := time.Now()
 	var events []store.Event
 	for i := range pruneStep*2 + 5 {
@@ -48,7 +51,7 @@ func TestOldEventsGo(t *testing.T) {
 		id   string
 		left int
 	}{{"b", len(events)}, {"a", 1}, {"a", 1}} {
-		d := &daemon{store: st, conf: &config.Config{Store: config.Store{KeepEvents: 48 * time.Hour}}}
+		d := &daemon{store: st, webhooks: hooks, conf: &config.Config{Store: config.Store{KeepEvents: 48 * time.Hour}}}
 		d.node = &node{d: d, id: c.id}
 		if err := d.pruneOld(t.Context()); err != nil || left() != c.left {
 			t.Errorf("node %s: %v, %d events are left, want %d", c.id, err, left(), c.left)
@@ -57,7 +60,7 @@ func TestOldEventsGo(t *testing.T) {
 	if err := st.Deregister(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{store: st, conf: &config.Config{}}
+	d := &daemon{store: st, webhooks: hooks, conf: &config.Config{}}
 	d.node = &node{d: d, id: "b"}
 	if err := d.pruneOld(t.Context()); err != nil || left() != 0 {
 		t.Errorf("the node that is left: %v, %d events are left", err, left())

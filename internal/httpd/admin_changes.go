@@ -88,7 +88,7 @@ type putDomainInput struct {
 }
 
 func (a *admin) putDomain(ctx context.Context, in *putDomainInput) (*changed[DomainResult], error) {
-	return a.change(ctx, in.Scope, in.IfMatch, in.DryRun, in.Body.change(in.Name))
+	return a.change(ctx, in.Scope, in.IfMatch, publish.ApplyOptions{DryRun: in.DryRun}, in.Body.change(in.Name))
 }
 
 type removeDomainInput struct {
@@ -96,14 +96,18 @@ type removeDomainInput struct {
 	Name    string `path:"name"`
 	IfMatch string `header:"If-Match" doc:"the ETag that it must have, or *: it must be there; else the answer is 412"`
 	DryRun  bool   `query:"dry_run" doc:"say what would become of it, and change nothing"`
+	Confirm bool   `query:"confirm" doc:"remove it also where so many were removed in the last hour that it looks like a mistake"`
 }
 
 func (a *admin) removeDomain(ctx context.Context, in *removeDomainInput) (*changed[DomainResult], error) {
-	return a.change(ctx, in.Scope, in.IfMatch, in.DryRun, publish.Change{Name: in.Name, Remove: true})
+	o := publish.ApplyOptions{DryRun: in.DryRun, Confirmed: in.Confirm}
+	return a.change(ctx, in.Scope, in.IfMatch, o, publish.Change{Name: in.Name, Remove: true})
 }
 
 // change makes one change.
-func (a *admin) change(ctx context.Context, scope Scope, match string, dryRun bool, c publish.Change) (*changed[DomainResult], error) {
+func (a *admin) change(
+	ctx context.Context, scope Scope, match string, options publish.ApplyOptions, c publish.Change,
+) (*changed[DomainResult], error) {
 	tenant, err := scope.of(ctx, a)
 	if err != nil {
 		return nil, err
@@ -111,7 +115,7 @@ func (a *admin) change(ctx context.Context, scope Scope, match string, dryRun bo
 	if c.IfMatch, err = tag(match); err != nil {
 		return nil, err
 	}
-	done, err := a.manager.Apply(ctx, tenant, []publish.Change{c}, publish.ApplyOptions{DryRun: dryRun})
+	done, err := a.manager.Apply(ctx, tenant, []publish.Change{c}, options)
 	if err != nil {
 		return nil, refusal(err)
 	}
@@ -121,7 +125,7 @@ func (a *admin) change(ctx context.Context, scope Scope, match string, dryRun bo
 	}
 	status := http.StatusOK
 	switch {
-	case dryRun:
+	case options.DryRun:
 	case o.Result == store.ResultAdded:
 		status = http.StatusCreated
 	case o.Result == store.ResultClaimed || o.Result == store.ResultRemoved:

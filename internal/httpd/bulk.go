@@ -38,7 +38,7 @@ const (
 type bulkInput struct {
 	Scope
 	DryRun    bool   `query:"dry_run" doc:"say what would become of each line, and change nothing"`
-	Confirm   bool   `query:"confirm" doc:"remove more than ten domains, and more than one in a hundred, which looks like a mistake otherwise"`
+	Confirm   bool   `query:"confirm" doc:"remove more than ten domains, and more than one in a hundred, within an hour, which looks like a mistake otherwise"`
 	RequestID string `header:"Request-Id" maxLength:"100" doc:"the caller's name for the whole: sent again with it within a day, what was done is answered as it was, and nothing is done twice"`
 	Key       string `header:"Idempotency-Key" maxLength:"100" doc:"the same as Request-Id"`
 }

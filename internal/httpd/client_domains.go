@@ -44,9 +44,22 @@ func (c *Client) PutDomain(ctx context.Context, name string, spec DomainSpec, dr
 	return ask[DomainResult](ctx, c, http.MethodPut, c.scoped("/v1/domains/"+url.PathEscape(name), dry(dryRun)), spec, "add domain")
 }
 
-// RemoveDomain lets a domain drain, or takes back the claim to it; with dryRun it says what would become of it.
-func (c *Client) RemoveDomain(ctx context.Context, name string, dryRun bool) (DomainResult, error) {
-	return ask[DomainResult](ctx, c, http.MethodDelete, c.scoped("/v1/domains/"+url.PathEscape(name), dry(dryRun)), nil, "remove domain")
+// RemoveOptions say how a domain is removed.
+type RemoveOptions struct {
+	DryRun  bool // say what would become of it, and change nothing
+	Confirm bool // also where so many were removed in the last hour that it looks like a mistake
+}
+
+// RemoveDomain lets a domain drain, or takes back the claim to it.
+func (c *Client) RemoveDomain(ctx context.Context, name string, o RemoveOptions) (DomainResult, error) {
+	q := url.Values{}
+	if o.DryRun {
+		q.Set("dry_run", "1")
+	}
+	if o.Confirm {
+		q.Set("confirm", "1")
+	}
+	return ask[DomainResult](ctx, c, http.MethodDelete, c.scoped("/v1/domains/"+url.PathEscape(name), q), nil, "remove domain")
 }
 
 func dry(run bool) url.Values {

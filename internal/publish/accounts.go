@@ -55,7 +55,7 @@ func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Acc
 	}
 	open, err := r.cfg.OpenAccount(tenant, a)
 	if err != nil {
-		return "", invalid("account", "%s", err)
+		return "", badAccount(tenant, err)
 	}
 	said, err := r.checkAccount(ctx, tenant, a, zone)
 	if err != nil {
@@ -109,7 +109,7 @@ func (r *Reconciler) checkAccount(ctx context.Context, tenant string, a config.A
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
 	if err := r.cfg.CheckAccount(ctx, tenant, a, string(name)); err != nil {
-		return "", invalid("account", "%s", err)
+		return "", badAccount(tenant, err)
 	}
 	return fmt.Sprintf("the account reads the zone %s", name), nil
 }
@@ -125,9 +125,14 @@ func (r *Reconciler) checkCredentials(ctx context.Context, tenant string, a conf
 	case err == nil:
 		return "the provider takes the credentials; to have a zone read, name one", nil
 	case ok && refused.Kind == dnsupdate.KindAuth:
-		return "", invalid("account", "%s", err)
+		return "", badAccount(tenant, err)
 	}
-	return fmt.Sprintf("not tried: %s; name a zone that the account is to read", err), nil
+	return fmt.Sprintf("not tried: %s; name a zone that the account is to read", toTenant(tenant, err.Error())), nil
+}
+
+// badAccount says to a tenant what is wrong with his account.
+func badAccount(tenant string, err error) error {
+	return invalid("account", "%s", toTenant(tenant, err.Error()))
 }
 
 // notFiles refuses an account of the configuration file.

@@ -229,8 +229,20 @@ func TestAPIMassRemoval(t *testing.T) {
 				t.Errorf("%v, and %d are left", err, left())
 			}
 		}
-		if err := errors.Join(try(10, 0, false, false), try(10, 0, false, false), try(11, 0, false, false)); err != nil || left() != 19 {
+		if err := errors.Join(try(10, 0, false, false), try(10, 0, false, false)); err != nil || left() != 20 {
 			t.Errorf("a few: %v, and %d are left", err, left()) // those that drain already do not count
+		}
+		for _, dry := range []bool{true, false} { // one more, by itself, of those that came before in the hour
+			if err := try(11, 0, false, dry); !errors.Is(err, publish.ErrRefused) || !strings.Contains(err.Error(), "11 of 30 domains would be removed within an hour") || left() != 20 {
+				t.Errorf("one more: %v, and %d are left", err, left())
+			}
+		}
+		if err := try(12, 0, true, false); err != nil || left() != 18 {
+			t.Errorf("two confirmed: %v, and %d are left", err, left())
+		}
+		w.pass(time.Hour + time.Minute)
+		if err := errors.Join(try(13, 0, false, false), try(14, 0, false, false)); err != nil || left() != 16 {
+			t.Errorf("an hour later: %v, and %d are left", err, left())
 		}
 		if err := try(30, 0, true, false); err != nil || left() != 0 {
 			t.Errorf("confirmed: %v, and %d are left", err, left())

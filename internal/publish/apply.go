@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -55,8 +56,9 @@ type Outcome struct {
 }
 
 // Apply makes changes of a tenant's domains by the API, in one transaction, and returns an outcome for each. Another domain
-// than tenant "default"'s is a claim first, until the tenant has proven it. A removal of so many domains that it may be a
-// mistake is refused as a whole, with [ErrRefused], unless it is confirmed.
+// than tenant "default"'s is a claim first, until the tenant has proven it. Where so many are removed, with what the tenant
+// removed within [store.RemovalPeriod] by whatever requests, that it may be a mistake, the changes are refused as a whole,
+// with [ErrRefused], unless they are confirmed; what was confirmed does not count later.
 func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change, o ApplyOptions) ([]Outcome, error) {
 	set := r.settings.Load()
 	outcomes := make([]Outcome, len(changes))
@@ -72,7 +74,9 @@ func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change,
 		fill(done)
 		return o.Answers(outcomes)
 	}
-	removals := 0
+	if batch.Removed = o.Removed; !o.Confirmed {
+		batch.TooMany = massRemoval
+	}
 	now := r.now()
 	for i, c := range changes {
 		outcomes[i].Name = c.Name
@@ -84,15 +88,12 @@ func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change,
 			outcomes[i].Err = err
 			continue
 		}
-		if c.Remove {
-			removals++
-		}
 		batch.Changes, which = append(batch.Changes, change), append(which, i)
 	}
-	if err := r.checkRemovals(ctx, tenant, batch, removals, o); err != nil {
-		return nil, err
-	}
 	done, err := r.cfg.Store.ApplyDomains(ctx, batch, now)
+	if many, ok := errors.AsType[*store.MassRemovalError](err); ok {
+		return nil, fmt.Errorf("%w: %w, which looks like a mistake; nothing more is changed; if it is meant, confirm it", ErrRefused, many)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,36 +105,6 @@ func (r *Reconciler) Apply(ctx context.Context, tenant string, changes []Change,
 		}
 	}
 	return outcomes, nil
-}
-
-// checkRemovals refuses what looks like a mistake. What is removed already does not count, so many removals are tried first.
-func (r *Reconciler) checkRemovals(ctx context.Context, tenant string, b store.Batch, removals int, o ApplyOptions) error {
-	if o.Confirmed || !massRemoval(removals+o.Removed, 0) {
-		return nil
-	}
-	b.DryRun = true
-	tried, err := r.cfg.Store.ApplyDomains(ctx, b, r.now())
-	if err != nil {
-		return err
-	}
-	removed := o.Removed
-	for _, d := range tried {
-		if d.Result == store.ResultRemoved {
-			removed++
-		}
-	}
-	if removed == o.Removed {
-		return nil
-	}
-	there, err := r.cfg.Store.CountDomains(ctx, tenant, store.OwnerAPI)
-	if err != nil {
-		return err
-	}
-	if all := there + o.Removed; massRemoval(removed, all) {
-		return fmt.Errorf("%w: %d of %d domains would be removed, which looks like a mistake; nothing more is changed; if it is meant, confirm it",
-			ErrRefused, removed, all)
-	}
-	return nil
 }
 
 // refuses says why a domain that is there cannot become what is wanted.

@@ -35,18 +35,29 @@ func (r *Reconciler) runClaims(ctx context.Context) {
 	}
 }
 
-// dueClaims begins looks at all claims that are due. One whose name servers are silent holds up nobody else.
+// dueClaims begins looks at all claims that are due. One whose name servers are silent holds up nobody else, and however many
+// a tenant has, the claims of others do not wait for them.
 func (r *Reconciler) dueClaims(ctx context.Context, looks *errgroup.Group) error {
 	if _, err := r.cfg.Store.ExpireClaims(ctx, r.now()); err != nil {
 		return err
 	}
 	for {
-		due, err := r.cfg.Store.DueClaims(ctx, r.now(), claimLease, atOnce)
+		n := min(atOnce, (r.looks.free()+1)/2) // so that one tenant does not take the last places at once
+		if n == 0 {
+			return nil // the next look that ends says so
+		}
+		due, err := r.cfg.Store.DueClaims(ctx, r.now(), claimLease, n, r.looks.full()...)
 		if err != nil || len(due) == 0 {
 			return err
 		}
 		for _, c := range due {
+			r.looks.begin(c.Domain.Tenant)
 			looks.Go(func() error {
+				defer func() {
+					if r.looks.end(c.Domain.Tenant) {
+						r.pokeClaims() // what it had to leave
+					}
+				}()
 				if err := r.lookAtClaim(ctx, c); err != nil && ctx.Err() == nil {
 					r.cfg.Log.Error("claim not looked at", "domain", c.Domain.Name, "err", err)
 				}
@@ -86,7 +97,10 @@ func (r *Reconciler) lookAtClaim(ctx context.Context, c store.DomainClaim) error
 		}
 		v.reason = settled
 	}
-	c.Looked, c.Reason, c.Looks = r.now(), v.reason, c.Looks+1
+	c.Looked, c.Reason, c.Looks = r.now(), toTenant(c.Domain.Tenant, v.reason), c.Looks+1
+	if c.Reason != v.reason {
+		r.cfg.Log.Debug("claim waits", "domain", c.Domain.Name, "tenant", c.Domain.Tenant, "reason", v.reason)
+	}
 	c.Due = c.Looked.Add(min(claimPause<<min(c.Looks-1, 16), claimRest))
 	err := r.cfg.Store.SaveClaim(ctx, c)
 	if errors.Is(err, store.ErrNotFound) {

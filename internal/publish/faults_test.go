@@ -108,11 +108,11 @@ func (r readOnly) err() error {
 	return nil
 }
 
-func (r readOnly) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]store.Domain, error) {
+func (r readOnly) Claim(ctx context.Context, now time.Time, lease time.Duration, n int, but ...string) ([]store.Domain, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	return r.Store.Claim(ctx, now, lease, n)
+	return r.Store.Claim(ctx, now, lease, n, but...)
 }
 
 func (r readOnly) Save(ctx context.Context, d *store.Domain, now time.Time) error {
@@ -217,7 +217,7 @@ func (a account) Name() string { return a.name }
 
 func (a account) Apply(ctx context.Context, c dnsupdate.Change) error {
 	a.mu.Lock()
-	hangs := a.hangs == a.name
+	hangs := a.hangs != "" && strings.HasPrefix(a.name, a.hangs)
 	a.asked = append(a.asked, a.name+" "+c.Name)
 	a.mu.Unlock()
 	if hangs {

@@ -130,6 +130,7 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 	if c.Queue != "" {
 		s.Certificate += "; " + c.Queue
 	}
+	s.Certificate = toTenant(d.Tenant, s.Certificate)
 	return s
 }
 

@@ -227,6 +227,9 @@ func (r *Reconciler) PlanMXSet(ctx context.Context, tenant string, m MXSet) (Pla
 	if err := r.strand(ctx, s.asks, p, nil); err != nil {
 		return Plan{}, fmt.Errorf("plan: look up MX: %w", err)
 	}
+	for i := range p.Unknown {
+		p.Unknown[i].Reason = toTenant(tenant, p.Unknown[i].Reason)
+	}
 	p.judge()
 	return *p, nil
 }

@@ -91,7 +91,7 @@ func (r *Reconciler) bodyOf(ctx context.Context, d *store.Domain, look func() (B
 	if err != nil {
 		return Body{}, err
 	}
-	behind, passed := standing(nodes, d.Change, r.settings.Load().conf.Publish.NodeGrace)
+	behind, passed := standing(nodesFor(d.Tenant, nodes), d.Change, r.settings.Load().conf.Publish.NodeGrace)
 	v := Body{Reason: behind}
 	if behind == "" || !d.State.Dirty {
 		if v, err = look(); err != nil {

@@ -40,9 +40,9 @@ func (s *skewed) note(now time.Time) {
 	s.times = append(s.times, now)
 }
 
-func (s *skewed) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]store.Domain, error) {
+func (s *skewed) Claim(ctx context.Context, now time.Time, lease time.Duration, n int, but ...string) ([]store.Domain, error) {
 	s.note(now)
-	return s.Store.Claim(ctx, now, lease, n)
+	return s.Store.Claim(ctx, now, lease, n, but...)
 }
 
 func (s *skewed) Save(ctx context.Context, d *store.Domain, now time.Time) error {

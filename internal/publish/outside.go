@@ -77,7 +77,7 @@ func (o *Outside) Host(ctx context.Context, name policygen.Name, target string) 
 	waiting := fmt.Sprintf("waiting for: CNAME %s → %s", host, target)
 	us, old, err := o.ourPlace(ctx)
 	if err != nil {
-		return Host{Reason: fmt.Sprintf("%s; our own name %s has no address: %v", waiting, o.Hostname, err)}
+		return Host{Reason: fmt.Sprintf("%s; our own name %s has no address: %s", waiting, o.Hostname, withoutStore(err))}
 	}
 	home := o.home(us)
 	home.Target = target
@@ -168,7 +168,7 @@ func (o *Outside) atPeers(ctx context.Context, name policygen.Name, text string)
 	}
 	peers, err := o.Peers(ctx)
 	if err != nil {
-		return err.Error()
+		return "the other nodes are not known: " + withoutStore(err)
 	}
 	found := make([]string, len(peers))
 	var looks sync.WaitGroup

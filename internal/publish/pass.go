@@ -392,6 +392,7 @@ func pause(step string, failures int) time.Duration {
 }
 
 func (r *Reconciler) save(ctx context.Context, d *store.Domain) error {
+	r.hide(d)
 	if err := r.cfg.Store.Save(ctx, d, r.now()); err != nil {
 		return fmt.Errorf("keep the state of %s: %w", d.Name, err)
 	}

@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	workers   = 512              // passes at the same time; they mostly wait for answers
+	workers   = 640              // passes at the same time; they mostly wait for answers. A tenant that is alone has 512
 	atOnce    = 64               // domains claimed in one transaction
 	passLimit = 3 * time.Minute  // one pass, all its looks and writes together
 	lease     = 4 * time.Minute  // longer than passLimit
@@ -107,6 +107,10 @@ type Reconciler struct {
 	wake     chan struct{} // capacity 1
 	claims   chan struct{} // capacity 1: claims are to be looked at
 
+	passes    *turns    // by tenant
+	looks     *turns    // at claims, likewise
+	lookAside time.Time // not before, for others than those who are full; the dispatcher's alone
+
 	reload sync.Mutex // held by who replaces the settings
 	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
 	declaring sync.RWMutex
@@ -140,6 +144,8 @@ func New(cfg Config) *Reconciler {
 		cfg:    cfg,
 		wake:   make(chan struct{}, 1),
 		claims: make(chan struct{}, 1),
+		passes: newTurns(workers),
+		looks:  newTurns(provers),
 		tracks: make(map[policygen.Name]*track),
 		faults: make(map[string]string),
 		barred: make(map[string]bool),
@@ -247,8 +253,14 @@ func (r *Reconciler) dispatch(ctx context.Context) {
 	defer passes.Wait()
 	free := make(chan struct{}, workers)
 	begin := func(d store.Domain) {
+		r.passes.begin(d.Tenant)
 		passes.Go(func() {
-			defer func() { <-free }()
+			defer func() {
+				<-free
+				if r.passes.end(d.Tenant) {
+					r.poke() // what it had to leave
+				}
+			}()
 			r.safePass(ctx, d)
 		})
 	}
@@ -283,28 +295,20 @@ func (r *Reconciler) storeFault(err error) {
 }
 
 // claim begins a pass for every domain that is due, as workers get free: no more are claimed than can begin at once, so that
-// a lease runs only while its pass does. It returns how long nothing is due then.
+// a lease runs only while its pass does. A tenant that has as many passes as it may have has to wait for them. It returns
+// how long nothing is due then.
 func (r *Reconciler) claim(ctx context.Context, free chan struct{}, begin func(store.Domain)) (time.Duration, error) {
 	for {
 		n, err := reserve(ctx, free)
 		if err != nil {
 			return 0, err
 		}
-		r.declaring.RLock()
-		if ok, err := r.agrees(ctx); err != nil || !ok {
-			r.declaring.RUnlock()
-			for range n {
-				<-free
-			}
-			return idleFew, err
-		}
-		due, err := r.cfg.Store.Claim(ctx, r.now(), lease, n)
-		r.declaring.RUnlock()
+		due, wait, err := r.claimSome(ctx, n)
 		for range n - len(due) {
 			<-free
 		}
-		if err != nil {
-			return 0, err
+		if err != nil || wait > 0 {
+			return wait, err
 		}
 		for _, d := range due {
 			begin(d)

@@ -211,9 +211,10 @@ func (r *Reconciler) wakeDetached(ctx context.Context, record store.Domain) erro
 
 // sample looks at some domains whose last check was good, and returns for how long caches may hold another address of ours.
 // One that is broken is a finding of its own and holds nobody; when half of them are, it is not they. Where none was good,
-// any will do that points here: that all are broken at once is more likely to be ours.
+// any will do that points here: that all are broken at once is more likely to be ours. Where there is none of these either, but
+// domains that leave and still share the record, as while drains are held, they are looked at.
 func (r *Reconciler) sample(ctx context.Context, record store.Domain) (Body, time.Duration, error) {
-	var good, others chosen
+	var good, others, leaving chosen
 	announced := false
 	err := r.eachAttached(ctx, record, func(d store.Domain) error {
 		announced = announced || d.State.Zone != ""
@@ -225,6 +226,8 @@ func (r *Reconciler) sample(ctx context.Context, record store.Domain) (Body, tim
 			others.offer(d.Name)
 		case StepBody, StepSettle, StepTXT, StepVerify, StepDelegation:
 			others.offer(d.Name)
+		case StepDrain:
+			leaving.offer(d.Name)
 		}
 		return nil
 	})
@@ -232,8 +235,10 @@ func (r *Reconciler) sample(ctx context.Context, record store.Domain) (Body, tim
 		return Body{}, 0, fmt.Errorf("find domains of %s to look at: %w", record.Name, err)
 	}
 	names := good.names
-	if len(names) == 0 {
-		names = others.names
+	for _, second := range []chosen{others, leaving} {
+		if len(names) == 0 {
+			names = second.names
+		}
 	}
 	if len(names) == 0 {
 		return Body{Live: !announced, Reason: "none of its domains is served here, as far as their last looks showed"}, 0, nil

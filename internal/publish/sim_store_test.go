@@ -149,7 +149,7 @@ func (m *memStore) EachShared(ctx context.Context, tenant, mxset string, f func(
 	})
 }
 
-func (m *memStore) Claim(_ context.Context, now time.Time, lease time.Duration, _ int) ([]store.Domain, error) {
+func (m *memStore) Claim(_ context.Context, now time.Time, lease time.Duration, _ int, _ ...string) ([]store.Domain, error) {
 	var first policygen.Name
 	var due time.Time
 	for name, r := range m.rows {
@@ -166,7 +166,7 @@ func (m *memStore) Claim(_ context.Context, now time.Time, lease time.Duration, 
 	return []store.Domain{d}, nil
 }
 
-func (m *memStore) NextDue(context.Context) (time.Time, error) {
+func (m *memStore) NextDue(context.Context, ...string) (time.Time, error) {
 	var next time.Time
 	for _, r := range m.rows {
 		if next.IsZero() || r.Due.Before(next) {

@@ -51,6 +51,7 @@ func (r *Reconciler) keepReport(ctx context.Context, set *settings, d *store.Dom
 		// What stood there as it is wanted is put back in any case, and so is taken away what is to go.
 		must := dec.Add == "" || !before.Verified.IsZero()
 		if err := r.writeReport(ctx, set, *d, dec, must); err != nil {
+			d.State.Report.Problem = r.refusal(set, d, err)
 			dec.After = reportRefused(&d.State.Report, before, err)
 		}
 	}
@@ -117,7 +118,6 @@ func (r *Reconciler) writeReport(ctx context.Context, set *settings, d store.Dom
 // reportRefused keeps why a write did not succeed, and says when to look again. Whether it landed all the same is seen
 // then.
 func reportRefused(s *store.Report, before store.Report, err error) time.Duration {
-	s.Problem = err.Error()
 	after := min(rewriteAfter<<min(s.Failures-1, 10), writeRetryCap)
 	var failed *dnsupdate.Error
 	switch {

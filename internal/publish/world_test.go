@@ -55,7 +55,7 @@ type world struct {
 	blind      bool          // the body is not seen
 	applyErr   error
 	quota      int    // writes that are taken before the API is gone; 0: it is there
-	hangs      string // the account that does not answer
+	hangs      string // what the names of the accounts begin with that do not answer; empty: none
 	readOnly   bool   // the store refuses writes
 	onceRead   func() // when the domains of a shared record were read, once
 	loadErr    error

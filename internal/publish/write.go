@@ -48,7 +48,7 @@ func (r *Reconciler) write(ctx context.Context, set *settings, d store.Domain, z
 var errBusy = errors.New("the account is busy with other records")
 
 const (
-	places  = workers * 3 / 4 // writes under way at one account
+	places  = workers * 3 / 5 // writes under way at one account: three quarters of what its tenant may have at most
 	lap     = 100             // writes that an account is timed by
 	lapTime = time.Second     // who makes them in this time is worth waiting for, for as long
 )
@@ -122,7 +122,7 @@ func (r *Reconciler) refused(ctx context.Context, set *settings, d *store.Domain
 		step = StepDrain
 	}
 	p := pass{s: d.State, now: r.now()}
-	end := *p.wait(step, err.Error(), false, 0)
+	end := *p.wait(step, r.refusal(set, d, err), false, 0)
 	end.State.Failures++
 	end.After = min(rewriteAfter<<min(end.State.Failures-1, 10), writeRetryCap)
 	var failed *dnsupdate.Error

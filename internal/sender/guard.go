@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+
+	"github.com/stspub/stspub/internal/inside"
 )
 
 // ErrPrivate is wrapped by the errors of connections that a [Guard] refused.
@@ -55,7 +57,7 @@ func (g *Guard) Lets(ctx context.Context, address string) error {
 	switch {
 	case slices.ContainsFunc(g.Private, func(p netip.Prefix) bool { return p.Contains(addr) }):
 		return nil
-	case isPublic(addr):
+	case !inside.Is(addr):
 		return g.closed(ctx, addr)
 	case netip.AddrPortFrom(addr, to.Port()) == g.Node, g.Peer != nil && g.Peer(netip.AddrPortFrom(addr, to.Port())):
 		return nil
@@ -81,35 +83,8 @@ func (g *Guard) closed(ctx context.Context, addr netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("%s is not connected to: our own addresses are not known: %w", addr, err)
 	}
-	if slices.Contains(closed, addr) || slices.Contains(closed, behindNAT64(addr)) {
+	if slices.Contains(closed, addr) || slices.Contains(closed, inside.BehindNAT64(addr)) {
 		return fmt.Errorf("%s is %w", addr, ErrOurs)
 	}
 	return nil
-}
-
-// isPublic says whether an address belongs to the public Internet: not to the special-purpose registries of IANA
-// (RFC 6890), nor to multicast, nor to what is not allocated.
-func isPublic(addr netip.Addr) bool {
-	in := func(prefixes ...string) bool {
-		return slices.ContainsFunc(prefixes, func(p string) bool { return netip.MustParsePrefix(p).Contains(addr) })
-	}
-	if addr.Is4() {
-		return !in("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-			"192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3")
-	}
-	if inner := behindNAT64(addr); inner.IsValid() {
-		return isPublic(inner)
-	}
-	// 2000::/3 is all that is allocated; 2002::/16, 6to4, and 2001::/32, Teredo, lead to IPv4 addresses of any kind.
-	return in("2000::/3") && !in("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
-}
-
-// behindNAT64 returns the IPv4 address that an address of NAT64 leads to, which is in its last 32 bits (RFC 6052), or else
-// the zero value.
-func behindNAT64(addr netip.Addr) netip.Addr {
-	if !netip.MustParsePrefix("64:ff9b::/96").Contains(addr) {
-		return netip.Addr{}
-	}
-	b := addr.As16()
-	return netip.AddrFrom4([4]byte(b[12:]))
 }

@@ -76,6 +76,12 @@ type Batch struct {
 	Refuse func(have, want Domain) error
 	// DryRun has everything decided and nothing written.
 	DryRun bool
+	// TooMany, if set, says whether so many removals of so many domains look like a mistake. What the tenant removed within
+	// [RemovalPeriod] counts, on all nodes together, but what was removed without TooMany; and at least what Removed says that
+	// the same request did before. If they do, nothing is changed, and the error is a [*MassRemovalError]. It is called as
+	// Refuse is, and with 0 domains where their number was not looked at.
+	TooMany func(removed, owned int) bool
+	Removed int
 	// Part, if set, is the part of a request that the batch is, which may have no changes; it is kept in the transaction.
 	// Removed is what earlier parts removed. One that is there already is ErrExists, and nothing is done.
 	Part *RequestPart

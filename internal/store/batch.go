@@ -42,6 +42,9 @@ func (t *tables) ApplyDomains(ctx context.Context, b Batch, now time.Time) ([]Do
 		if err := w.endShared(ctx); err != nil {
 			return err
 		}
+		if err := w.countRemovals(ctx, outcomes, now); err != nil {
+			return err
+		}
 		if b.DryRun {
 			return errDryRun
 		}

@@ -45,10 +45,10 @@ func (t *tables) ClaimsOf(ctx context.Context, tenant string, after policygen.Na
 	return collect(ctx, t, "read the claims of a tenant", scanClaim, queryClaimsOf, tenant, after, max(n, 0))
 }
 
-const queryDueClaims = `SELECT ` + claimColumns + ` FROM claims WHERE due <= $1 AND expires > $2 ORDER BY due LIMIT $3 + 0`
+const queryDueClaims = `SELECT ` + claimColumns + ` FROM claims WHERE due <= $1 AND expires > $1 AND ` + notThese + ` ORDER BY due LIMIT $2 + 0`
 
 // DueClaims implements [Store].
-func (t *tables) DueClaims(ctx context.Context, now time.Time, lease time.Duration, n int) ([]DomainClaim, error) {
+func (t *tables) DueClaims(ctx context.Context, now time.Time, lease time.Duration, n int, but ...string) ([]DomainClaim, error) {
 	var due []DomainClaim
 	err := t.db.writeSoon(ctx, "take claims that are due", func(ctx context.Context, tx transaction) error {
 		due = due[:0]
@@ -56,7 +56,7 @@ func (t *tables) DueClaims(ctx context.Context, now time.Time, lease time.Durati
 			c, err := scanClaim(r)
 			due = append(due, c)
 			return err
-		}, tx.locking(queryDueClaims, "FOR UPDATE SKIP LOCKED"), micros(now), micros(now), max(n, 0))
+		}, tx.locking(queryDueClaims, "FOR UPDATE SKIP LOCKED"), micros(now), max(n, 0), listed(but))
 		if err != nil {
 			return err
 		}

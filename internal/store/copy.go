@@ -57,6 +57,7 @@ func copiedTables() []copiedTable {
 	return []copiedTable{
 		{"tenants", "name", "name", "domains orders writes created", "", ""},
 		{"dns_writes", "tenant, began", "tenant", "began count", "", ""},
+		{"removals", "tenant, began", "tenant", "began count owned", "", ""},
 		{"requests", "tenant, id, line", "tenant id", "line lines removed begun", "", "answers"},
 		{"tokens", "id", "id tenant role label maker", "created expires used revoked", "", "hash"},
 		{"mxsets", "tenant, name", "tenant name owner mode mx", "max_age rollout", "", ""},
@@ -73,7 +74,7 @@ func copiedTables() []copiedTable {
 		},
 		{
 			"webhooks", "tenant, name", "tenant name kinds sealed held problem",
-			"created version reached since failures lost delivered due rest", "paused", "settings",
+			"created version reached since failures lost forgotten delivered due rest", "paused", "settings",
 		},
 		{"dropped_domains", "name", "name", "change", "", ""},
 		{"history", "seq", "name text", "seq since until", "by_foreign", ""},

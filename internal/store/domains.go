@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -74,13 +75,19 @@ func (t *tables) EachShared(ctx context.Context, tenant, mxset string, f func(Do
 
 // queryClaim finds the most overdue domains in the order of the index domains_due, without sorting. SQLite looks at a bare
 // LIMIT ? when it plans, and so would prepare the query again at each use.
-const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= $1 ORDER BY due, name LIMIT $2 + 0`
+const queryClaim = `SELECT ` + domainColumns + ` FROM domains WHERE due <= $1 AND ` + notThese + ` ORDER BY due, name LIMIT $2 + 0`
 
 // queryClaimShared finds the shared records among them. There are few.
-const queryClaimShared = `SELECT ` + domainColumns + ` FROM domains WHERE publish = 'wildcard' AND due <= $1 ORDER BY due, name LIMIT $2 + 0`
+const queryClaimShared = `SELECT ` + domainColumns + ` FROM domains WHERE publish = 'wildcard' AND due <= $1 AND ` + notThese + ` ORDER BY due, name LIMIT $2 + 0`
+
+// notThese leaves out the tenants that the third argument lists, as listed has them.
+const notThese = `CAST($3 AS TEXT) NOT LIKE '%,' || tenant || ',%'`
+
+// listed are the names of tenants as an argument.
+func listed(tenants []string) string { return "," + strings.Join(tenants, ",") + "," }
 
 // Claim implements [Store].
-func (t *tables) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error) {
+func (t *tables) Claim(ctx context.Context, now time.Time, lease time.Duration, n int, but ...string) ([]Domain, error) {
 	if n <= 0 {
 		return nil, nil
 	}
@@ -88,7 +95,7 @@ func (t *tables) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 	err := t.db.writeSoon(ctx, "claim domains", func(ctx context.Context, tx transaction) error {
 		claimed = nil
 		for _, query := range []string{queryClaimShared, queryClaim} {
-			found, err := overdue(ctx, tx, query, now, n-len(claimed))
+			found, err := overdue(ctx, tx, query, now, n-len(claimed), but)
 			if err == nil && len(found) > 0 {
 				err = t.lend(ctx, tx, found, now, now.Add(lease))
 			}
@@ -105,13 +112,13 @@ func (t *tables) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 	return claimed, nil
 }
 
-func overdue(ctx context.Context, tx transaction, query string, now time.Time, n int) ([]Domain, error) {
+func overdue(ctx context.Context, tx transaction, query string, now time.Time, n int, but []string) ([]Domain, error) {
 	var found []Domain
 	err := tx.query(ctx, func(r row) error {
 		d, err := scanDomain(r)
 		found = append(found, d)
 		return err
-	}, tx.locking(query, "FOR UPDATE SKIP LOCKED"), micros(now), n)
+	}, tx.locking(query, "FOR UPDATE SKIP LOCKED"), micros(now), n, listed(but))
 	return found, err
 }
 
@@ -131,11 +138,17 @@ func (t *tables) lend(ctx context.Context, tx transaction, domains []Domain, now
 
 const queryNextDue = `SELECT due FROM domains ORDER BY due LIMIT 1`
 
+// queryNextDueBut looks at all that are due before, of the tenants that it leaves out.
+const queryNextDueBut = `SELECT due FROM domains WHERE CAST($1 AS TEXT) NOT LIKE '%,' || tenant || ',%' ORDER BY due LIMIT 1`
+
 // NextDue implements [Store].
-func (t *tables) NextDue(ctx context.Context) (time.Time, error) {
+func (t *tables) NextDue(ctx context.Context, but ...string) (time.Time, error) {
 	scan := func(r row) (due time.Time, err error) {
 		err = r.Scan(stamp{&due})
 		return due, err
+	}
+	if len(but) > 0 {
+		return one(ctx, t, "read when a domain is due", scan, queryNextDueBut, listed(but))
 	}
 	return one(ctx, t, "read when a domain is due", scan, queryNextDue)
 }

@@ -106,8 +106,9 @@ type Audit interface {
 	// AppendEvents keeps what has no transaction of its own. Seq is not read; an empty Actor is that of the context, and a
 	// zero At is now.
 	AppendEvents(ctx context.Context, events []Event) error
-	// PruneEvents forgets events from before a time, of the n oldest, and returns how many those were.
-	PruneEvents(ctx context.Context, before time.Time, n int) (int, error)
+	// PruneEvents forgets events from before a time, of the n oldest, and returns how many those were, and what webhooks were
+	// not told of before: it counts as lost there. Kinds are of the events that are sent to one that does not choose.
+	PruneEvents(ctx context.Context, before time.Time, n int, kinds []string) (int, []Forgotten, error)
 }
 
 // Who does what nobody else said to do.
@@ -229,19 +230,6 @@ func (t *tables) AppendEvents(ctx context.Context, events []Event) error {
 		d := diary{actor: actor, events: slices.Clone(events)}
 		return d.record(ctx, tx)
 	})
-}
-
-const queryPruneEvents = `DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT $1 + 0) AND at < $2`
-
-// PruneEvents implements [Store].
-func (t *tables) PruneEvents(ctx context.Context, before time.Time, n int) (int, error) {
-	gone := 0
-	err := t.db.writeSoon(ctx, "forget old events", func(ctx context.Context, tx transaction) error {
-		rows, err := tx.exec(ctx, queryPruneEvents, max(n, 0), micros(before))
-		gone = int(rows)
-		return err
-	})
-	return gone, err
 }
 
 // fewEvents are quicker as statements than in bulk.

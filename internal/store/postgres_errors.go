@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -77,29 +76,29 @@ func isLost(err error) bool {
 // explain says what to do about what PostgreSQL reports, by its code.
 func (p *Postgres) explain(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
-		return fmt.Errorf("%w (%w)", ended, err)
+		return troublef("%w (%w)", ended, err)
 	}
 	switch code := codeOf(err); {
 	case errors.Is(err, ErrUnsure):
 		return err
 	case code == codePassword, code == codeRefused:
-		return fmt.Errorf("%q refuses its user: look at the user in [store] url, at password_file, and at the server's pg_hba.conf (%w)", p.where, err)
+		return troublef("%q refuses its user: look at the user in [store] url, at password_file, and at the server's pg_hba.conf (%w)", p.where, err)
 	case code == codeNoDatabase:
-		return fmt.Errorf("there is no database %q: create it, with the user of [store] url as its owner (%w)", p.where, err)
+		return troublef("there is no database %q: create it, with the user of [store] url as its owner (%w)", p.where, err)
 	case code == codePrivilege:
-		return fmt.Errorf("the user may not write to %q: make it the owner of the database (%w)", p.where, err)
+		return troublef("the user may not write to %q: make it the owner of the database (%w)", p.where, err)
 	case code == codeDiskFull:
-		return fmt.Errorf("no space left for %q: make room on the disk of the server (%w)", p.where, err)
+		return troublef("no space left for %q: make room on the disk of the server (%w)", p.where, err)
 	case code == codeConnections:
-		return fmt.Errorf("%q takes no more connections: raise its max_connections, or set pool_max_conns in [store] url (%w)", p.where, err)
+		return troublef("%q takes no more connections: raise its max_connections, or set pool_max_conns in [store] url (%w)", p.where, err)
 	case code == codeReadOnly:
-		return fmt.Errorf("%q takes no writes: name the primary server in [store] url (%w)", p.where, err)
+		return troublef("%q takes no writes: name the primary server in [store] url (%w)", p.where, err)
 	case code == codeCanceled:
-		return fmt.Errorf("%q took too long: look at its load, and at what holds its locks (%w)", p.where, err)
+		return troublef("%q took too long: look at its load, and at what holds its locks (%w)", p.where, err)
 	case strings.HasPrefix(code, classIO), strings.HasPrefix(code, classDataCorrupted):
-		return fmt.Errorf("%q is in trouble: look at the log of its server (%w)", p.where, err)
+		return troublef("%q is in trouble: look at the log of its server (%w)", p.where, err)
 	case isLost(err), ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%q does not answer: look whether the server runs and can be reached (%w)", p.where, err)
+		return troublef("%q does not answer: look whether the server runs and can be reached (%w)", p.where, err)
 	}
 	return err
 }

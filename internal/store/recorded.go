@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/stspub/stspub/internal/inside"
 )
 
 // What events show of things, as JSON. Nothing secret is among it.
@@ -231,6 +233,9 @@ func (d *diary) failing(ctx context.Context, tx transaction, o Order) error {
 	tenant, name, err := ofHost(ctx, tx, o.Name)
 	if err != nil {
 		return err
+	}
+	if tenant != DefaultTenant && tenant != "" {
+		o.Problem, o.Advice = inside.Hide(o.Problem), inside.Hide(o.Advice)
 	}
 	text := o.Problem
 	if o.Advice != "" {

@@ -221,7 +221,7 @@ func (s *SQLite) explain(ctx context.Context, err error) error {
 	case errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil: // rolled back because ctx ended
 		return ctx.Err()
 	case !errors.As(err, &e) && ctx.Err() != nil: // its statements may be closed by then
-		return fmt.Errorf("%w (%w)", ctx.Err(), err)
+		return troublef("%w (%w)", ctx.Err(), err)
 	case !errors.As(err, &e):
 		return err
 	}
@@ -231,15 +231,15 @@ func (s *SQLite) explain(ctx context.Context, err error) error {
 			return ctx.Err()
 		}
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		return fmt.Errorf("%w: end the program that writes to %q (%w)", ErrLocked, s.path, err)
+		return troublef("%w: end the program that writes to %q (%w)", ErrLocked, s.path, err)
 	case sqlite3.SQLITE_NOTADB:
-		return fmt.Errorf("%q is no SQLite database: name another file, or restore it from a backup (%w)", s.path, err)
+		return troublef("%q is no SQLite database: name another file, or restore it from a backup (%w)", s.path, err)
 	case sqlite3.SQLITE_CORRUPT:
-		return fmt.Errorf("%q is damaged: restore it from a backup (%w)", s.path, err)
+		return troublef("%q is damaged: restore it from a backup (%w)", s.path, err)
 	case sqlite3.SQLITE_FULL:
-		return fmt.Errorf("no space left for %q: make room on its disk (%w)", s.path, err)
+		return troublef("no space left for %q: make room on its disk (%w)", s.path, err)
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR:
-		return fmt.Errorf("%q or its directory does not take writes: look at its disk and permissions (%w)", s.path, err)
+		return troublef("%q or its directory does not take writes: look at its disk and permissions (%w)", s.path, err)
 	}
 	return err
 }

@@ -267,13 +267,13 @@ type Store interface {
 	// shared records left out. Both are only valid in f. It is what a start waits for, so it reads nothing else.
 	EachServed(ctx context.Context, f func(name, text []byte) error) error
 	// Claim returns at most n domains with Due <= now, shared records first (a hundred thousand domains may wait for one),
-	// then the most overdue, and moves their Due to now+lease, so that
-	// nobody else claims them meanwhile. What was claimed and never saved comes back by itself. A claim is a write: it
+	// then the most overdue, and moves their Due to now+lease, so that nobody else claims them meanwhile. Those of the tenants
+	// in but are left out, as if there were none; the more of theirs are due, the longer it takes. What was claimed and never saved comes back by itself. A claim is a write: it
 	// changes Version, so a claimer whose lease ran out and was taken over gets ErrStale. It ends when a Save moves Due;
 	// one that leaves Due as it is keeps it.
-	Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Domain, error)
-	// NextDue returns the earliest Due, or ErrNotFound when there are no domains.
-	NextDue(ctx context.Context) (time.Time, error)
+	Claim(ctx context.Context, now time.Time, lease time.Duration, n int, but ...string) ([]Domain, error)
+	// NextDue returns the earliest Due, or ErrNotFound when there are no domains. Those of the tenants in but are left out.
+	NextDue(ctx context.Context, but ...string) (time.Time, error)
 	// EachShared calls f, as EachDomain does, for the domains with publish shared of one MX set.
 	EachShared(ctx context.Context, tenant, mxset string, f func(Domain) error) error
 	// Wake makes a domain due now, or every domain when name is empty. It does not change Version. A claimed domain stays
@@ -432,8 +432,8 @@ type Store interface {
 	// ClaimsOf returns the claims of a tenant by the name of the domain, from the first one after a name, n at most.
 	ClaimsOf(ctx context.Context, tenant string, after policygen.Name, n int) ([]DomainClaim, error)
 	// DueClaims returns at most n claims with Due <= now that have not expired, the most overdue first, and moves their Due
-	// to now+lease, so that nobody else looks at them meanwhile.
-	DueClaims(ctx context.Context, now time.Time, lease time.Duration, n int) ([]DomainClaim, error)
+	// to now+lease, so that nobody else looks at them meanwhile. Those of the tenants in but are left out.
+	DueClaims(ctx context.Context, now time.Time, lease time.Duration, n int, but ...string) ([]DomainClaim, error)
 	// SaveClaim writes Due and what is below it. A claim that is not there any more, or has another Token, is ErrNotFound.
 	SaveClaim(ctx context.Context, c DomainClaim) error
 	// ExpireClaims forgets the claims with Expires <= now, and returns how many those were.

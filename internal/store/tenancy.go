@@ -82,7 +82,7 @@ func (t *tables) DeleteTenant(ctx context.Context, name string, now time.Time) e
 		}
 		for _, query := range []string{
 			`DELETE FROM claims WHERE tenant = $1`, `DELETE FROM webhooks WHERE tenant = $1`, `DELETE FROM dns_writes WHERE tenant = $1`,
-			`DELETE FROM requests WHERE tenant = $1`,
+			`DELETE FROM requests WHERE tenant = $1`, `DELETE FROM removals WHERE tenant = $1`,
 		} {
 			if _, err := tx.exec(ctx, query, name); err != nil {
 				return err

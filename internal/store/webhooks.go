@@ -40,6 +40,8 @@ type Webhook struct {
 
 	// Damaged says that URL and secrets do not open, and are missing here. Only read.
 	Damaged bool
+	// Forgotten is how many events PruneEvents forgot before it took them. Only read.
+	Forgotten int64
 	// Version changes with what is above and when it resumes. Only read.
 	Version int64
 
@@ -133,14 +135,14 @@ type webhookSettings struct {
 }
 
 const webhookColumns = `tenant, name, kinds, settings, sealed, created, version, reached, held, since, problem, failures, lost,
-	delivered, paused, due, rest`
+	delivered, paused, due, rest, forgotten`
 
 func (t *tables) scanWebhook(r row) (w Webhook, err error) {
 	var kinds, seal, held string
 	var settings []byte
 	d := &w.Delivery
 	if err := r.Scan(&w.Tenant, &w.Name, &kinds, &settings, &seal, stamp{&w.Created}, &w.Version, &d.Reached, &held, stamp{&d.Since},
-		&d.Problem, &d.Failures, &d.Lost, stamp{&d.Delivered}, &d.Paused, stamp{&d.Due}, stamp{&d.Rest}); err != nil {
+		&d.Problem, &d.Failures, &d.Lost, stamp{&d.Delivered}, &d.Paused, stamp{&d.Due}, stamp{&d.Rest}, &w.Forgotten); err != nil {
 		return w, err
 	}
 	if kinds != "" {

@@ -67,7 +67,7 @@ type Info struct {
 	Next      time.Time `json:"next,omitzero" doc:"when one of them is tried again"`
 	Failures  int       `json:"failures,omitempty" doc:"calls in a row without an answer, or with one that says that the receiver does not work"`
 	Waiting   int       `json:"waiting,omitempty" doc:"for how many names an event is not taken"`
-	Lost      int64     `json:"lost,omitempty" doc:"how many events were given up"`
+	Lost      int64     `json:"lost,omitempty" doc:"how many events were given up, or were too old to be kept before they were taken"`
 	Delivered time.Time `json:"delivered,omitzero" doc:"last"`
 	// Secret is what events are signed with. Only the answer that made it has it.
 	Secret    string    `json:"secret,omitempty" doc:"what events are signed with; it is shown here and never again"`
@@ -88,7 +88,7 @@ func info(w store.Webhook, now time.Time) Info {
 	d := w.Delivery
 	i := Info{
 		Name: w.Name, Tenant: w.Tenant, URL: w.URL, Kinds: kindsOf(w), Created: w.Created, State: StateGood, Problem: d.Problem, Since: d.Since,
-		Failures: d.Failures, Waiting: len(d.Held), Lost: d.Lost, Delivered: d.Delivered, ETag: w.ETag(),
+		Failures: d.Failures, Waiting: len(d.Held), Lost: d.Lost + w.Forgotten, Delivered: d.Delivered, ETag: w.ETag(),
 	}
 	if now.Before(w.OldUntil) {
 		i.OldSecret = w.OldUntil

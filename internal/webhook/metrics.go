@@ -12,7 +12,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stspub_webhook_events_total",
-			Help: "Events sent to webhooks by this node: taken (delivered), not taken at a try (failed), given up (lost).",
+			Help: "Events sent to webhooks by this node: taken (delivered), not taken at a try (failed), given up, or forgotten for their age before they were taken (lost).",
 		}, []string{"result"}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "stspub_webhook_oldest_undelivered_seconds",
@@ -29,4 +29,6 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.calls, m.oldest}
 }
 
-func (m *metrics) count(result string) { m.calls.WithLabelValues(result).Inc() }
+func (m *metrics) count(result string) { m.add(result, 1) }
+
+func (m *metrics) add(result string, n int) { m.calls.WithLabelValues(result).Add(float64(n)) }

@@ -177,7 +177,7 @@ func TestRetryAfter(t *testing.T) {
 		{"soon", 3 * time.Second, 15 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			var n atomic.Int64 // deliveries of two domains may come at the same moment
+			var n atomic.Int32 // calls may come at the same time
 			w, r := bubble(t, seldom, func(call) (int, http.Header) {
 				if n.Add(1) == 1 {
 					return 429, http.Header{"Retry-After": {tt.says}}

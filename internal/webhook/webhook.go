@@ -58,6 +58,7 @@ type Store interface {
 	Events(ctx context.Context, f store.EventFilter, after int64, n int) ([]store.Event, error)
 	LastChange(ctx context.Context) (int64, error)
 	Wait(ctx context.Context, after int64) error
+	PruneEvents(ctx context.Context, before time.Time, n int, kinds []string) (int, []store.Forgotten, error)
 }
 
 // Config is what [New] needs.
@@ -113,6 +114,17 @@ func (h *Webhooks) Run(ctx context.Context) error {
 		case <-time.After(h.schedule.look):
 		}
 	}
+}
+
+// Prune forgets events from before a time, of the n oldest, and returns how many those were. What a webhook was not told of
+// before is lost: its state, the log and the metrics say so.
+func (h *Webhooks) Prune(ctx context.Context, before time.Time, n int) (int, error) {
+	gone, lost, err := h.cfg.Store.PruneEvents(ctx, before, n, DefaultKinds())
+	for _, l := range lost {
+		h.metrics.add("lost", l.Events)
+		h.cfg.Log.Error("events lost, they were too old to be kept before a webhook took them", "tenant", l.Tenant, "id", l.Name, "count", l.Events)
+	}
+	return gone, err
 }
 
 // listen tells of changes in the store until ctx ends.

@@ -25,6 +25,7 @@ func batchTests() map[string]func(*env) {
 		"Batch/SharedRecordComesAndGoes":      batchShared,
 		"Batch/SharedRecordIsOfAllOwners":     batchSharedOwners,
 		"Batch/SharedRecordStaysAfterOneMove": batchSharedMove,
+		"Batch/RemovalsOfAnHourCountTogether": batchRemovals,
 	}
 }
 

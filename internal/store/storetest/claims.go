@@ -20,6 +20,7 @@ func claimTests() map[string]func(*env) {
 		"Claim/ShutsOutWhoHadItBefore":        claimFences,
 		"Claim/LastsWhileDueStays":            claimLasts,
 		"Claim/AtTheSameTimeOnceEach":         claimConcurrent,
+		"Claim/LeavesTenantsOut":              claimBut,
 		"NextDue/TheEarliest":                 nextDue,
 	}
 }
@@ -49,6 +50,41 @@ func claimOverdue(e *env) {
 		}
 		e.equal("stored", e.domain(d.Name), d)
 	}
+}
+
+// claimBut claims what is due of some tenants only, shared records too, however much more overdue others' are.
+func claimBut(e *env) {
+	e.start()
+	e.tenants("b", "bb")
+	own := func(tenant string, name policygen.Name) store.DomainChange {
+		d := domain(name)
+		d.Tenant = tenant
+		return put(d)
+	}
+	sharing := own("b", "s.example")
+	sharing.Domain.Publish, sharing.Domain.Account = store.PublishShared, ""
+	sharing.Shared = &store.Domain{Name: "*.eu.s.b.sts.example", Tenant: "b", MXSet: "eu"}
+	e.apply(1, own("b", "a.example"), sharing)
+	e.apply(2, own("bb", "b.example"))
+	e.apply(3, own("default", "c.example"))
+	next := func(want int, but ...string) {
+		e.Helper()
+		due, err := e.NextDue(e.ctx(), but...)
+		e.must(err)
+		e.equal("next due", due, at(want))
+	}
+	next(1)
+	next(2, "b")
+	next(3, "bb", "b")
+	next(1, "bb", "default", "nobody")
+	_, err := e.NextDue(e.ctx(), "default", "bb", "b")
+	e.is(err, store.ErrNotFound)
+	got, err := e.Claim(e.ctx(), at(9), time.Hour, 9, "b")
+	e.must(err)
+	e.equal("claimed without those of b", names(got), []policygen.Name{"b.example", "c.example"})
+	got, err = e.Claim(e.ctx(), at(9), time.Hour, 9, "bb", "default")
+	e.must(err)
+	e.equal("claimed of b", names(got), []policygen.Name{"*.eu.s.b.sts.example", "a.example", "s.example"})
 }
 
 func claimShared(e *env) {

@@ -181,6 +181,13 @@ func claimsDue(e *env) {
 	e.equal("due", e.dueClaims(3, 2), []policygen.Name{"c.example"})
 	e.equal("due", e.dueClaims(4, 2), []policygen.Name(nil))
 	e.equal("due when the lease is over", e.dueClaims(8, 9), []policygen.Name{"a.example", "b.example", "c.example"})
+	e.tenants("bb")
+	e.apply(9, want(1, wish("bb", "e.example")))
+	others, err := e.DueClaims(e.ctx(), at(20), 5*time.Minute, 9, "b", "a")
+	e.must(err)
+	if len(others) != 1 || others[0].Domain.Name != "e.example" {
+		e.Errorf("without those of tenant b, %+v are due", others)
+	}
 }
 
 func claimsExpire(e *env) {

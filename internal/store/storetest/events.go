@@ -185,7 +185,7 @@ func eventsPruned(e *env) {
 	e.happen(event("", "k", "1", 1), event("t", "k", "2", 2), event("", "k", "3", 3), event("", "k", "ahead", 9), event("", "k", "5", 5))
 	prune := func(i, n, want int) {
 		e.Helper()
-		got, err := e.PruneEvents(e.ctx(), at(i), n)
+		got, _, err := e.PruneEvents(e.ctx(), at(i), n, nil)
 		e.must(err)
 		e.equal("pruned", got, want)
 	}

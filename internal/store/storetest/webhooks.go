@@ -25,6 +25,7 @@ func webhookTests() map[string]func(*env) {
 		"Webhook/Failing":                     webhookFailing,
 		"Webhook/SealedAndResealed":           webhookSealed,
 		"Webhook/ChangesAreEvents":            webhookEvents,
+		"Webhook/ForgottenEventsAreCounted":   webhookForgotten,
 	}
 }
 
