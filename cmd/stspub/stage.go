@@ -126,12 +126,14 @@ func (s *server) expel(cmd *cobra.Command, name string, yes bool) error {
 			return err
 		}
 	}
-	if !d.Draining && d.Owner == store.OwnerAPI {
+	removes := !d.Draining && d.Owner == store.OwnerAPI
+	if removes {
 		if _, err := s.client().RemoveDomain(cmd.Context(), name, false); err != nil {
 			return err
 		}
 	}
-	if err := s.client().Expel(cmd.Context(), name); err != nil {
+	err = s.client().Expel(cmd.Context(), name)
+	if err != nil && !(removes && errors.Is(err, store.ErrNotFound)) { // one that was never announced has gone by itself
 		return err
 	}
 	return say(cmd, done{name, "ended"}, "%s ends now; see: stspub domain list\n", name)
