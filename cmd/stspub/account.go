@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -20,7 +19,7 @@ func newAccount() *cobra.Command {
 		Example: "  stspub account list\n  stspub account put main --provider desec --secret-file api_token=/run/secrets/desec --zone example.org",
 	}, newAccountList(s), newAccountPut(s), newAccountRemove(s))
 	s.flags(cmd)
-	s.tenantFlag(cmd)
+	s.tenantFlag(cmd, `"default"`)
 	return cmd
 }
 
@@ -37,7 +36,6 @@ func newAccountList(s *server) *cobra.Command {
 func newAccountPut(s *server) *cobra.Command {
 	var spec httpd.AccountSpec
 	var settings, secrets []string
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "put NAME",
 		Short: "Add a DNS account, or replace it",
@@ -49,7 +47,8 @@ With --zone the account has to read that zone before it is taken. Without, its p
 what came of it is printed. Nothing is written.`,
 		Example: `  stspub account put main --provider desec --secret-file api_token=/run/secrets/desec --zone example.org
   stspub account put own --provider rfc2136 --set server=192.0.2.53 --set key_name=stspub --secret-file key=tsig.key`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: argument(s.accounts()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if spec.Settings, err = accountSettings(settings, secrets); err != nil {
@@ -59,18 +58,14 @@ what came of it is printed. Nothing is written.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(a)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "account %s at %s is taken; %s\n", a.Name, a.Provider, a.Check)
-			return nil
+			return say(cmd, a, "account %s at %s is taken; %s\n", a.Name, a.Provider, a.Check)
 		},
 	}
 	cmd.Flags().StringVar(&spec.Provider, "provider", "", "the DNS provider, by `NAME`")
 	cmd.Flags().StringVar(&spec.Zone, "zone", "", "a `ZONE` that it must be able to read")
 	cmd.Flags().StringArrayVar(&settings, "set", nil, "a setting as `KEY=VALUE`; may be repeated")
 	cmd.Flags().StringArrayVar(&secrets, "secret-file", nil, "a secret setting as `KEY=FILE`; may be repeated")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
@@ -99,18 +94,10 @@ func accountSettings(settings, secrets []string) (map[string]string, error) {
 }
 
 func newAccountRemove(s *server) *cobra.Command {
-	return &cobra.Command{
+	return doer(cobra.Command{
 		Use:     "remove NAME",
 		Short:   "Remove an account that no domain needs",
 		Long:    `remove is refused while a domain needs the account, also one that drains: its record is to be deleted at the end.`,
 		Example: "  stspub account remove main",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.client().RemoveAccount(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "account %s is removed\n", args[0])
-			return nil
-		},
-	}
+	}, s.accounts(), removed, "account %s is removed", func(ctx context.Context, name string) error { return s.client().RemoveAccount(ctx, name) })
 }

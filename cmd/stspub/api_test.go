@@ -44,7 +44,9 @@ func TestAPIDocument(t *testing.T) {
 	run("\n## Lists\n", "HTTP/1.1 200 OK", "Content-Type: application/json")
 	run("\n## Claims\n", "customer.example claimed; what proves it: stspub records customer.example", "mta-sts.customer.example. 300 IN CNAME acme.mta-sts.provider.test.",
 		"_stspub-challenge.customer.example.")
-	run("\n## Accounts\n", "account own at rfc2136 is taken; not tried: ", "own      api    rfc2136", "account own is removed")
+	run("\n## Accounts\n", "account own at rfc2136 is taken; not tried: ", "own      api    rfc2136",
+		`account \"own\" was changed since it was read, or is gone; read it again`, "account own is removed")
+	run("\n## Commands in scripts\n", `{"name":"one.test",`, `{"name":"c.example","result":"retried"}`+"\n", `"domains":600`)
 	run("\n## Events\n", `"kind":"mxset.added"`, `"kind":"account.added"`, "c.example", "domain.added", "[socket]")
 	run("\n## Webhooks\n", "url      https://panel.provider.test/hooks\n", "domain.fault-cleared\n", `"name":"panel","tenant":"acme"`)
 	o.dev.interrupt(t)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -11,6 +10,12 @@ import (
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/store"
 )
+
+// backedUp is the result of backup.
+type backedUp struct {
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"`
+}
 
 func newBackup() *cobra.Command {
 	var path string
@@ -34,12 +39,30 @@ copy; keep them elsewhere.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "copied the store into %s: %d KB\n", args[0], info.Size()>>10)
-			return nil
+			return say(cmd, backedUp{args[0], info.Size()}, "copied the store into %s: %d KB\n", args[0], info.Size()>>10)
 		},
 	}
 	configFlag(cmd, &path)
+	jsonFlag(cmd, "")
 	return cmd
+}
+
+// restored is the result of restore.
+type restored struct {
+	Store  string `json:"store"`
+	Before string `json:"before,omitempty"` // where what was there is kept; empty: nothing was
+}
+
+// keptBefore is where the store is kept that was at path before a restore; "": there was none.
+func keptBefore(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	path += ".before"
+	if _, err := os.Lstat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 func newRestore() *cobra.Command {
@@ -61,11 +84,15 @@ hold since the copy was made is not in it.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "restored %s; what was there before is %s\n", to, filepath.Base(to)+".before")
-			return nil
+			before := keptBefore(to)
+			if before == "" {
+				return say(cmd, restored{Store: to}, "restored %s; nothing was there before\n", to)
+			}
+			return say(cmd, restored{to, before}, "restored %s; what was there before is %s\n", to, filepath.Base(before))
 		},
 	}
 	configFlag(cmd, &path)
+	jsonFlag(cmd, "")
 	return cmd
 }
 

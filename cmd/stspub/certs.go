@@ -13,7 +13,7 @@ import (
 
 func newCerts() *cobra.Command {
 	s := &server{}
-	var waiting, asJSON bool
+	var waiting bool
 	cmd := &cobra.Command{
 		Use:   "certs",
 		Short: "Show how it stands with the certificates, and with each CA",
@@ -27,7 +27,7 @@ nothing more urgent comes.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				if err := e.Encode(o); err != nil {
 					return err
@@ -50,7 +50,7 @@ nothing more urgent comes.`,
 		},
 	}
 	cmd.Flags().BoolVar(&waiting, "waiting", false, "only names with more to say than that their certificate is good")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a line for the whole, then one for each name")
+	jsonFlag(cmd, ": a line for the whole, then one for each name")
 	s.flags(cmd)
 	return cmd
 }

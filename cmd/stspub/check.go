@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,7 +16,6 @@ import (
 func newCheck() *cobra.Command {
 	var resolver, ca string
 	var httpsPort, smtpPort uint16
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check DOMAIN",
 		Short: "Look at a domain as a sender does",
@@ -29,7 +27,8 @@ The exit code is 0 if all is good, 1 if a fault was found, and 2 if the command 
 		Example: `  stspub check example.org
   stspub check example.org --json
   stspub check example.org --resolver 192.0.2.53`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := policygen.ParseName(args[0])
 			if err != nil {
@@ -40,13 +39,7 @@ The exit code is 0 if all is good, 1 if a fault was found, and 2 if the command 
 				return err
 			}
 			report := client.Check(cmd.Context(), name)
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				err = e.Encode(report)
-			} else {
-				err = report.WriteText(cmd.OutOrStdout())
-			}
+			err = output(cmd, report, report.WriteText)
 			if err == nil && !report.OK() {
 				err = errFault
 			}
@@ -58,7 +51,7 @@ The exit code is 0 if all is good, 1 if a fault was found, and 2 if the command 
 	f.StringVar(&ca, "ca", "", "trust the certificates in this PEM `FILE` instead of the system's")
 	f.Uint16Var(&httpsPort, "https-port", 443, "`PORT` of policy hosts, for laboratories")
 	f.Uint16Var(&smtpPort, "smtp-port", 25, "`PORT` of MX, for laboratories")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 

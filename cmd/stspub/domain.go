@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,9 +37,10 @@ func (s *server) adminFlags(cmd *cobra.Command) {
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return s.readToken() }
 }
 
-// tenantFlag is for commands about what tenants have.
-func (s *server) tenantFlag(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&s.tenant, "tenant", "", "the `TENANT` that is meant; default: that of the token, or else \"default\"")
+// tenantFlag is for commands about what tenants have. Otherwise is what is meant without it, and without a token of a tenant.
+func (s *server) tenantFlag(cmd *cobra.Command, otherwise string) {
+	cmd.PersistentFlags().StringVar(&s.tenant, "tenant", "", "the `TENANT` that is meant; default: that of the token, or else "+otherwise)
+	completeFlag(cmd, "tenant", s.tenants())
 }
 
 // readToken finds the token. It is no flag: other users of the machine see those.
@@ -81,39 +81,6 @@ func domainArg(args []string) (string, error) {
 	return string(name), nil
 }
 
-// Nobody waits longer for a completion, or reads more of them.
-const (
-	completionTime = 2 * time.Second
-	completions    = 200
-)
-
-// complete returns what find finds, in time and with the token.
-func (s *server) complete(cmd *cobra.Command, find func(context.Context) ([]string, error)) ([]string, cobra.ShellCompDirective) {
-	if s.readToken() != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
-	defer cancel()
-	found, err := find(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	return found, cobra.ShellCompDirectiveNoFileComp
-}
-
-func (s *server) completeDomain(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return s.complete(cmd, func(ctx context.Context) (names []string, err error) {
-		err = s.client().Find(ctx, httpd.DomainQuery{Prefix: prefix, Limit: completions}, func(d publish.Status) error {
-			names = append(names, string(d.Name))
-			return nil
-		})
-		return names, err
-	})
-}
-
 func newDomain() *cobra.Command {
 	s := &server{}
 	cmd := group(&cobra.Command{
@@ -122,12 +89,12 @@ func newDomain() *cobra.Command {
 	}, newDomainList(s), newDomainShow(s), newDomainAdopt(s), newDomainRetry(s), newDomainPromote(s), newDomainDemote(s),
 		newDomainAdd(s), newDomainRemove(s), newDomainImport(s), newDomainExport(s), newDomainClaims(s), newDomainRelease(s))
 	s.flags(cmd)
-	s.tenantFlag(cmd)
+	s.tenantFlag(cmd, `"default"`)
 	return cmd
 }
 
 func newDomainList(s *server) *cobra.Command {
-	var faults, asJSON bool
+	var faults bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List domains, a line each",
@@ -142,13 +109,13 @@ there are faults; "stspub check" is the command that judges.`,
 			}
 			e := json.NewEncoder(cmd.OutOrStdout())
 			for _, subject := range slices.Sorted(maps.Keys(service)) {
-				if !asJSON {
+				if !asJSON(cmd) {
 					fmt.Fprintf(cmd.OutOrStdout(), "FAULT %s: %s\n", subject, service[subject])
 				} else if err := e.Encode(map[string]string{"fault": subject, "reason": service[subject]}); err != nil {
 					return err
 				}
 			}
-			if asJSON {
+			if asJSON(cmd) {
 				return s.client().Domains(cmd.Context(), faults, func(d publish.Status) error { return e.Encode(d) })
 			}
 			w := newTable(cmd.OutOrStdout())
@@ -164,7 +131,7 @@ there are faults; "stspub check" is the command that judges.`,
 		},
 	}
 	cmd.Flags().BoolVar(&faults, "faults", false, "only those that need a human")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a line for each fault of the service, {\"fault\":…,\"reason\":…}, then one for each domain")
+	jsonFlag(cmd, `: a line for each fault of the service, {"fault":…,"reason":…}, then one for each domain`)
 	return cmd
 }
 
@@ -199,13 +166,12 @@ func since(t time.Time) string {
 }
 
 func newDomainShow(s *server) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "show DOMAIN",
 		Short:             "Show all that is known of one domain",
 		Example:           "  stspub domain show example.org",
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeDomain,
+		ValidArgsFunction: argument(s.completeDomain),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := domainArg(args)
 			if err != nil {
@@ -215,15 +181,10 @@ func newDomainShow(s *server) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(d)
-			}
-			return writeStatus(cmd.OutOrStdout(), d)
+			return output(cmd, d, func(out io.Writer) error { return writeStatus(out, d) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -20,14 +19,14 @@ func (s *server) specFlags(cmd *cobra.Command, spec *httpd.DomainSpec) {
 	cmd.Flags().StringVar(&spec.Publish, "publish", "", "how its record is reached: `zone`, alias, shared or manual")
 	cmd.Flags().StringVar(&spec.Account, "account", "", "with --publish zone: the account that holds the zone, by `NAME`")
 	cmd.Flags().StringArrayVar(&spec.TLSRPT, "tlsrpt", nil, "where senders report failures, an `ADDRESS` as mailto: or https:; may be repeated")
-	_ = cmd.RegisterFlagCompletionFunc("mxset", s.completeMXSet) // only a flag that is not there is an error
-	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.FixedCompletions(
-		[]string{store.PublishZone, store.PublishAlias, store.PublishShared, store.PublishManual}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "mxset", s.mxsets())
+	completeFlag(cmd, "account", s.accounts())
+	fixed(cmd, "publish", store.PublishZone, store.PublishAlias, store.PublishShared, store.PublishManual)
 }
 
 func newDomainAdd(s *server) *cobra.Command {
 	var spec httpd.DomainSpec
-	var dryRun, asJSON bool
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "add DOMAIN",
 		Short: "Add a domain, or change what is wanted of it",
@@ -35,8 +34,9 @@ func newDomainAdd(s *server) *cobra.Command {
 is replaced. A domain that the configuration declares is changed there.
 
 A domain of a tenant is a claim at first: "stspub records DOMAIN" says what proves it. The tenant "default" needs no proof.`,
-		Example: "  stspub domain add shop.example --mxset eu --publish alias",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Example:           "  stspub domain add shop.example --mxset eu --publish alias",
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: argument(s.completeDomain),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := domainArg(args)
 			if err != nil {
@@ -49,21 +49,18 @@ A domain of a tenant is a claim at first: "stspub records DOMAIN" says what prov
 			if err != nil {
 				return err
 			}
-			return writeResult(cmd.OutOrStdout(), r, dryRun, asJSON)
+			return writeResult(cmd, r, dryRun)
 		},
 	}
 	s.specFlags(cmd, &spec)
 	cmd.Flags().BoolVar(&spec.Adopt, "adopt", false, "a record that somebody else published may be replaced")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would become of it, and change nothing")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 // writeResult says what became of a domain.
-func writeResult(out io.Writer, r httpd.DomainResult, dryRun, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(out).Encode(r)
-	}
+func writeResult(cmd *cobra.Command, r httpd.DomainResult, dryRun bool) error {
 	would := ""
 	if dryRun {
 		would = "would be "
@@ -80,8 +77,7 @@ func writeResult(out io.Writer, r httpd.DomainResult, dryRun, asJSON bool) error
 	if dryRun {
 		next = ""
 	}
-	_, err := fmt.Fprintf(out, "%s %s%s%s\n", r.Name, would, r.Result, next)
-	return err
+	return say(cmd, r, "%s %s%s%s\n", r.Name, would, r.Result, next)
 }
 
 func newDomainClaims(s *server) *cobra.Command {
@@ -98,16 +94,30 @@ func newDomainClaims(s *server) *cobra.Command {
 
 func newDomainRelease(s *server) *cobra.Command {
 	var withdraw bool
-	cmd := s.doer(cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "release DOMAIN",
 		Short: "Let another tenant have a domain as soon as he proves that it is his",
 		Long: `release is the consent to a move: without it a domain goes to another tenant only when it has been removed and drains.
 Until the other one has proven it, everything stays as it is.`,
-		Example: "  stspub domain release shop.example",
-	}, "%s may go to the tenant who proves it", func(ctx context.Context, name string) error {
-		return s.client().Release(ctx, name, withdraw)
-	})
+		Example:           "  stspub domain release shop.example",
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: argument(s.completeDomain),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := domainArg(args)
+			if err == nil {
+				err = s.client().Release(cmd.Context(), name, withdraw)
+			}
+			switch {
+			case err != nil:
+				return err
+			case withdraw:
+				return say(cmd, done{name, "kept"}, "%s stays where it is\n", name)
+			}
+			return say(cmd, done{name, "released"}, "%s may go to the tenant who proves it\n", name)
+		},
+	}
 	cmd.Flags().BoolVar(&withdraw, "withdraw", false, "take that back")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
@@ -133,6 +143,7 @@ so are permissions to adopt a record: they are for a record that somebody has lo
 	}
 	cmd.Flags().StringVar(&q.MXSet, "mxset", "", "only those of this MX set, by `NAME`")
 	cmd.Flags().BoolVar(&all, "all", false, "those of the configuration file, too")
+	completeFlag(cmd, "mxset", s.mxsets())
 	return cmd
 }
 

@@ -57,6 +57,18 @@ func (k *keeper) TenantOf(ctx context.Context, name policygen.Name) (string, err
 	return store.DefaultTenant, err
 }
 
+func (k *keeper) MXSets(string) []publish.MXSet { return []publish.MXSet{{Name: "eu"}, {Name: "us"}} }
+
+func (k *keeper) Accounts(string) []publish.Account {
+	return []publish.Account{{Name: "main"}, {Name: "own"}}
+}
+
+func (k *keeper) Nodes(context.Context) ([]publish.NodeStatus, error) {
+	return []publish.NodeStatus{{ID: "node1"}, {ID: "node2"}}, nil
+}
+
+func (k *keeper) RemoveNode(context.Context, string) error { return nil }
+
 func (k *keeper) Expel(_ context.Context, name policygen.Name) error {
 	k.expelled = append(k.expelled, name)
 	return nil

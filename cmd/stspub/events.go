@@ -21,7 +21,7 @@ import (
 func newEvents() *cobra.Command {
 	s := &server{}
 	var domain, since string
-	var follow, asJSON bool
+	var follow bool
 	var q httpd.EventQuery
 	cmd := &cobra.Command{
 		Use:   "events",
@@ -51,7 +51,7 @@ Kinds are domain.fault and the like; "domain" stands for all that begin with "do
 			if q.Since, err = sinceArg(since, time.Now()); err != nil {
 				return err
 			}
-			p := &eventPrinter{out: cmd.OutOrStdout(), json: asJSON}
+			p := &eventPrinter{out: cmd.OutOrStdout(), json: asJSON(cmd)}
 			if !follow {
 				return s.client().Events(cmd.Context(), q, p.print)
 			}
@@ -59,19 +59,16 @@ Kinds are domain.fault and the like; "domain" stands for all that begin with "do
 		},
 	}
 	s.flags(cmd)
-	cmd.PersistentFlags().StringVar(&s.tenant, "tenant", "", "only those of this `TENANT`; default: that of the token, or else all")
+	s.tenantFlag(cmd, "all")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens")
 	cmd.Flags().StringVar(&domain, "domain", "", "only those of this `DOMAIN`")
 	cmd.Flags().StringVar(&q.Name, "name", "", "only those of the MX set, account, tenant, token or node of this `NAME`")
 	cmd.Flags().StringSliceVar(&q.Kinds, "kind", nil, "only those of this `KIND`; may be repeated")
 	cmd.Flags().StringVar(&since, "since", "", "only those from this `TIME` on: as long ago as 2h or 3d, or 2026-11-22, or 2026-11-22T08:00:00Z")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
+	jsonFlag(cmd, eachOnALine)
 	cmd.MarkFlagsMutuallyExclusive("domain", "name")
-	// Only a flag that is not there is an error.
-	_ = cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(kindCompletions(), cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("domain", func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-		return s.completeDomain(cmd, nil, prefix)
-	})
+	fixed(cmd, "kind", kindCompletions()...)
+	completeFlag(cmd, "domain", s.completeDomain)
 	return cmd
 }
 

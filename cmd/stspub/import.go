@@ -38,7 +38,7 @@ more than one in a hundred, needs --confirm.`,
 	cmd.Flags().BoolVar(&im.remove, "remove", false, "let the named domains drain")
 	cmd.Flags().BoolVar(&im.o.DryRun, "dry-run", false, "say what would become of each line, and change nothing")
 	cmd.Flags().BoolVar(&im.o.Confirm, "confirm", false, "remove also so many that it looks like a mistake")
-	cmd.Flags().BoolVar(&im.asJSON, "json", false, "print JSON, a line for each of the file")
+	jsonFlag(cmd, eachOnALine+" of the file")
 	return cmd
 }
 
@@ -47,7 +47,6 @@ type importer struct {
 	s      *server
 	spec   httpd.DomainSpec
 	remove bool
-	asJSON bool
 	o      httpd.BulkOptions
 }
 
@@ -72,7 +71,7 @@ func (im *importer) run(cmd *cobra.Command, path string) error {
 		done++
 		p.show(done)
 		counts[store.Result(r.Result)]++
-		if im.asJSON {
+		if asJSON(cmd) {
 			return e.Encode(r)
 		}
 		if r.Error != "" {
@@ -85,7 +84,7 @@ func (im *importer) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	if !im.asJSON {
+	if !asJSON(cmd) {
 		fmt.Fprintln(cmd.OutOrStdout(), summed(counts, len(lines), im.o.DryRun))
 	}
 	if counts[""] > 0 {

@@ -146,15 +146,23 @@ func built() time.Time {
 	return time.Time{}
 }
 
+// versionOf is the result of version.
+type versionOf struct {
+	Version string    `json:"version"`        // the module's, and the commit where it was built from one
+	Built   time.Time `json:"built,omitzero"` // the time of that commit
+}
+
 func newVersion() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
-		Example: "  stspub version",
+		Example: "  stspub version\n  stspub version --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintln(cmd.OutOrStdout(), "stspub", version())
-			return nil
+			v := version()
+			return say(cmd, versionOf{Version: v, Built: built()}, "stspub %s\n", v)
 		},
 	}
+	jsonFlag(cmd, "")
+	return cmd
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,6 @@ import (
 
 func newMigrate() *cobra.Command {
 	var path string
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "migrate FROM [TO]",
 		Short: "Move a store to another engine",
@@ -41,17 +39,13 @@ it the password is taken from PGPASSWORD, and the stores are not sealed.`,
 			if err != nil {
 				return fmt.Errorf("migrate: %w", err)
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(tables)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d domains and %d certificates, with all that belongs to them, were copied and verified; "+
+			return say(cmd, tables, "%d domains and %d certificates, with all that belongs to them, were copied and verified; "+
 				"set [store] url to the new store\n", tables["domains"], tables["certificates"])
-			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration `FILE` with the new store")
 	_ = cmd.MarkFlagFilename("config", "toml") // it is only for completion
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: the number of rows of each table")
+	jsonFlag(cmd, ": the number of rows of each table")
 	return cmd
 }
 

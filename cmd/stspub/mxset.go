@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -22,21 +22,8 @@ func newMXSet() *cobra.Command {
 		Example: "  stspub mxset list\n  stspub mxset put eu --mx mx1.example.net --mode enforce --max-age 2w",
 	}, newMXSetList(s), newMXSetShow(s), newMXSetPut(s), newMXSetRemove(s))
 	s.flags(cmd)
-	s.tenantFlag(cmd)
+	s.tenantFlag(cmd, `"default"`)
 	return cmd
-}
-
-// completeMXSet completes names of MX sets.
-func (s *server) completeMXSet(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	return s.complete(cmd, func(ctx context.Context) (names []string, err error) {
-		sets, err := s.client().MXSets(ctx)
-		for _, m := range sets {
-			if strings.HasPrefix(m.Name, prefix) {
-				names = append(names, m.Name)
-			}
-		}
-		return names, err
-	})
 }
 
 // seconds is a duration as people write it.
@@ -65,35 +52,33 @@ func newMXSetList(s *server) *cobra.Command {
 }
 
 func newMXSetShow(s *server) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show one MX set",
 		Example:           "  stspub mxset show eu",
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeMXSet,
+		ValidArgsFunction: argument(s.mxsets()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := s.client().MXSet(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(m)
-			}
-			w := newTable(cmd.OutOrStdout())
-			fmt.Fprintf(w, "mx set\t%s\nowner\t%s\nmode\t%s\nmax age\t%s\nroll-out\t%s\nmx\t%s\n",
-				m.Name, m.Owner, m.Mode, seconds(int64(m.MaxAge)), seconds(m.Rollout), strings.Join(m.MX, "\n\t"))
-			return w.Flush()
+			return output(cmd, m, func(out io.Writer) error {
+				w := newTable(out)
+				fmt.Fprintf(w, "mx set\t%s\nowner\t%s\nmode\t%s\nmax age\t%s\nroll-out\t%s\nmx\t%s\n",
+					m.Name, m.Owner, m.Mode, seconds(int64(m.MaxAge)), seconds(m.Rollout), strings.Join(m.MX, "\n\t"))
+				return w.Flush()
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 func newMXSetPut(s *server) *cobra.Command {
 	var spec httpd.MXSetSpec
 	var maxAge, rollout string
-	var dryRun, asJSON bool
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "put NAME",
 		Short: "Add an MX set, or change it as a whole",
@@ -105,7 +90,7 @@ which would be held, because their MX in DNS are not covered.`,
 		Example: `  stspub mxset put eu --mx mx1.example.net --mx mx2.example.net --mode enforce --max-age 2w --rollout 2w
   stspub mxset put eu --mx mx2.example.net --mode enforce --max-age 2w --dry-run`,
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeMXSet,
+		ValidArgsFunction: argument(s.mxsets()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := durations(&spec, maxAge, rollout); err != nil {
 				return usageError{err}
@@ -115,23 +100,18 @@ which would be held, because their MX in DNS are not covered.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(p)
-				}
-				if len(p.Lines()) == 0 {
-					fmt.Fprintln(cmd.OutOrStdout(), "no domain changes")
-				}
-				return p.WriteText(cmd.OutOrStdout())
+				return output(cmd, p, func(out io.Writer) error {
+					if len(p.Lines()) == 0 {
+						fmt.Fprintln(out, "no domain changes")
+					}
+					return p.WriteText(out)
+				})
 			}
 			m, err := s.client().PutMXSet(cmd.Context(), args[0], spec)
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(m)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "mx set %s is in mode %s with %s\n", m.Name, m.Mode, strings.Join(m.MX, " "))
-			return nil
+			return say(cmd, m, "mx set %s is in mode %s with %s\n", m.Name, m.Mode, strings.Join(m.MX, " "))
 		},
 	}
 	cmd.Flags().StringArrayVar(&spec.MX, "mx", nil, "an MX `HOST`, or a pattern like *.example.net; may be repeated")
@@ -139,8 +119,8 @@ which would be held, because their MX in DNS are not covered.`,
 	cmd.Flags().StringVar(&maxAge, "max-age", "", "how long senders keep the policy, a `DURATION` as in 2w")
 	cmd.Flags().StringVar(&rollout, "rollout", "", "how long a domain is in mode testing before mode enforce, a `DURATION`; default: not at all")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what that would do, and change nothing")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"enforce", "testing", "none"}, cobra.ShellCompDirectiveNoFileComp))
+	jsonFlag(cmd, "")
+	fixed(cmd, "mode", "enforce", "testing", "none")
 	return cmd
 }
 
@@ -166,18 +146,9 @@ func durations(spec *httpd.MXSetSpec, maxAge, rollout string) error {
 }
 
 func newMXSetRemove(s *server) *cobra.Command {
-	return &cobra.Command{
-		Use:               "remove NAME",
-		Short:             "Remove an MX set that no domain is on",
-		Example:           "  stspub mxset remove eu",
-		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeMXSet,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.client().RemoveMXSet(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "mx set %s is removed\n", args[0])
-			return nil
-		},
-	}
+	return doer(cobra.Command{
+		Use:     "remove NAME",
+		Short:   "Remove an MX set that no domain is on",
+		Example: "  stspub mxset remove eu",
+	}, s.mxsets(), removed, "mx set %s is removed", func(ctx context.Context, name string) error { return s.client().RemoveMXSet(ctx, name) })
 }

@@ -1,11 +1,12 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stspub/stspub/internal/publish"
 )
 
 func newNode() *cobra.Command {
@@ -21,51 +22,28 @@ func newNode() *cobra.Command {
 }
 
 func newNodeList(s *server) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return lister(cobra.Command{
 		Use:     "list",
-		Short:   "List the nodes that are not gone",
-		Example: "  stspub node list",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := s.client().Nodes(cmd.Context())
-			if err != nil {
-				return err
+		Short:   "List the nodes that are not gone, a line each",
+		Example: "  stspub node list\n  stspub node list --json",
+	}, []string{"NODE", "ADDRESS", "STARTED", "HEARD OF"},
+		func(ctx context.Context) ([]publish.NodeStatus, error) { return s.client().Nodes(ctx) },
+		func(n publish.NodeStatus) []string {
+			heard := (time.Duration(n.Silent) * time.Second).String() + " ago"
+			if n.Lost {
+				heard += ": publications wait for it"
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(all)
-			}
-			w := newTable(cmd.OutOrStdout())
-			fmt.Fprintln(w, "NODE\tADDRESS\tSTARTED\tHEARD OF")
-			for _, n := range all {
-				heard := (time.Duration(n.Silent) * time.Second).String() + " ago"
-				if n.Lost {
-					heard += ": publications wait for it"
-				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.ID, n.Address, n.Started.UTC().Format(time.DateTime), heard)
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+			return []string{n.ID, n.Address, n.Started.UTC().Format(time.DateTime), heard}
+		})
 }
 
 func newNodeRemove(s *server) *cobra.Command {
-	return &cobra.Command{
+	return doer(cobra.Command{
 		Use:   "remove NODE",
 		Short: "Declare a node gone that does not answer any more",
 		Long: `remove is for a node that is gone for good, or that no sender reaches any more: publications do not wait for it then, and
 records that were changed without it get one more id. A node that was stopped is gone by itself, and one that lives is
 not removed. It may come back.`,
 		Example: "  stspub node remove node2",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.client().RemoveNode(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "nobody waits for node %s any more\n", args[0])
-			return nil
-		},
-	}
+	}, s.nodes(), removed, "nobody waits for node %s any more", func(ctx context.Context, id string) error { return s.client().RemoveNode(ctx, id) })
 }

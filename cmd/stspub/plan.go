@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,7 +14,6 @@ import (
 
 func newPlan() *cobra.Command {
 	s := &server{}
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what a configuration would change, before anything is changed",
@@ -50,13 +48,7 @@ wrongly.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				err = e.Encode(p)
-			} else {
-				err = writePlan(cmd.OutOrStdout(), cmd.ErrOrStderr(), p)
-			}
+			err = output(cmd, p, func(out io.Writer) error { return writePlan(out, cmd.ErrOrStderr(), p) })
 			if err == nil && len(p.Refused) > 0 {
 				err = errFault
 			}
@@ -65,7 +57,7 @@ wrongly.`,
 	}
 	s.adminFlags(cmd)
 	configFlag(cmd, &s.path)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 

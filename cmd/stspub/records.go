@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
@@ -15,7 +14,6 @@ import (
 
 func newRecords() *cobra.Command {
 	s := &server{}
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "records DOMAIN",
 		Short: "Print what the owner of a domain puts into DNS, as zone-file lines",
@@ -23,7 +21,7 @@ func newRecords() *cobra.Command {
 says for what.`,
 		Example:           "  stspub records example.org\n  stspub records example.org --json",
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeDomain,
+		ValidArgsFunction: argument(s.completeDomain),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := domainArg(args)
 			if err != nil {
@@ -33,25 +31,23 @@ says for what.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(d.Records)
-			}
-			for _, r := range d.Records {
-				fmt.Fprintln(cmd.OutOrStdout(), r)
-			}
-			return nil
+			return output(cmd, d, func(out io.Writer) error {
+				for _, r := range d.Records {
+					fmt.Fprintln(out, r)
+				}
+				return nil
+			})
 		},
 	}
 	s.flags(cmd)
-	s.tenantFlag(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of the lines")
+	s.tenantFlag(cmd, `"default"`)
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 func newReload() *cobra.Command {
 	s := &server{}
 	var hash string
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Have the server read its configuration again",
@@ -73,15 +69,12 @@ restored store. If any of that has changed since, nothing is done.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
-			}
-			return writeReload(cmd.OutOrStdout(), cmd.ErrOrStderr(), r)
+			return output(cmd, r, func(out io.Writer) error { return writeReload(out, cmd.ErrOrStderr(), r) })
 		},
 	}
 	s.flags(cmd)
 	cmd.Flags().StringVar(&hash, "force", "", "let through what is refused or held, as listed by the plan of this `HASH`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -64,7 +63,6 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 func newConfig() *cobra.Command {
-	var asJSON bool
 	check := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Read a configuration, and say everything that is wrong with it",
@@ -77,46 +75,43 @@ every mistake with its place. The exit code is 1 if there is one.`,
 			if len(args) > 0 {
 				path = args[0]
 			}
-			conf, warnings, err := config.Load(path, os.Getenv)
-			if asJSON {
-				return writeFound(cmd.OutOrStdout(), warnings, err)
+			conf, warnings, wrong := config.Load(path, os.Getenv)
+			err := output(cmd, foundIn(warnings, wrong), func(out io.Writer) error {
+				for _, w := range warnings {
+					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+				}
+				if wrong != nil {
+					_, err := fmt.Fprintln(cmd.ErrOrStderr(), wrong)
+					return err
+				}
+				_, err := fmt.Fprintf(out, "%s is good: domains %d, MX sets %d, accounts %d\n",
+					path, len(conf.Domains), len(conf.MXSets), len(conf.Accounts))
+				return err
+			})
+			if err == nil && wrong != nil {
+				err = errFault
 			}
-			for _, w := range warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			if err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), err)
-				return errFault
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: domains %d, MX sets %d, accounts %d\n",
-				path, len(conf.Domains), len(conf.MXSets), len(conf.Accounts))
-			return nil
+			return err
 		},
 	}
-	check.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(check, "")
 	return group(&cobra.Command{Use: "config", Short: "Look at configurations", Example: "  stspub config check stspub.toml"}, check)
 }
 
-// writeFound prints what is wrong with a configuration as JSON.
-func writeFound(w io.Writer, warnings []config.Warning, err error) error {
-	found := struct {
-		OK       bool     `json:"ok"`
-		Problems []string `json:"problems"`
-		Warnings []string `json:"warnings"`
-	}{OK: err == nil, Problems: []string{}, Warnings: []string{}}
+// found is what config check found.
+type found struct {
+	OK       bool     `json:"ok"`
+	Problems []string `json:"problems"`
+	Warnings []string `json:"warnings"`
+}
+
+func foundIn(warnings []config.Warning, err error) found {
+	found := found{OK: err == nil, Problems: []string{}, Warnings: []string{}}
 	for _, warning := range warnings {
 		found.Warnings = append(found.Warnings, warning.String())
 	}
 	if err != nil {
 		found.Problems = strings.Split(err.Error(), "\n")
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	if encodeErr := e.Encode(found); encodeErr != nil {
-		return encodeErr
-	}
-	if err != nil {
-		return errFault
-	}
-	return nil
+	return found
 }

@@ -16,21 +16,18 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// doer is a command that has something done with one domain, and says so.
-func (s *server) doer(cmd cobra.Command, said string, do func(context.Context, string) error) *cobra.Command {
-	cmd.Args, cmd.ValidArgsFunction = usageArgs(cobra.ExactArgs(1)), s.completeDomain
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+// doer is a doer for a domain.
+func (s *server) doer(cmd cobra.Command, result, words string, do func(context.Context, string) error) *cobra.Command {
+	of := doer(cmd, s.completeDomain, result, words, do)
+	run := of.RunE
+	of.RunE = func(cmd *cobra.Command, args []string) error {
 		name, err := domainArg(args)
 		if err != nil {
 			return err
 		}
-		if err := do(cmd.Context(), name); err != nil {
-			return err
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), said+"\n", name)
-		return nil
+		return run(cmd, []string{name})
 	}
-	return &cmd
+	return of
 }
 
 func newDomainAdopt(s *server) *cobra.Command {
@@ -40,7 +37,7 @@ func newDomainAdopt(s *server) *cobra.Command {
 		Long: `adopt lets a domain at step "adopt" replace the STSv1 record that was found at its name. It is replaced in one step by
 the first id of this server, after the policy is live here; until then it stays.`,
 		Example: "  stspub domain adopt example.org",
-	}, "%s may replace the record that it finds", func(ctx context.Context, name string) error {
+	}, "allowed", "%s may replace the record that it finds", func(ctx context.Context, name string) error {
 		return s.client().Adopt(ctx, name)
 	})
 }
@@ -53,7 +50,7 @@ func newDomainRetry(s *server) *cobra.Command {
 tried again at once, not after the pause that grows with each failure: DNS, CAA records and the way to this server are
 looked at before, so that nothing is lost if they are as they were.`,
 		Example: "  stspub domain retry example.org",
-	}, "%s is looked at now; see: stspub domain show %[1]s", func(ctx context.Context, name string) error {
+	}, "retried", "%s is looked at now; see: stspub domain show %[1]s", func(ctx context.Context, name string) error {
 		return s.client().Retry(ctx, name)
 	})
 }
@@ -65,7 +62,7 @@ func newDomainPromote(s *server) *cobra.Command {
 		Long: `promote gives a domain in mode testing the mode enforce of its MX set before its roll-out is over, or after "demote".
 A policy that would strand its mail is held all the same.`,
 		Example: "  stspub domain promote example.org",
-	}, "%s goes to mode enforce", func(ctx context.Context, name string) error {
+	}, "promoted", "%s goes to mode enforce", func(ctx context.Context, name string) error {
 		return s.client().Promote(ctx, name, false)
 	})
 }
@@ -77,14 +74,14 @@ func newDomainDemote(s *server) *cobra.Command {
 		Long: `demote takes one domain of an MX set in mode enforce back to mode testing. Senders that hold the old policy enforce it
 until they look again, which most do within a day. It stays there until "stspub domain promote".`,
 		Example: "  stspub domain demote example.org",
-	}, "%s goes back to mode testing", func(ctx context.Context, name string) error {
+	}, "demoted", "%s goes back to mode testing", func(ctx context.Context, name string) error {
 		return s.client().Promote(ctx, name, true)
 	})
 }
 
 func newDomainRemove(s *server) *cobra.Command {
 	var o httpd.RemoveOptions
-	var now, yes, asJSON bool
+	var now, yes bool
 	cmd := &cobra.Command{
 		Use:   "remove DOMAIN",
 		Short: "Let a domain drain, or end its drain",
@@ -96,7 +93,7 @@ remove --now does not wait for that. The record goes at once. Senders that hold 
 expires there: they deliver to the MX that it names, and keep mail back from any other.`,
 		Example:           "  stspub domain remove example.org\n  stspub domain remove example.org --now",
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeDomain,
+		ValidArgsFunction: argument(s.completeDomain),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := domainArg(args)
 			if err != nil {
@@ -109,16 +106,15 @@ expires there: they deliver to the MX that it names, and keep mail back from any
 			if err != nil {
 				return err
 			}
-			return writeResult(cmd.OutOrStdout(), r, o.DryRun, asJSON)
+			return writeResult(cmd, r, o.DryRun)
 		},
 	}
 	cmd.Flags().BoolVar(&now, "now", false, "do not wait until senders have forgotten the policy")
 	cmd.Flags().BoolVar(&yes, "yes", false, "with --now: do not ask")
 	cmd.Flags().BoolVar(&o.Confirm, "confirm", false, "remove it also where so many were removed in the last hour that it looks like a mistake")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would become of it, and change nothing")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	cmd.MarkFlagsMutuallyExclusive("now", "dry-run")
-	cmd.MarkFlagsMutuallyExclusive("now", "json")
 	return cmd
 }
 
@@ -133,16 +129,17 @@ func (s *server) expel(cmd *cobra.Command, name string, yes bool) error {
 			return err
 		}
 	}
-	if !d.Draining && d.Owner == store.OwnerAPI {
+	removes := !d.Draining && d.Owner == store.OwnerAPI
+	if removes {
 		if _, err := s.client().RemoveDomain(cmd.Context(), name, httpd.RemoveOptions{Confirm: true}); err != nil {
 			return err
 		}
 	}
-	if err := s.client().Expel(cmd.Context(), name); err != nil {
+	err = s.client().Expel(cmd.Context(), name)
+	if err != nil && !(removes && errors.Is(err, store.ErrNotFound)) { // one that was never announced has gone by itself
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s ends now; see: stspub domain list\n", name)
-	return nil
+	return say(cmd, done{name, "ended"}, "%s ends now; see: stspub domain list\n", name)
 }
 
 // breaks says what the end of a drain breaks.

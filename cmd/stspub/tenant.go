@@ -1,9 +1,8 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
-	"io"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -25,31 +24,15 @@ declares belongs to the tenant "default".`,
 }
 
 func newTenantList(s *server) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return lister(cobra.Command{
 		Use:     "list",
 		Short:   "List tenants, a line each",
 		Example: "  stspub tenant list\n  stspub tenant list --json",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := s.client().Tenants(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeLines(cmd.OutOrStdout(), all)
-			}
-			w := newTable(cmd.OutOrStdout())
-			fmt.Fprintln(w, "TENANT\tDOMAINS\tORDERS A DAY\tDNS WRITES A DAY\tSINCE")
-			for _, t := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, limit(t.Domains), used(t.Used.Orders, t.Orders),
-					used(t.Used.Writes, t.Writes), date(t.Created))
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
-	return cmd
+	}, []string{"TENANT", "DOMAINS", "ORDERS A DAY", "DNS WRITES A DAY", "SINCE"},
+		func(ctx context.Context) ([]httpd.TenantInfo, error) { return s.client().Tenants(ctx) },
+		func(t httpd.TenantInfo) []string {
+			return []string{t.Name, limit(t.Domains), used(t.Used.Orders, t.Orders), used(t.Used.Writes, t.Writes), date(t.Created)}
+		})
 }
 
 // limit is what a tenant may take.
@@ -76,41 +59,36 @@ func limitFlags(cmd *cobra.Command, l *store.Limits) {
 }
 
 // writeTenant says what a tenant is now.
-func writeTenant(out io.Writer, t httpd.TenantInfo, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(out).Encode(t)
-	}
-	fmt.Fprintf(out, "tenant %s may have %s domains, order %s certificates a day, and cause %s DNS writes a day\n",
+func writeTenant(cmd *cobra.Command, t httpd.TenantInfo) error {
+	return say(cmd, t, "tenant %s may have %s domains, order %s certificates a day, and cause %s DNS writes a day\n",
 		t.Name, limit(t.Domains), limit(t.Orders), limit(t.Writes))
-	return nil
 }
 
 func newTenantAdd(s *server) *cobra.Command {
 	var limits store.Limits
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a tenant",
 		Long: `add makes a tenant. Its name becomes part of names in DNS: customers of the tenant point their CNAMEs to NAME.HOSTNAME,
 so it never changes. Let its panel in with "stspub token add --tenant NAME".`,
-		Example: "  stspub tenant add acme --domains 500",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Example:           "  stspub tenant add acme --domains 500",
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := s.client().AddTenant(cmd.Context(), httpd.NewTenant{Name: args[0], Limits: limits})
 			if err != nil {
 				return err
 			}
-			return writeTenant(cmd.OutOrStdout(), t, asJSON)
+			return writeTenant(cmd, t)
 		},
 	}
 	limitFlags(cmd, &limits)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 func newTenantLimit(s *server) *cobra.Command {
 	var limits store.Limits
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "limit NAME",
 		Short: "Change what a tenant may take",
@@ -118,35 +96,28 @@ func newTenantLimit(s *server) *cobra.Command {
 
 At the limit of orders first certificates wait, at that of DNS writes changed policies do, until those of the day before count
 no more: "stspub domain show" says until when. Renewals, and what keeps records right, never wait for a limit.`,
-		Example: "  stspub tenant limit acme --domains 5000 --orders 200",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Example:           "  stspub tenant limit acme --domains 5000 --orders 200",
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: argument(s.tenants()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := s.client().LimitTenant(cmd.Context(), args[0], limits)
 			if err != nil {
 				return err
 			}
-			return writeTenant(cmd.OutOrStdout(), t, asJSON)
+			return writeTenant(cmd, t)
 		},
 	}
 	limitFlags(cmd, &limits)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 func newTenantRemove(s *server) *cobra.Command {
-	return &cobra.Command{
+	return doer(cobra.Command{
 		Use:   "remove NAME",
 		Short: "Remove a tenant that has nothing, and revoke its tokens",
 		Long: `remove is refused while the tenant has domains, accounts or MX sets. Its domains drain first: senders hold their
 policies.`,
 		Example: "  stspub tenant remove acme",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.client().RemoveTenant(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "tenant %s is removed\n", args[0])
-			return nil
-		},
-	}
+	}, s.tenants(), removed, "tenant %s is removed", func(ctx context.Context, name string) error { return s.client().RemoveTenant(ctx, name) })
 }

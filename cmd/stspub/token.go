@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +22,7 @@ socket none is needed. On a loopback port none is needed until the first one is 
 		Example: "  stspub token list --tenant acme\n  stspub token add --tenant acme --label \"panel of acme\"",
 	}, newTokenList(s), newTokenAdd(s), newTokenRevoke(s))
 	s.flags(cmd)
-	cmd.PersistentFlags().StringVar(&s.tenant, "tenant", "", "the `TENANT` that is meant; default: that of the token, or else the service as a whole")
+	s.tenantFlag(cmd, "the service as a whole")
 	return cmd
 }
 
@@ -51,7 +51,6 @@ func until(t httpd.TokenInfo, now time.Time) string {
 
 func newTokenAdd(s *server) *cobra.Command {
 	var role, label, expires string
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Make a token, and print it this once",
@@ -76,33 +75,25 @@ revokes this.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(t)
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), t.Token)
-			fmt.Fprintf(cmd.ErrOrStderr(), "this is the only time that it is shown; to end it: stspub token revoke %s\n", t.ID)
-			return nil
+			return output(cmd, t, func(out io.Writer) error {
+				fmt.Fprintf(cmd.ErrOrStderr(), "this is the only time that it is shown; to end it: stspub token revoke %s\n", t.ID)
+				_, err := fmt.Fprintln(out, t.Token)
+				return err
+			})
 		},
 	}
 	cmd.Flags().StringVar(&role, "role", store.RoleAdmin, "what it allows: `admin` or read")
 	cmd.Flags().StringVar(&label, "label", "", "who has it, for people")
 	cmd.Flags().StringVar(&expires, "expires", "", "end it after this `DURATION`, as in 90d; default: never")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	fixed(cmd, "role", store.RoleAdmin, store.RoleRead)
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 func newTokenRevoke(s *server) *cobra.Command {
-	return &cobra.Command{
+	return doer(cobra.Command{
 		Use:     "revoke ID",
 		Short:   "Revoke a token, and those made with it, at once",
 		Example: "  stspub token revoke abcdefghijkl",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.client().RevokeToken(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "token %s is revoked\n", args[0])
-			return nil
-		},
-	}
+	}, s.tokens(), "revoked", "token %s is revoked", func(ctx context.Context, id string) error { return s.client().RevokeToken(ctx, id) })
 }

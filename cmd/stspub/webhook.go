@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -27,63 +25,25 @@ With --tenant it hears of what a tenant has; without, a webhook is of the servic
 		Example: "  stspub webhook list --tenant acme\n  stspub webhook put panel --tenant acme --url https://panel.example.net/hooks > secret\n  stspub webhook test panel --tenant acme",
 	}, newWebhookList(s), newWebhookShow(s), newWebhookPut(s), newWebhookRemove(s), newWebhookTest(s), newWebhookResume(s))
 	s.flags(cmd)
-	cmd.PersistentFlags().StringVar(&s.tenant, "tenant", "", "the `TENANT` that is meant; default: that of the token, or else the service as a whole")
+	s.tenantFlag(cmd, "the service as a whole")
 	return cmd
-}
-
-// completeWebhook completes names of webhooks.
-func (s *server) completeWebhook(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	if s.readToken() != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
-	defer cancel()
-	all, err := s.client().Webhooks(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, i := range all {
-		if strings.HasPrefix(i.Name, prefix) {
-			names = append(names, i.Name)
-		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 func newWebhookList(s *server) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return lister(cobra.Command{
 		Use:     "list",
 		Short:   "List webhooks, a line each, without their secrets",
 		Example: "  stspub webhook list\n  stspub webhook list --tenant acme --json",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := s.client().Webhooks(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeLines(cmd.OutOrStdout(), all)
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "WEBHOOK\tSTATE\tLAST DELIVERY\tLOST\tURL\tPROBLEM")
-			for _, i := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", i.Name, i.State, date(i.Delivered), i.Lost, i.URL, i.Problem)
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each")
-	return cmd
+	}, []string{"WEBHOOK", "STATE", "LAST DELIVERY", "LOST", "URL", "PROBLEM"},
+		func(ctx context.Context) ([]webhook.Info, error) { return s.client().Webhooks(ctx) },
+		func(i webhook.Info) []string {
+			return []string{i.Name, i.State, date(i.Delivered), strconv.FormatInt(i.Lost, 10), i.URL, i.Problem}
+		})
 }
 
 // writeWebhook shows all of a webhook.
 func writeWebhook(out io.Writer, i webhook.Info) error {
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	w := newTable(out)
 	fmt.Fprintf(w, "webhook\t%s\nurl\t%s\nkinds\t%s\nstate\t%s\n", i.Name, i.URL, strings.Join(i.Kinds, "\n\t"), i.State)
 	for _, line := range [][2]string{
 		{"problem", i.Problem},
@@ -103,31 +63,27 @@ func writeWebhook(out io.Writer, i webhook.Info) error {
 }
 
 func newWebhookShow(s *server) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show one webhook, and why it fails if it does",
 		Example:           "  stspub webhook show panel --tenant acme",
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeWebhook,
+		ValidArgsFunction: argument(s.webhooks()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i, err := s.client().Webhook(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(i)
-			}
-			return writeWebhook(cmd.OutOrStdout(), i)
+			return output(cmd, i, func(out io.Writer) error { return writeWebhook(out, i) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 func newWebhookPut(s *server) *cobra.Command {
 	var spec webhook.Spec
-	var rotate, asJSON bool
+	var rotate bool
 	cmd := &cobra.Command{
 		Use:   "put NAME",
 		Short: "Add a webhook and print its secret, or change it",
@@ -140,7 +96,7 @@ Without --kind those events are sent that somebody may have to act on; "stspub w
   stspub webhook put panel --tenant acme --url https://panel.example.net/hooks --rotate > secret
   stspub webhook put pager --url https://pager.example.net/v1 --kind domain.fault --kind certificate.failing`,
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeWebhook,
+		ValidArgsFunction: argument(s.webhooks()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.URL == "" {
 				return usageError{fmt.Errorf("--url is needed")}
@@ -149,91 +105,76 @@ Without --kind those events are sent that somebody may have to act on; "stspub w
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(i)
-			}
-			if i.Secret == "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "webhook %s is %s, and keeps its secret\n", i.Name, i.State)
-				return nil
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), i.Secret)
-			fmt.Fprintf(cmd.ErrOrStderr(), "this is the only time that it is shown; to try it: stspub webhook test %s\n", i.Name)
-			return nil
+			return output(cmd, i, func(out io.Writer) error {
+				if i.Secret == "" {
+					_, err := fmt.Fprintf(out, "webhook %s is %s, and keeps its secret\n", i.Name, i.State)
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "this is the only time that it is shown; to try it: stspub webhook test %s\n", i.Name)
+				_, err := fmt.Fprintln(out, i.Secret)
+				return err
+			})
 		},
 	}
 	cmd.Flags().StringVar(&spec.URL, "url", "", "the `URL` that is called, https only")
 	cmd.Flags().StringSliceVar(&spec.Kinds, "kind", nil, "send events of this `KIND`; may be repeated; default: those that somebody may have to act on")
 	cmd.Flags().BoolVar(&rotate, "rotate", false, "make another secret; the one before signs too for a day")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	_ = cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(store.Kinds(), cobra.ShellCompDirectiveNoFileComp)) // only a flag that is not there is an error
+	jsonFlag(cmd, "")
+	fixed(cmd, "kind", store.Kinds()...)
 	return cmd
 }
 
 func newWebhookRemove(s *server) *cobra.Command {
-	return &cobra.Command{
-		Use:               "remove NAME",
-		Short:             "Remove a webhook, with what it has not delivered",
-		Example:           "  stspub webhook remove panel --tenant acme",
-		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeWebhook,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.client().RemoveWebhook(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "webhook %s is removed\n", args[0])
-			return nil
-		},
-	}
+	return doer(cobra.Command{
+		Use:     "remove NAME",
+		Short:   "Remove a webhook, with what it has not delivered",
+		Example: "  stspub webhook remove panel --tenant acme",
+	}, s.webhooks(), removed, "webhook %s is removed", func(ctx context.Context, name string) error { return s.client().RemoveWebhook(ctx, name) })
 }
 
 func newWebhookTest(s *server) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "test NAME",
 		Short:             "Send a test to a webhook now, and say what came of it",
 		Long:              `test makes a signed call of type "webhook.test", whatever else waits. The exit code is 1 if it is not taken.`,
 		Example:           "  stspub webhook test panel --tenant acme",
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeWebhook,
+		ValidArgsFunction: argument(s.webhooks()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := s.client().TestWebhook(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			switch {
-			case asJSON:
-				err = json.NewEncoder(cmd.OutOrStdout()).Encode(t)
-			case t.Taken:
-				fmt.Fprintf(cmd.OutOrStdout(), "webhook %s took it: status %d, after %d ms\n", args[0], t.Status, t.Millis)
-			default:
-				fmt.Fprintf(cmd.OutOrStdout(), "webhook %s did not take it after %d ms: %s\n", args[0], t.Millis, t.Problem)
+			if t.Taken {
+				return say(cmd, t, "webhook %s took it: status %d, after %d ms\n", args[0], t.Status, t.Millis)
 			}
-			if err == nil && !t.Taken {
-				err = errFault
+			if err := say(cmd, t, "webhook %s did not take it after %d ms: %s\n", args[0], t.Millis, t.Problem); err != nil {
+				return err
 			}
-			return err
+			return errFault
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, "")
 	return cmd
 }
 
 func newWebhookResume(s *server) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "resume NAME",
 		Short: "Have a webhook that paused or fails go on now",
 		Long: `resume has everything that waits sent at once. A webhook pauses when its receiver answers 410 Gone; one that fails otherwise
 goes on by itself.`,
 		Example:           "  stspub webhook resume panel --tenant acme",
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: s.completeWebhook,
+		ValidArgsFunction: argument(s.webhooks()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i, err := s.client().ResumeWebhook(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "webhook %s goes on\n", i.Name)
-			return nil
+			return say(cmd, i, "webhook %s goes on\n", i.Name)
 		},
 	}
+	jsonFlag(cmd, "")
+	return cmd
 }

@@ -81,8 +81,8 @@ type Tenants interface {
 	DeleteMXSet(ctx context.Context, tenant, name, ifMatch string) error
 
 	Accounts(tenant string) []publish.Account
-	PutAccount(ctx context.Context, tenant string, a config.Account, zone string) (string, error)
-	DeleteAccount(ctx context.Context, tenant, name string) error
+	PutAccount(ctx context.Context, tenant string, a config.Account, zone, ifMatch string) (publish.Account, string, error)
+	DeleteAccount(ctx context.Context, tenant, name, ifMatch string) error
 }
 
 // HealthConfig is what [NewHealth] needs, and [NewAdmin] too.

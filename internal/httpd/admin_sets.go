@@ -64,6 +64,14 @@ type namedInput struct {
 	Name string `path:"name"`
 }
 
+// matching returns the tenant that a change is about, and the ETag that it expects.
+func (a *admin) matching(ctx context.Context, scope Scope, header string) (tenant, ifMatch string, err error) {
+	if tenant, err = scope.of(ctx, a); err == nil {
+		ifMatch, err = tag(header)
+	}
+	return tenant, ifMatch, err
+}
+
 func (a *admin) mxsets(ctx context.Context, in *scopeInput) (*body[[]publish.MXSet], error) {
 	tenant, err := in.of(ctx, a)
 	if err != nil {
@@ -87,7 +95,7 @@ func (a *admin) mxset(ctx context.Context, in *namedInput) (*tagged[publish.MXSe
 	if err != nil {
 		return nil, wrong(fmt.Sprintf("mx set %q", in.Name), err)
 	}
-	return &tagged[publish.MXSet]{quoted(m.ETag()), m}, nil
+	return &tagged[publish.MXSet]{quoted(m.ETag), m}, nil
 }
 
 type putMXSetInput struct {
@@ -98,11 +106,7 @@ type putMXSetInput struct {
 }
 
 func (a *admin) putMXSet(ctx context.Context, in *putMXSetInput) (*changed[publish.MXSet], error) {
-	tenant, err := in.of(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	match, err := tag(in.IfMatch)
+	tenant, match, err := a.matching(ctx, in.Scope, in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +123,7 @@ func (a *admin) putMXSet(ctx context.Context, in *putMXSetInput) (*changed[publi
 	if errors.Is(before, store.ErrNotFound) {
 		status = http.StatusCreated
 	}
-	return &changed[publish.MXSet]{status, quoted(m.ETag()), m}, nil
+	return &changed[publish.MXSet]{status, quoted(m.ETag), m}, nil
 }
 
 type planMXSetInput struct {
@@ -140,18 +144,14 @@ func (a *admin) planMXSet(ctx context.Context, in *planMXSetInput) (*body[publis
 	return &body[publish.Plan]{p}, nil
 }
 
-type removeMXSetInput struct {
+type removeInput struct {
 	Scope
 	Name    string `path:"name"`
-	IfMatch string `header:"If-Match" doc:"the ETag that it must have; else the answer is 412"`
+	IfMatch string `header:"If-Match" doc:"the ETag that it must have, or *: it must be there; else the answer is 412"`
 }
 
-func (a *admin) removeMXSet(ctx context.Context, in *removeMXSetInput) (*struct{}, error) {
-	tenant, err := in.of(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	match, err := tag(in.IfMatch)
+func (a *admin) removeMXSet(ctx context.Context, in *removeInput) (*struct{}, error) {
+	tenant, match, err := a.matching(ctx, in.Scope, in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
@@ -166,14 +166,14 @@ func (a *admin) accounts(ctx context.Context, in *scopeInput) (*body[[]publish.A
 	return &body[[]publish.Account]{a.manager.Accounts(tenant)}, nil
 }
 
-func (a *admin) account(ctx context.Context, in *namedInput) (*body[publish.Account], error) {
+func (a *admin) account(ctx context.Context, in *namedInput) (*tagged[publish.Account], error) {
 	tenant, err := in.of(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	for _, account := range a.manager.Accounts(tenant) {
 		if account.Name == in.Name {
-			return &body[publish.Account]{account}, nil
+			return &tagged[publish.Account]{quoted(account.ETag), account}, nil
 		}
 	}
 	return nil, wrong(fmt.Sprintf("account %q", in.Name), store.ErrNotFound)
@@ -181,12 +181,13 @@ func (a *admin) account(ctx context.Context, in *namedInput) (*body[publish.Acco
 
 type putAccountInput struct {
 	Scope
-	Name string `path:"name"`
-	Body AccountSpec
+	Name    string `path:"name"`
+	IfMatch string `header:"If-Match" doc:"the ETag that it must have, or *: it must be there; else the answer is 412"`
+	Body    AccountSpec
 }
 
-func (a *admin) putAccount(ctx context.Context, in *putAccountInput) (*body[AccountPut], error) {
-	tenant, err := in.of(ctx, a)
+func (a *admin) putAccount(ctx context.Context, in *putAccountInput) (*tagged[AccountPut], error) {
+	tenant, match, err := a.matching(ctx, in.Scope, in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
@@ -195,17 +196,17 @@ func (a *admin) putAccount(ctx context.Context, in *putAccountInput) (*body[Acco
 	if err != nil {
 		return nil, &Problem{Status: http.StatusBadRequest, Detail: what + ": " + strings.ReplaceAll(err.Error(), "\n", "; ")}
 	}
-	check, err := a.manager.PutAccount(ctx, tenant, account, in.Body.Zone)
+	put, check, err := a.manager.PutAccount(ctx, tenant, account, in.Body.Zone, match)
 	if err != nil {
 		return nil, wrong(what, err)
 	}
-	return &body[AccountPut]{AccountPut{publish.Account{Name: in.Name, Owner: store.OwnerAPI, Provider: account.Provider}, check}}, nil
+	return &tagged[AccountPut]{quoted(put.ETag), AccountPut{put, check}}, nil
 }
 
-func (a *admin) removeAccount(ctx context.Context, in *namedInput) (*struct{}, error) {
-	tenant, err := in.of(ctx, a)
+func (a *admin) removeAccount(ctx context.Context, in *removeInput) (*struct{}, error) {
+	tenant, match, err := a.matching(ctx, in.Scope, in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
-	return nil, wrong(fmt.Sprintf("account %q", in.Name), a.manager.DeleteAccount(ctx, tenant, in.Name))
+	return nil, wrong(fmt.Sprintf("account %q", in.Name), a.manager.DeleteAccount(ctx, tenant, in.Name, match))
 }

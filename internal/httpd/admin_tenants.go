@@ -16,6 +16,11 @@ type TenantInfo struct {
 	Created time.Time `json:"created"`
 	store.Limits
 	Used store.Spent `json:"used" doc:"in the last day"`
+	ETag string      `json:"etag" doc:"of what it is and may take, not of what it used"`
+}
+
+func tenantInfo(t store.Tenant, used store.Spent) TenantInfo {
+	return TenantInfo{t.Name, t.Created, t.Limits, used, t.ETag()}
 }
 
 // NewTenant is the body of POST /v1/tenants.
@@ -52,6 +57,7 @@ func (a *admin) tenantRoutes() {
 	add := ofService(operation("add-tenant", http.MethodPost, "/v1/tenants", "Add a tenant"))
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, a.addTenant)
+	register(a, ofService(operation("show-tenant", http.MethodGet, "/v1/tenants/{name}", "Show one tenant")), a.tenant)
 	register(a, ofService(operation("limit-tenant", http.MethodPut, "/v1/tenants/{name}", "Change what a tenant may take")), a.limitTenant)
 	register(a, ofService(operation("remove-tenant", http.MethodDelete, "/v1/tenants/{name}",
 		"Remove a tenant that has nothing, and revoke its tokens")), a.removeTenant)
@@ -60,10 +66,15 @@ func (a *admin) tenantRoutes() {
 	add = operation("add-token", http.MethodPost, "/v1/tokens", "Make a token, and show it this once")
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, a.addToken)
-	register(a, operation("revoke-token", http.MethodDelete, "/v1/tokens/{id}", "Revoke a token, and those made with it, at once"), a.revokeToken)
+	revoke := operation("revoke-token", http.MethodDelete, "/v1/tokens/{id}", "Revoke a token, and those made with it, at once")
+	revoke.Description = "A token has no ETag: nothing of it is ever changed but this, which is final and may be sent again."
+	register(a, revoke, a.revokeToken)
 }
 
 func noTenant(name string, err error) error {
+	if errors.Is(err, store.ErrMismatch) {
+		return wrong(fmt.Sprintf("tenant %q", name), err)
+	}
 	return missing(err, "there is no tenant %q", name)
 }
 
@@ -78,12 +89,33 @@ func (a *admin) tenants(ctx context.Context, _ *struct{}) (*body[[]TenantInfo], 
 	}
 	infos := make([]TenantInfo, 0, len(all))
 	for _, t := range all {
-		infos = append(infos, TenantInfo{t.Name, t.Created, t.Limits, used[t.Name]})
+		infos = append(infos, tenantInfo(t, used[t.Name]))
 	}
 	return &body[[]TenantInfo]{infos}, nil
 }
 
-func (a *admin) addTenant(ctx context.Context, in *body[NewTenant]) (*body[TenantInfo], error) {
+type tenantInput struct {
+	Name string `path:"name"`
+}
+
+func (a *admin) tenant(ctx context.Context, in *tenantInput) (*tagged[TenantInfo], error) {
+	t, err := a.tenancy.Tenant(ctx, in.Name)
+	if err != nil {
+		return nil, noTenant(in.Name, err)
+	}
+	return a.tenantNow(ctx, t)
+}
+
+// tenantNow answers with a tenant, and with what it used.
+func (a *admin) tenantNow(ctx context.Context, t store.Tenant) (*tagged[TenantInfo], error) {
+	used, err := a.tenancy.Spent(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &tagged[TenantInfo]{quoted(t.ETag()), tenantInfo(t, used[t.Name])}, nil
+}
+
+func (a *admin) addTenant(ctx context.Context, in *body[NewTenant]) (*tagged[TenantInfo], error) {
 	t := store.Tenant{Name: in.Body.Name, Limits: in.Body.Limits, Created: time.Now()}
 	err := a.tenancy.AddTenant(ctx, t)
 	if errors.Is(err, store.ErrExists) {
@@ -92,36 +124,38 @@ func (a *admin) addTenant(ctx context.Context, in *body[NewTenant]) (*body[Tenan
 	if err != nil {
 		return nil, err
 	}
-	return &body[TenantInfo]{TenantInfo{Name: t.Name, Created: t.Created, Limits: t.Limits}}, nil
+	return &tagged[TenantInfo]{quoted(t.ETag()), tenantInfo(t, store.Spent{})}, nil
 }
 
 type limitInput struct {
-	Name string `path:"name"`
-	Body store.Limits
+	Name    string `path:"name"`
+	IfMatch string `header:"If-Match" doc:"the ETag that it must have, or *: it must be there; else the answer is 412"`
+	Body    store.Limits
 }
 
-func (a *admin) limitTenant(ctx context.Context, in *limitInput) (*body[TenantInfo], error) {
-	err := a.tenancy.SetLimits(ctx, in.Name, in.Body)
-	var t store.Tenant
-	if err == nil {
-		t, err = a.tenancy.Tenant(ctx, in.Name)
-	}
-	if err != nil {
-		return nil, noTenant(in.Name, err)
-	}
-	used, err := a.tenancy.Spent(ctx, time.Now())
+func (a *admin) limitTenant(ctx context.Context, in *limitInput) (*tagged[TenantInfo], error) {
+	match, err := tag(in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
-	return &body[TenantInfo]{TenantInfo{t.Name, t.Created, t.Limits, used[t.Name]}}, nil
+	t, err := a.tenancy.SetLimits(ctx, in.Name, in.Body, match)
+	if err != nil {
+		return nil, noTenant(in.Name, err)
+	}
+	return a.tenantNow(ctx, t)
 }
 
-type tenantInput struct {
-	Name string `path:"name"`
+type removeTenantInput struct {
+	Name    string `path:"name"`
+	IfMatch string `header:"If-Match" doc:"the ETag that it must have, or *: it must be there; else the answer is 412"`
 }
 
-func (a *admin) removeTenant(ctx context.Context, in *tenantInput) (*struct{}, error) {
-	err := a.tenancy.DeleteTenant(ctx, in.Name, time.Now())
+func (a *admin) removeTenant(ctx context.Context, in *removeTenantInput) (*struct{}, error) {
+	match, err := tag(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	err = a.tenancy.DeleteTenant(ctx, in.Name, match, time.Now())
 	if errors.Is(err, store.ErrInUse) {
 		return nil, &Problem{Status: http.StatusConflict, Detail: err.Error()}
 	}

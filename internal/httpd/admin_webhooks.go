@@ -117,7 +117,7 @@ func (a *admin) putWebhook(ctx context.Context, in *putWebhookInput) (*changed[w
 type removeWebhookInput struct {
 	OwnScope
 	Name    string `path:"name"`
-	IfMatch string `header:"If-Match" doc:"the ETag that it must have; else the answer is 412"`
+	IfMatch string `header:"If-Match" doc:"the ETag that it must have, or *: it must be there; else the answer is 412"`
 }
 
 func (a *admin) removeWebhook(ctx context.Context, in *removeWebhookInput) (*struct{}, error) {

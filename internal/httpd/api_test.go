@@ -107,7 +107,7 @@ func TestMXSetsAndAccounts(t *testing.T) {
 	t.Parallel()
 	w, m := runAPI(t, unixAddr(t))
 	for _, x := range []exchange{
-		{"GET /v1/mxsets", "", "", 200, `[{"name":"filed","owner":"file","mode":"testing","max_age":86400,"mx":["mx.hoster.example"],"rollout":0}]`},
+		{"GET /v1/mxsets", "", "", 200, `[{"name":"filed","owner":"file","mode":"testing","max_age":86400,"mx":["mx.hoster.example"],"rollout":0,"etag":"`},
 		{"PUT /v1/mxsets/filed", "", euSet, 409, `mx set \"filed\" belongs to the configuration file: change it there`},
 		{"PUT /v1/mxsets/Eu", "", euSet, 400, `mx set \"Eu\": name: `},
 		{"PUT /v1/mxsets/eu", "", `{"mode":"enforce","max_age":604800,"mx":["*.*.example.net"]}`, 400, `mx set \"eu\": mx: `},
@@ -124,8 +124,8 @@ func TestMXSetsAndAccounts(t *testing.T) {
 		{"PUT /v1/accounts/own", "", `{"provider":"desec","settings":{"api_token":["hunter2"]}}`, 400, "body.settings.api_token: expected string"},
 		{"PUT /v1/accounts/own", "", `{"provider":"desec","zone":"own.example","settings":{"api_token":"wrong"}}`, 400, `account: the provider refuses the token (401)`},
 		{"PUT /v1/accounts/own", "", `{"provider":"desec","zone":"own.example","settings":{"api_token":"hunter2"}}`, 200, `"check":"the account reads the zone own.example"`},
-		{"GET /v1/accounts", "", "", 200, `[{"name":"main","owner":"file","provider":"desec"},{"name":"own","owner":"api","provider":"desec"}]`},
-		{"GET /v1/accounts/own", "", "", 200, `{"name":"own","owner":"api","provider":"desec"}`},
+		{"GET /v1/accounts", "", "", 200, `[{"name":"main","owner":"file","provider":"desec"},{"name":"own","owner":"api","provider":"desec","etag":"`},
+		{"GET /v1/accounts/own", "", "", 200, `{"name":"own","owner":"api","provider":"desec","etag":"`},
 		{"GET /v1/accounts/other", "", "", 404, `account \"other\" is not here`},
 		{"PUT /v1/accounts/main", "", `{"provider":"desec","settings":{"api_token":"x"}}`, 409, `account \"main\" belongs to the configuration file`},
 		{"DELETE /v1/accounts/main", "", "", 409, `belongs to the configuration file`},

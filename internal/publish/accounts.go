@@ -3,6 +3,8 @@ package publish
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +22,7 @@ type Account struct {
 	Name     string `json:"name"`
 	Owner    string `json:"owner"` // "file" or "api"
 	Provider string `json:"provider"`
+	ETag     string `json:"etag,omitempty"` // one of the file has none
 }
 
 // Accounts returns the accounts of a tenant by name.
@@ -32,7 +35,7 @@ func (r *Reconciler) Accounts(tenant string) []Account {
 		}
 		account := Account{Name: k.name, Owner: store.OwnerFile, Provider: set.conf.Accounts[k.name].Provider}
 		if _, own := set.owned.accounts[k]; own {
-			account.Owner, account.Provider = store.OwnerAPI, a.Provider()
+			account.Owner, account.Provider, account.ETag = store.OwnerAPI, a.Provider(), set.owned.marks[k].version
 		}
 		all = append(all, account)
 	}
@@ -41,43 +44,57 @@ func (r *Reconciler) Accounts(tenant string) []Account {
 }
 
 // PutAccount declares a DNS account of a tenant by the API. If zone is not empty, the account first has to read there, else
-// its provider, where it can, judges its credentials; what came of it is returned in words, and nothing is written. An account that does not open or read is an [*InvalidError],
-// one of the file a [*store.OwnedError].
-func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Account, zone string) (string, error) {
+// its provider, where it can, judges its credentials; what came of it is returned in words, and nothing is written. An account
+// that does not open or read is an [*InvalidError], one of the file a [*store.OwnedError]. IfMatch is as in
+// [Reconciler.PutMXSet]. The ETag is another one each time, and tells nothing of the credentials.
+func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Account, zone, ifMatch string) (Account, string, error) {
 	if err := cmp.Or(checkLabel("tenant", tenant), checkLabel("name", a.Name)); err != nil {
-		return "", err
+		return Account{}, "", err
 	}
 	if err := r.notFiles(tenant, a.Name); err != nil {
-		return "", err
+		return Account{}, "", err
 	}
 	if err := checkOwned(a); err != nil {
-		return "", err
+		return Account{}, "", err
 	}
 	open, err := r.cfg.OpenAccount(tenant, a)
 	if err != nil {
-		return "", badAccount(tenant, err)
+		return Account{}, "", badAccount(tenant, err)
 	}
 	said, err := r.checkAccount(ctx, tenant, a, zone)
 	if err != nil {
-		return "", err
+		return Account{}, "", err
 	}
-	settings, err := json.Marshal(settingsOf(a))
+	kept, err := keptAccount(tenant, a)
 	if err != nil {
-		return "", fmt.Errorf("keep account %q: %w", a.Name, err)
+		return Account{}, "", err
 	}
 	r.reload.Lock()
 	defer r.reload.Unlock()
 	if err := r.notFiles(tenant, a.Name); err != nil { // a reload may have come first
-		return "", err
+		return Account{}, "", err
 	}
-	kept, k := store.Account{Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings}, key{tenant, a.Name}
-	next := r.settings.Load().with(func(o *owned) { o.accounts[k], o.sums[k] = open, sumOf(kept) })
-	if _, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.PutAccount(ctx, kept) }); err != nil {
-		return "", err
+	k := key{tenant, a.Name}
+	next := r.settings.Load().with(func(o *owned) { o.accounts[k], o.marks[k] = open, markOf(kept) })
+	if _, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.PutAccount(ctx, kept, ifMatch) }); err != nil {
+		return Account{}, "", err
 	}
 	r.accountFault(k, "")
 	r.pokeClaims()
-	return said, r.wakeFaulty(ctx, tenant, a.Name)
+	return Account{a.Name, store.OwnerAPI, a.Provider, kept.Version}, said, r.wakeFaulty(ctx, tenant, a.Name)
+}
+
+// keptAccount is an account as the store keeps it, with an ETag that nobody had before.
+func keptAccount(tenant string, a config.Account) (store.Account, error) {
+	settings, err := json.Marshal(settingsOf(a))
+	if err != nil {
+		return store.Account{}, fmt.Errorf("keep account %q: %w", a.Name, err)
+	}
+	version := make([]byte, 16)
+	_, _ = rand.Read(version) // it never fails
+	return store.Account{
+		Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings, Version: hex.EncodeToString(version),
+	}, nil
 }
 
 // accountFault keeps, or with an empty reason clears, the fault of an account of the API.
@@ -157,8 +174,8 @@ func (r *Reconciler) wakeFaulty(ctx context.Context, tenant, account string) err
 }
 
 // DeleteAccount forgets an account of the API. While a domain needs it, also one that drains, that is a
-// [*store.InUseError].
-func (r *Reconciler) DeleteAccount(ctx context.Context, tenant, name string) error {
+// [*store.InUseError]. IfMatch is as in [Reconciler.PutMXSet].
+func (r *Reconciler) DeleteAccount(ctx context.Context, tenant, name, ifMatch string) error {
 	r.reload.Lock()
 	defer r.reload.Unlock()
 	if err := r.notFiles(tenant, name); err != nil {
@@ -167,9 +184,9 @@ func (r *Reconciler) DeleteAccount(ctx context.Context, tenant, name string) err
 	k := key{tenant, name}
 	next := r.settings.Load().with(func(o *owned) {
 		delete(o.accounts, k)
-		delete(o.sums, k)
+		delete(o.marks, k)
 	})
-	_, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.DeleteAccount(ctx, tenant, name) })
+	_, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.DeleteAccount(ctx, tenant, name, ifMatch) })
 	if err == nil {
 		r.accountFault(k, "")
 	}

@@ -93,8 +93,9 @@ func TestAPIDomain(t *testing.T) {
 			t.Errorf("after another MX set: %+v", now)
 		}
 		w.restart()
-		if got := w.rec.MXSets(publish.Tenant); len(got) != 2 || got[1].ETag() != withOwner(changed).ETag() || got[0].Owner != store.OwnerFile {
-			t.Errorf("MX sets after a restart are %+v", got)
+		sets := w.rec.MXSets(publish.Tenant)
+		if len(sets) != 2 || !slices.Equal(sets[1].MX, changed.MX) || sets[1].Owner != store.OwnerAPI || sets[0].Owner != store.OwnerFile {
+			t.Fatalf("MX sets after a restart are %+v", sets)
 		}
 		// The file and the API do not touch each other's.
 		if _, err := w.reload(""); err != nil {
@@ -111,16 +112,11 @@ func TestAPIDomain(t *testing.T) {
 		if err := w.rec.DeleteMXSet(w.ctx, publish.Tenant, "own", "other"); !errors.Is(err, store.ErrMismatch) {
 			t.Errorf("DeleteMXSet with another etag: %v", err)
 		}
-		if err := w.rec.DeleteMXSet(w.ctx, publish.Tenant, "own", withOwner(changed).ETag()); err != nil {
+		if err := w.rec.DeleteMXSet(w.ctx, publish.Tenant, "own", sets[1].ETag); err != nil {
 			t.Error(err)
 		}
 		w.equal("outcomes", w.apply(add), `mx set "own": no such mx set`)
 	})
-}
-
-func withOwner(m publish.MXSet) publish.MXSet {
-	m.Owner = store.OwnerAPI
-	return m
 }
 
 func TestAPIRefuses(t *testing.T) {
@@ -286,7 +282,7 @@ func TestAPITenants(t *testing.T) {
 	run(t, w, func(w *world) {
 		for _, tenant := range []string{"b", "c"} {
 			w.putMXSet(tenant, own("eu", "mx."+tenant+".test"))
-			if _, err := w.rec.PutAccount(w.ctx, tenant, config.Account{Name: "main", Provider: "test"}, ""); err != nil {
+			if _, _, err := w.rec.PutAccount(w.ctx, tenant, config.Account{Name: "main", Provider: "test"}, "", ""); err != nil {
 				t.Fatal(err)
 			}
 			w.equal("outcomes", w.applyAs(tenant, publish.ApplyOptions{}, zoned("zone."+tenant+".example", "eu"), sharing("shared."+tenant+".example", "eu")),
@@ -306,7 +302,7 @@ func TestAPITenants(t *testing.T) {
 			if got := w.at("*.eu.s." + tenant + ".a.provider.test"); len(got) != 1 {
 				t.Errorf("records are %q", w.records())
 			}
-			if a := w.rec.Accounts(tenant); len(a) != 1 || a[0] != (publish.Account{Name: "main", Owner: store.OwnerAPI, Provider: "test"}) {
+			if a := w.rec.Accounts(tenant); len(a) != 1 || a[0] != (publish.Account{Name: "main", Owner: store.OwnerAPI, Provider: "test", ETag: a[0].ETag}) {
 				t.Errorf("accounts are %+v", a)
 			}
 			// Nothing of the others is to be had.
@@ -337,7 +333,7 @@ func TestAPITenants(t *testing.T) {
 func TestAPIAndFile(t *testing.T) {
 	inBubble(t, []policygen.Name{"file.example"}, func(w *world) {
 		w.putMXSet(publish.Tenant, own("own", "mx1.provider.test"))
-		if _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: "extra", Provider: "test"}, ""); err != nil {
+		if _, _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: "extra", Provider: "test"}, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		w.equal("outcomes", w.apply(zoned("api.example", "eu"), sharing("shared.example", "own")), "added", "added")
@@ -445,7 +441,8 @@ func TestAPIAccounts(t *testing.T) {
 	inBubble(t, nil, func(w *world) {
 		w.putMXSet("b", own("eu", "mx.b.test"))
 		put := func(provider, token, zone string) (string, error) {
-			return w.rec.PutAccount(w.ctx, "b", config.Account{Name: "main", Provider: provider, APIToken: config.Secret(token)}, zone)
+			_, said, err := w.rec.PutAccount(w.ctx, "b", config.Account{Name: "main", Provider: provider, APIToken: config.Secret(token)}, zone, "")
+			return said, err
 		}
 		var bad *publish.InvalidError
 		if _, err := put("broken", "s3cret", ""); !errors.As(err, &bad) || strings.Contains(err.Error(), "s3cret") {
@@ -477,24 +474,25 @@ func TestAPIAccounts(t *testing.T) {
 			t.Errorf("%q, %v", said, err)
 		}
 		w.equal("checked", w.checked, "b/main zone.example s3cret", "b/main  s3cret", "b/main  s3cret", "b/main  s3cret", "b/main zone.example s3cret")
-		if got := fmt.Sprintf("%+v", w.rec.Accounts("b")); got != "[{Name:main Owner:api Provider:test}]" {
-			t.Errorf("accounts are %s", got)
+		got := w.rec.Accounts("b")
+		if len(got) != 1 || got[0].ETag == "" || got[0] != (publish.Account{Name: "main", Owner: "api", Provider: "test", ETag: got[0].ETag}) {
+			t.Errorf("accounts are %+v", got)
 		}
 		var owned *store.OwnedError
-		if _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: "main", Provider: "test"}, ""); !errors.As(err, &owned) {
+		if _, _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: "main", Provider: "test"}, "", ""); !errors.As(err, &owned) {
 			t.Errorf("the file's account: %v", err)
 		}
-		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "main"); !errors.As(err, &owned) {
+		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "main", ""); !errors.As(err, &owned) {
 			t.Errorf("the file's account: %v", err)
 		}
 		w.restart()
-		if got := fmt.Sprintf("%+v", w.rec.Accounts("b")); got != "[{Name:main Owner:api Provider:test}]" {
-			t.Errorf("accounts after a restart are %s", got)
+		if again := w.rec.Accounts("b"); !slices.Equal(again, got) {
+			t.Errorf("accounts after a restart are %+v, want %+v", again, got)
 		}
-		if err := w.rec.DeleteAccount(w.ctx, "b", "main"); err != nil {
+		if err := w.rec.DeleteAccount(w.ctx, "b", "main", ""); err != nil {
 			t.Error(err)
 		}
-		if err := w.rec.DeleteAccount(w.ctx, "b", "main"); !errors.Is(err, store.ErrNotFound) {
+		if err := w.rec.DeleteAccount(w.ctx, "b", "main", ""); !errors.Is(err, store.ErrNotFound) {
 			t.Error(err)
 		}
 	})
@@ -505,7 +503,7 @@ func TestAPIAccountNeeded(t *testing.T) {
 	inBubble(t, nil, func(w *world) {
 		put := func() {
 			t.Helper()
-			if _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: "own", Provider: "test"}, ""); err != nil {
+			if _, _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: "own", Provider: "test"}, "", ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -519,7 +517,7 @@ func TestAPIAccountNeeded(t *testing.T) {
 			t.Fatalf("%+v", s)
 		}
 		var used *store.InUseError
-		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "own"); !errors.As(err, &used) || used.By != "a.example" {
+		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "own", ""); !errors.As(err, &used) || used.By != "a.example" {
 			t.Errorf("DeleteAccount: %v", err)
 		}
 		w.change(func() { w.applyErr = nil })
@@ -528,11 +526,11 @@ func TestAPIAccountNeeded(t *testing.T) {
 		w.reach("a.example", publish.StepLive, time.Minute)
 		w.apply(publish.Change{Name: "a.example", Remove: true})
 		w.pass(time.Hour)
-		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "own"); !errors.As(err, &used) || used.Draining != 1 || used.Until.IsZero() {
+		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "own", ""); !errors.As(err, &used) || used.Draining != 1 || used.Until.IsZero() {
 			t.Errorf("DeleteAccount during the drain: %v", err)
 		}
 		w.pass(9 * 24 * time.Hour)
-		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "own"); err != nil {
+		if err := w.rec.DeleteAccount(w.ctx, publish.Tenant, "own", ""); err != nil {
 			t.Errorf("DeleteAccount after the drain: %v", err)
 		}
 	})
@@ -558,7 +556,7 @@ func TestAPIAccountUnopened(t *testing.T) {
 	inBubble(t, []policygen.Name{"file.example"}, func(w *world) {
 		put := func(name string) {
 			t.Helper()
-			if _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: name, Provider: "test"}, ""); err != nil {
+			if _, _, err := w.rec.PutAccount(w.ctx, publish.Tenant, config.Account{Name: name, Provider: "test"}, "", ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -572,7 +570,7 @@ func TestAPIAccountUnopened(t *testing.T) {
 			{Tenant: publish.Tenant, Name: "one", Provider: "broken", Settings: []byte("{}")},
 			{Tenant: publish.Tenant, Name: "two", Provider: "test", Settings: []byte("s3cret")},
 		} {
-			if err := w.store.PutAccount(w.ctx, a); err != nil {
+			if err := w.store.PutAccount(w.ctx, a, ""); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -40,11 +40,11 @@ func TestClaimWhoseAccountGoes(t *testing.T) {
 	run(t, w, func(w *world) {
 		w.putMXSet("b", own("eu", "mx.b.test"))
 		main := config.Account{Name: "main", Provider: "test"}
-		if _, err := w.rec.PutAccount(w.ctx, "b", main, ""); err != nil {
+		if _, _, err := w.rec.PutAccount(w.ctx, "b", main, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		m.do = func() {
-			if err := w.rec.DeleteAccount(w.ctx, "b", "main"); err != nil {
+			if err := w.rec.DeleteAccount(w.ctx, "b", "main", ""); err != nil {
 				t.Error(err)
 			}
 		}
@@ -59,7 +59,7 @@ func TestClaimWhoseAccountGoes(t *testing.T) {
 		if _, err := w.rec.Status(w.ctx, "a.example"); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("there is a domain without its account: %v", err)
 		}
-		if _, err := w.rec.PutAccount(w.ctx, "b", main, ""); err != nil {
+		if _, _, err := w.rec.PutAccount(w.ctx, "b", main, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(time.Hour)

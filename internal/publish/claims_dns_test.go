@@ -70,13 +70,13 @@ func TestClaimsAtRealServers(t *testing.T) {
 	}
 	for name, at := range map[string]*labtest.DNSServer{"real": real, "rogue": rogue} {
 		zone := map[string]string{"real": "zone.test", "rogue": "stolen.test"}[name]
-		if said, err := rec.PutAccount(ctx, "b", at.Account(name), zone); err != nil || !strings.Contains(said, zone) {
+		if _, said, err := rec.PutAccount(ctx, "b", at.Account(name), zone, ""); err != nil || !strings.Contains(said, zone) {
 			t.Fatalf("PutAccount(%s): %q, %v", name, said, err)
 		}
 	}
 	wrong := real.Account("wrong")
 	wrong.Key = "d3Jvbmc="
-	if _, err := rec.PutAccount(ctx, "b", wrong, "zone.test"); err == nil || strings.Contains(err.Error(), "d3Jvbmc=") {
+	if _, _, err := rec.PutAccount(ctx, "b", wrong, "zone.test", ""); err == nil || strings.Contains(err.Error(), "d3Jvbmc=") {
 		t.Errorf("PutAccount with a wrong key: %v", err)
 	}
 	if r, err := real.Query("_stspub-probe.zone.test", dns.TypeTXT); err != nil || len(r.Answer) > 0 {

@@ -140,7 +140,7 @@ func TestClaimByAccount(t *testing.T) {
 	seen.world = w
 	run(t, w, func(w *world) {
 		w.putMXSet("b", own("eu", "mx.b.test"))
-		if _, err := w.rec.PutAccount(w.ctx, "b", config.Account{Name: "main", Provider: "test"}, ""); err != nil {
+		if _, _, err := w.rec.PutAccount(w.ctx, "b", config.Account{Name: "main", Provider: "test"}, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		w.change(func() { w.applyErr = broken() })

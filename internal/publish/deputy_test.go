@@ -38,7 +38,7 @@ func TestAccountsOfTheAPIAreSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := store.Account{Tenant: "evil", Name: "old", Provider: "rfc2136", Settings: settings}
-	if err := st.PutAccount(t.Context(), old); err != nil { // as an earlier version took it
+	if err := st.PutAccount(t.Context(), old, ""); err != nil { // as an earlier version took it
 		t.Fatal(err)
 	}
 	rec := startClaims(t, st, server)
@@ -51,7 +51,7 @@ func TestAccountsOfTheAPIAreSigned(t *testing.T) {
 			t.Fatal(err)
 		}
 		var bad *publish.InvalidError
-		if _, err := rec.PutAccount(t.Context(), tenant, a, ""); !errors.As(err, &bad) || bad.Field != "key_name" {
+		if _, _, err := rec.PutAccount(t.Context(), tenant, a, "", ""); !errors.As(err, &bad) || bad.Field != "key_name" {
 			t.Errorf("PutAccount of tenant %s: %v", tenant, err)
 		}
 	}

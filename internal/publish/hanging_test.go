@@ -42,7 +42,7 @@ func (w *world) tenant(name string, accounts ...string) {
 	}
 	w.putMXSet(name, own("eu", "mx1.provider.test"))
 	for _, account := range accounts {
-		if _, err := w.rec.PutAccount(w.ctx, name, config.Account{Name: account, Provider: "test"}, ""); err != nil {
+		if _, _, err := w.rec.PutAccount(w.ctx, name, config.Account{Name: account, Provider: "test"}, "", ""); err != nil {
 			w.t.Fatal(err)
 		}
 	}

@@ -24,20 +24,22 @@ type MXSet struct {
 	MaxAge  int            `json:"max_age"` // seconds
 	MX      []string       `json:"mx"`      // patterns
 	Rollout int64          `json:"rollout"` // seconds in mode testing before mode enforce; 0: none
+	ETag    string         `json:"etag"`    // of all that; only read
 }
 
-// ETag stands for all of it.
-func (m MXSet) ETag() string {
+func (m MXSet) etag() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %q %d %q %d", m.Name, m.Owner, m.Mode, m.MaxAge, m.MX, m.Rollout) // a hash takes everything
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 func mxsetOf(set config.MXSet, owner string) MXSet {
-	return MXSet{
+	m := MXSet{
 		Name: set.Name, Owner: owner, Mode: set.Policy.Mode, MaxAge: set.Policy.MaxAge, MX: slices.Clone(set.Policy.MX),
 		Rollout: int64(set.Rollout / time.Second),
 	}
+	m.ETag = m.etag()
+	return m
 }
 
 // MXSets returns the MX sets of a tenant by name.
@@ -121,7 +123,7 @@ func matching(ifMatch string) func(*store.MXSet) bool {
 		return nil
 	}
 	return func(have *store.MXSet) bool {
-		return have != nil && (ifMatch == "*" || mxsetOf(ownedSet(*have), have.Owner).ETag() == ifMatch)
+		return have != nil && (ifMatch == "*" || mxsetOf(ownedSet(*have), have.Owner).ETag == ifMatch)
 	}
 }
 

@@ -384,16 +384,72 @@ func TestMXSetsOfAnotherNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := one.PutMXSet(t.Context(), publish.Tenant, own("own", "mx7.provider.test"), seen.ETag()); err != nil {
+	if _, err := one.PutMXSet(t.Context(), publish.Tenant, own("own", "mx7.provider.test"), seen.ETag); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := two.PutMXSet(t.Context(), publish.Tenant, own("own", "mx6.provider.test"), seen.ETag()); !errors.Is(err, store.ErrMismatch) {
+	if _, err := two.PutMXSet(t.Context(), publish.Tenant, own("own", "mx6.provider.test"), seen.ETag); !errors.Is(err, store.ErrMismatch) {
 		t.Errorf("a change of what another node changed: %v", err)
 	}
-	if err := two.DeleteMXSet(t.Context(), publish.Tenant, "own", seen.ETag()); !errors.Is(err, store.ErrMismatch) {
+	if err := two.DeleteMXSet(t.Context(), publish.Tenant, "own", seen.ETag); !errors.Is(err, store.ErrMismatch) {
 		t.Errorf("the removal of what another node changed: %v", err)
 	}
 	if err := one.DeleteMXSet(t.Context(), publish.Tenant, "other", ""); err == nil {
 		t.Error("an MX set that is not there is deleted")
+	}
+}
+
+// TestAccountsOfAnotherNode: who saw an account as it was changes it at most once, at whatever node, and its ETag tells nothing
+// of its credentials.
+func TestAccountsOfAnotherNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.t, w.prior, w.ctx = t, false, t.Context()
+	w.conf = configuration()
+	url := labtest.StartPostgreSQL(t).Database(t)
+	one, _ := w.newNode(t, "one", openPostgres(t, url))
+	two, _ := w.newNode(t, "two", openPostgres(t, url))
+	for _, r := range []*publish.Reconciler{one, two} {
+		if _, err := r.Start(t.Context(), w.conf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(r *publish.Reconciler, token, ifMatch string) (publish.Account, error) {
+		a, _, err := r.PutAccount(t.Context(), "acme", config.Account{Name: "own", Provider: "test", APIToken: config.Secret(token)}, "", ifMatch)
+		return a, err
+	}
+	seen, err := put(one, "s3cret", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := put(one, "s3cret", seen.ETag)
+	if err != nil || same.ETag == seen.ETag || len(same.ETag) != 32 {
+		t.Errorf("the same credentials again have the ETag %q, then %q, %v", seen.ETag, same.ETag, err)
+	}
+	if _, err := put(two, "other", seen.ETag); !errors.Is(err, store.ErrMismatch) {
+		t.Errorf("a change of what another node changed: %v", err)
+	}
+	if err := two.DeleteAccount(t.Context(), "acme", "own", seen.ETag); !errors.Is(err, store.ErrMismatch) {
+		t.Errorf("the removal of what another node changed: %v", err)
+	}
+	if got := two.Accounts("acme"); len(got) > 0 {
+		t.Errorf("after refused changes, accounts are %+v", got)
+	}
+	for _, r := range []*publish.Reconciler{one, two} {
+		if err := r.RefreshOwned(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Accounts("acme"); len(got) != 1 || got[0] != same {
+			t.Errorf("accounts are %+v, want %+v", got, same)
+		}
+	}
+	third, err := put(two, "other", same.ETag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := one.DeleteAccount(t.Context(), "acme", "own", third.ETag); err != nil {
+		t.Error(err)
+	}
+	if _, err := put(two, "other", "*"); !errors.Is(err, store.ErrMismatch) {
+		t.Errorf("a change of what another node removed: %v", err)
 	}
 }

@@ -41,14 +41,17 @@ type settings struct {
 type owned struct {
 	mxsets   map[key]config.MXSet
 	accounts map[key]dnsupdate.Account
-	sums     map[key]accountSum // of what accounts were opened with, as far as it was read from the store
+	marks    map[key]accountMark // of what accounts were opened with, as far as it was read from the store
 }
 
-// accountSum is of the settings of an account.
-type accountSum [sha256.Size]byte
+// accountMark tells an account from another one.
+type accountMark struct {
+	sum     [sha256.Size]byte // of the provider and the settings
+	version string            // its ETag
+}
 
-func sumOf(a store.Account) accountSum {
-	return sha256.Sum256(slices.Concat([]byte(a.Provider), []byte{0}, a.Settings))
+func markOf(a store.Account) accountMark {
+	return accountMark{sha256.Sum256(slices.Concat([]byte(a.Provider), []byte{0}, a.Settings)), a.Version}
 }
 
 // Tenants returns the tenants that have MX sets of their own, by name. Without one there is no domain.
@@ -97,7 +100,7 @@ func (s *settings) owns(d store.Domain) bool {
 
 // readOwned reads what the API declares, with accounts that are not open, and what these are opened with.
 func readOwned(ctx context.Context, st store.Store) (*owned, []store.Account, error) {
-	o := &owned{mxsets: make(map[key]config.MXSet), accounts: make(map[key]dnsupdate.Account), sums: make(map[key]accountSum)}
+	o := &owned{mxsets: make(map[key]config.MXSet), accounts: make(map[key]dnsupdate.Account), marks: make(map[key]accountMark)}
 	sets, err := st.MXSets(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read what the API declares: %w", err)
@@ -113,7 +116,7 @@ func readOwned(ctx context.Context, st store.Store) (*owned, []store.Account, er
 	}
 	for _, a := range accounts {
 		o.accounts[key{a.Tenant, a.Name}] = nil
-		o.sums[key{a.Tenant, a.Name}] = sumOf(a)
+		o.marks[key{a.Tenant, a.Name}] = markOf(a)
 	}
 	return o, accounts, nil
 }
@@ -131,7 +134,7 @@ func (r *Reconciler) loadOwned(ctx context.Context, old *owned) (*owned, error) 
 	}
 	for _, a := range accounts {
 		k := key{a.Tenant, a.Name}
-		if old != nil && old.accounts[k] != nil && old.sums[k] == o.sums[k] {
+		if old != nil && old.accounts[k] != nil && old.marks[k].sum == o.marks[k].sum {
 			o.accounts[k] = old.accounts[k]
 			continue
 		}
@@ -160,7 +163,7 @@ func (r *Reconciler) RefreshOwned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if reflect.DeepEqual(fresh.mxsets, set.owned.mxsets) && maps.Equal(fresh.sums, set.owned.sums) {
+	if reflect.DeepEqual(fresh.mxsets, set.owned.mxsets) && maps.Equal(fresh.marks, set.owned.marks) {
 		return nil
 	}
 	r.settings.Store(set.with(func(o *owned) { *o = *fresh }))
@@ -229,7 +232,7 @@ func (r *Reconciler) mean(conf *config.Config, own *owned) (*settings, error) {
 
 // with returns settings in which the API declares something else. The caller holds r.reload.
 func (s *settings) with(change func(*owned)) *settings {
-	own := &owned{mxsets: maps.Clone(s.owned.mxsets), accounts: maps.Clone(s.owned.accounts), sums: maps.Clone(s.owned.sums)}
+	own := &owned{mxsets: maps.Clone(s.owned.mxsets), accounts: maps.Clone(s.owned.accounts), marks: maps.Clone(s.owned.marks)}
 	change(own)
 	next := &settings{conf: s.conf, meaning: s.meaning, accounts: maps.Clone(s.accounts), owned: own}
 	for k := range s.owned.accounts {

@@ -22,7 +22,7 @@ func TestWritesOfATenant(t *testing.T) {
 	run(t, w, func(w *world) {
 		limit := func(n int) {
 			w.t.Helper()
-			if err := w.store.SetLimits(w.ctx, publish.Tenant, store.Limits{Writes: n}); err != nil {
+			if _, err := w.store.SetLimits(w.ctx, publish.Tenant, store.Limits{Writes: n}, ""); err != nil {
 				w.t.Fatal(err)
 			}
 		}

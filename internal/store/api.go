@@ -14,13 +14,18 @@ import (
 var (
 	// ErrTaken says that a domain belongs to another tenant.
 	ErrTaken = errors.New("taken")
-	// ErrMismatch says that a domain or an MX set is not what the caller last saw; see [DomainChange].IfMatch.
+	// ErrMismatch says that something is not what the caller last saw; see [DomainChange].IfMatch.
 	ErrMismatch = errors.New("changed since it was read")
 	// ErrUnknownMXSet says that nobody declares the MX set.
 	ErrUnknownMXSet = errors.New("no such mx set")
 	// ErrUnknownAccount says that the API declares no such account, or none any more.
 	ErrUnknownAccount = errors.New("no such account")
 )
+
+// matches says whether what is there, or not, with its ETag is what a caller expects, who may expect nothing.
+func matches(ifMatch string, there bool, etag string) bool {
+	return ifMatch == "" || there && (ifMatch == "*" || ifMatch == etag)
+}
 
 // OwnedError says that something is declared by another owner, where it is to be changed.
 type OwnedError struct {
@@ -151,6 +156,8 @@ type Account struct {
 	Tenant, Name string
 	Provider     string
 	Settings     []byte // with the credentials; sealed in the store
+	// Version is its ETag: hex digits at random, which tell nothing of Settings, and others each time that it is put.
+	Version string
 	// Err says why the settings cannot be opened, which are missing then. Only read.
 	Err error
 }

@@ -61,7 +61,7 @@ func copiedTables() []copiedTable {
 		{"requests", "tenant, id, line", "tenant id", "line lines removed begun", "", "answers"},
 		{"tokens", "id", "id tenant role label maker", "created expires used revoked", "", "hash"},
 		{"mxsets", "tenant, name", "tenant name owner mode mx", "max_age rollout", "", ""},
-		{"accounts", "tenant, name", "tenant name provider sealed", "", "", "settings"},
+		{"accounts", "tenant, name", "tenant name provider sealed version", "", "", "settings"},
 		{
 			"claims", "tenant, name", "tenant name mxset publish account tlsrpt token reason", "created expires due looked looks",
 			"adopt", "",

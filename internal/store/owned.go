@@ -201,17 +201,17 @@ func (t *tables) CountDomains(ctx context.Context, tenant, owner string) (int, e
 func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
 	scan := func(r row) (a Account, err error) {
 		var seal string
-		if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal); err != nil {
+		if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal, &a.Version); err != nil {
 			return a, err
 		}
 		a.Settings, a.Err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
 		return a, nil
 	}
-	return collect(ctx, t, "read accounts", scan, `SELECT tenant, name, provider, settings, sealed FROM accounts ORDER BY tenant, name`)
+	return collect(ctx, t, "read accounts", scan, `SELECT tenant, name, provider, settings, sealed, version FROM accounts ORDER BY tenant, name`)
 }
 
 // PutAccount implements [Store].
-func (t *tables) PutAccount(ctx context.Context, a Account) error {
+func (t *tables) PutAccount(ctx context.Context, a Account, ifMatch string) error {
 	actor := actorOf(ctx)
 	label := labelAccount + a.Tenant + "/" + a.Name
 	return t.db.writeSoon(ctx, fmt.Sprintf("put account %q", a.Name), func(ctx context.Context, tx transaction) error {
@@ -219,17 +219,21 @@ func (t *tables) PutAccount(ctx context.Context, a Account) error {
 		if err != nil {
 			return err
 		}
-		var provider, oldSeal string
+		var provider, oldSeal, version string
 		var old []byte
-		err = tx.get(ctx, `SELECT provider, settings, sealed FROM accounts WHERE tenant = $1 AND name = $2`, []any{a.Tenant, a.Name},
-			&provider, &old, &oldSeal)
+		err = tx.get(ctx, tx.locking(`SELECT provider, settings, sealed, version FROM accounts WHERE tenant = $1 AND name = $2`,
+			"FOR UPDATE"), []any{a.Tenant, a.Name}, &provider, &old, &oldSeal, &version)
 		there := err == nil
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		switch {
+		case err != nil && !errors.Is(err, ErrNotFound):
 			return err
+		case !matches(ifMatch, there, version):
+			return ErrMismatch
 		}
-		if _, err := tx.exec(ctx, `INSERT INTO accounts (tenant, name, provider, settings, sealed)
-			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,
-			settings = excluded.settings, sealed = excluded.sealed`, a.Tenant, a.Name, a.Provider, blob(settings), seal); err != nil {
+		if _, err := tx.exec(ctx, `INSERT INTO accounts (tenant, name, provider, settings, sealed, version)
+			VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,
+			settings = excluded.settings, sealed = excluded.sealed, version = excluded.version`,
+			a.Tenant, a.Name, a.Provider, blob(settings), seal, a.Version); err != nil {
 			return err
 		}
 		told := diary{actor: actor}
@@ -254,14 +258,19 @@ const (
 )
 
 // DeleteAccount implements [Store].
-func (t *tables) DeleteAccount(ctx context.Context, tenant, name string) error {
+func (t *tables) DeleteAccount(ctx context.Context, tenant, name, ifMatch string) error {
 	actor := actorOf(ctx)
 	return t.db.write(ctx, fmt.Sprintf("delete account %q", name), func(ctx context.Context, tx transaction) error {
 		used := &InUseError{What: "account", Name: name}
-		var held string // whoever adds a domain that needs it comes before or after this
-		if err := tx.get(ctx, tx.locking(`SELECT name FROM accounts WHERE tenant = $1 AND name = $2`, "FOR UPDATE"), []any{tenant, name},
-			&held); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
+		var provider, version string
+		// Whoever adds a domain that needs it comes before or after this.
+		missing := tx.get(ctx, tx.locking(`SELECT provider, version FROM accounts WHERE tenant = $1 AND name = $2`, "FOR UPDATE"),
+			[]any{tenant, name}, &provider, &version)
+		switch {
+		case missing != nil && !errors.Is(missing, ErrNotFound):
+			return missing
+		case !matches(ifMatch, missing == nil, version):
+			return ErrMismatch
 		}
 		switch err := tx.get(ctx, queryAccountUser, []any{tenant, name}, &used.By); {
 		case err == nil:
@@ -279,9 +288,8 @@ func (t *tables) DeleteAccount(ctx context.Context, tenant, name string) error {
 			}
 			return used
 		}
-		var provider string
-		if err := tx.get(ctx, `SELECT provider FROM accounts WHERE tenant = $1 AND name = $2`, []any{tenant, name}, &provider); err != nil {
-			return err
+		if missing != nil {
+			return missing
 		}
 		if _, err := tx.exec(ctx, `DELETE FROM accounts WHERE tenant = $1 AND name = $2`, tenant, name); err != nil {
 			return err

@@ -185,25 +185,48 @@ func postgresExpected(t *testing.T, server *labtest.PostgreSQL) {
 	if _, err := nodes[0].PutMXSet(t.Context(), m, nil, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	var g errgroup.Group
-	var changed, refused atomic.Int32
-	for i := range 8 {
-		g.Go(func() error {
+	account := store.Account{Tenant: "default", Name: "own", Provider: "desec", Settings: []byte("{}"), Version: "v1"}
+	if err := nodes[0].PutAccount(t.Context(), account, ""); err != nil {
+		t.Fatal(err)
+	}
+	tenant := store.Tenant{Name: "acme", Created: time.Unix(1795338000, 0)}
+	if err := nodes[0].AddTenant(t.Context(), tenant); err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(s *store.Postgres, i int) error{
+		"mx set": func(s *store.Postgres, i int) error {
 			next := m
 			next.Policy.MaxAge += 1 + i
-			_, err := nodes[i%2].PutMXSet(t.Context(), next, func(have *store.MXSet) bool { return have.Policy.MaxAge == m.Policy.MaxAge }, time.Now())
-			switch {
-			case err == nil:
-				changed.Add(1)
-			case errors.Is(err, store.ErrMismatch):
-				refused.Add(1)
-			default:
-				return err
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil || changed.Load() != 1 || refused.Load() != 7 {
-		t.Errorf("%d changed it and %d were refused, %v; want one and the others", changed.Load(), refused.Load(), err)
+			_, err := s.PutMXSet(t.Context(), next, func(have *store.MXSet) bool { return have.Policy.MaxAge == m.Policy.MaxAge }, time.Now())
+			return err
+		},
+		"account": func(s *store.Postgres, i int) error {
+			next := account
+			next.Version = fmt.Sprint(i)
+			return s.PutAccount(t.Context(), next, account.Version)
+		},
+		"tenant": func(s *store.Postgres, i int) error {
+			_, err := s.SetLimits(t.Context(), "acme", store.Limits{Domains: 1 + i}, tenant.ETag())
+			return err
+		},
+	} {
+		var g errgroup.Group
+		var changed, refused atomic.Int32
+		for i := range 8 {
+			g.Go(func() error {
+				switch err := change(nodes[i%2], i); {
+				case err == nil:
+					changed.Add(1)
+				case errors.Is(err, store.ErrMismatch):
+					refused.Add(1)
+				default:
+					return err
+				}
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil || changed.Load() != 1 || refused.Load() != 7 {
+			t.Errorf("%s: %d changed it and %d were refused, %v; want one and the others", what, changed.Load(), refused.Load(), err)
+		}
 	}
 }

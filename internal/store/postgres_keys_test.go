@@ -38,7 +38,7 @@ func stopNode(t *testing.T, s *store.Postgres, id string) {
 // writeSecrets writes one secret of each kind.
 func writeSecrets(t *testing.T, s store.Store, name string) {
 	t.Helper()
-	if err := s.PutAccount(t.Context(), store.Account{Tenant: "default", Name: name, Provider: "desec", Settings: []byte(name)}); err != nil {
+	if err := s.PutAccount(t.Context(), store.Account{Tenant: "default", Name: name, Provider: "desec", Settings: []byte(name)}, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.SetValue(t.Context(), "acme/"+name, []byte(name)); err != nil {
@@ -147,7 +147,7 @@ func postgresDamagedAccount(t *testing.T, server *labtest.PostgreSQL) {
 	url := server.Database(t)
 	a := startNode(t, url, "a", keyring(t, 1))
 	for _, tenant := range []string{"bad", "good"} {
-		if err := a.PutAccount(t.Context(), store.Account{Tenant: tenant, Name: "main", Provider: "desec", Settings: []byte("{}")}); err != nil {
+		if err := a.PutAccount(t.Context(), store.Account{Tenant: tenant, Name: "main", Provider: "desec", Settings: []byte("{}")}, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

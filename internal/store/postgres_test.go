@@ -67,7 +67,7 @@ func TestPostgres(t *testing.T) {
 		"KeysOfNodesThatAreGone":        postgresOldNodes,
 		"ACrowdKeepsNobodyElseOut":      postgresCrowd,
 		"AnothersRowIsNotLocked":        postgresOthersRow,
-		"ExpectedMXSetsChangeOnce":      postgresExpected,
+		"WhatIsExpectedChangesOnce":     postgresExpected,
 		"ALongChangeKeepsNobodyOut":     postgresLongChange,
 	} {
 		t.Run(name, func(t *testing.T) {

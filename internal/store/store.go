@@ -421,11 +421,12 @@ type Store interface {
 
 	// Accounts returns all accounts by tenant and name, also those that do not open.
 	Accounts(ctx context.Context) ([]Account, error)
-	// PutAccount adds or replaces one.
-	PutAccount(ctx context.Context, a Account) error
+	// PutAccount adds or replaces one. IfMatch, if not empty, is the Version that the one before must have, or "*"; else the
+	// error is ErrMismatch.
+	PutAccount(ctx context.Context, a Account, ifMatch string) error
 	// DeleteAccount forgets one. While a domain of its tenant names it that is an [*InUseError]; one that is not there is
-	// ErrNotFound.
-	DeleteAccount(ctx context.Context, tenant, name string) error
+	// ErrNotFound. IfMatch is as in PutAccount.
+	DeleteAccount(ctx context.Context, tenant, name, ifMatch string) error
 
 	// DomainClaim returns the claim of a tenant to a domain, or ErrNotFound.
 	DomainClaim(ctx context.Context, tenant string, name policygen.Name) (DomainClaim, error)

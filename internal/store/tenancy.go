@@ -42,13 +42,17 @@ func (t *tables) AddTenant(ctx context.Context, n Tenant) error {
 }
 
 // SetLimits implements [Store].
-func (t *tables) SetLimits(ctx context.Context, name string, l Limits) error {
+func (t *tables) SetLimits(ctx context.Context, name string, l Limits, ifMatch string) (after Tenant, err error) {
 	actor := actorOf(ctx)
-	return t.db.writeSoon(ctx, fmt.Sprintf("limit tenant %q", name), func(ctx context.Context, tx transaction) error {
-		var old Limits
-		if err := tx.get(ctx, tx.locking(`SELECT domains, orders, writes FROM tenants WHERE name = $1`, "FOR UPDATE"), []any{name},
-			&old.Domains, &old.Orders, &old.Writes); err != nil || old == l {
+	err = t.db.writeSoon(ctx, fmt.Sprintf("limit tenant %q", name), func(ctx context.Context, tx transaction) error {
+		found, err := findTenant(ctx, tx, name, ifMatch)
+		if err != nil {
 			return err
+		}
+		old := found.Limits
+		found.Limits = l
+		if after = found; old == l {
+			return nil
 		}
 		if _, err := tx.exec(ctx, `UPDATE tenants SET domains = $1, orders = $2, writes = $3 WHERE name = $4`,
 			l.Domains, l.Orders, l.Writes, name); err != nil {
@@ -58,14 +62,34 @@ func (t *tables) SetLimits(ctx context.Context, name string, l Limits) error {
 		told.note("", KindTenantChanged, name, "changed what it may take", old, l)
 		return told.record(ctx, tx)
 	})
+	return after, err
+}
+
+// findTenant locks a tenant. One that is not there is ErrNotFound, another than ifMatch says ErrMismatch.
+func findTenant(ctx context.Context, tx transaction, name, ifMatch string) (n Tenant, err error) {
+	err = tx.query(ctx, func(r row) (err error) {
+		n, err = scanTenant(r)
+		return err
+	}, tx.locking(selectTenant+` WHERE name = $1`, "FOR UPDATE"), name)
+	switch found := n.Name != ""; {
+	case err != nil:
+	case !matches(ifMatch, found, n.ETag()):
+		err = ErrMismatch
+	case !found:
+		err = ErrNotFound
+	}
+	return n, err
 }
 
 // DeleteTenant implements [Store].
-func (t *tables) DeleteTenant(ctx context.Context, name string, now time.Time) error {
+func (t *tables) DeleteTenant(ctx context.Context, name, ifMatch string, now time.Time) error {
 	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("delete tenant %q", name), func(ctx context.Context, tx transaction) error {
 		if name == DefaultTenant {
 			return fmt.Errorf("%w: it is that of the configuration file", ErrInUse)
+		}
+		if _, err := findTenant(ctx, tx, name, ifMatch); err != nil {
+			return err
 		}
 		for _, of := range []struct{ what, query string }{
 			{"domain", `SELECT name FROM domains WHERE tenant = $1 LIMIT 1`},
@@ -91,7 +115,7 @@ func (t *tables) DeleteTenant(ctx context.Context, name string, now time.Time) e
 		if _, err := tx.exec(ctx, `UPDATE tokens SET revoked = $1 WHERE tenant = $2 AND revoked = 0`, micros(now), name); err != nil {
 			return err
 		}
-		if err := changed(ErrNotFound)(tx.exec(ctx, `DELETE FROM tenants WHERE name = $1`, name)); err != nil {
+		if _, err := tx.exec(ctx, `DELETE FROM tenants WHERE name = $1`, name); err != nil {
 			return err
 		}
 		told := diary{actor: actor}

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -60,6 +62,13 @@ type Token struct {
 	Revoked time.Time // zero: it was not
 }
 
+// ETag stands for what a tenant is and may take, not for what it took.
+func (t Tenant) ETag() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %d %d", t.Name, t.Limits, micros(t.Created)) // a hash takes everything
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
 // Tenancy is the part of a [Store] about tenants and their tokens.
 type Tenancy interface {
 	// Tenants returns all tenants by name, and Tenant one, or ErrNotFound.
@@ -67,11 +76,13 @@ type Tenancy interface {
 	Tenant(ctx context.Context, name string) (Tenant, error)
 	// AddTenant adds one; if it is there, the error wraps ErrExists.
 	AddTenant(ctx context.Context, t Tenant) error
-	// SetLimits changes those of a tenant, or returns ErrNotFound.
-	SetLimits(ctx context.Context, name string, l Limits) error
+	// SetLimits changes those of a tenant, and returns it as it is then, or ErrNotFound. IfMatch, if not empty, is the ETag
+	// that it must have before, or "*"; else the error is ErrMismatch.
+	SetLimits(ctx context.Context, name string, l Limits, ifMatch string) (Tenant, error)
 	// DeleteTenant forgets a tenant, its claims and webhooks, and revokes its tokens. While it has domains (draining ones too),
-	// accounts or MX sets the error wraps ErrInUse and says which. The default tenant is always in use.
-	DeleteTenant(ctx context.Context, name string, now time.Time) error
+	// accounts or MX sets the error wraps ErrInUse and says which. The default tenant is always in use. IfMatch is as in
+	// SetLimits.
+	DeleteTenant(ctx context.Context, name, ifMatch string, now time.Time) error
 	// TenantOf returns the tenant of a domain, or ErrNotFound, and takes as long for the one as for the other.
 	TenantOf(ctx context.Context, domain string) (string, error)
 	// Spent returns what tenants took in the day before now, by name; who took nothing is not in it.

@@ -199,10 +199,10 @@ func (t *tables) findWebhook(ctx context.Context, tx transaction, tenant, name, 
 	}, tx.locking(queryWebhook, "FOR UPDATE"), tenant, name)
 	switch {
 	case err != nil:
-	case !found && ifMatch == "":
-		err = ErrNotFound
-	case ifMatch != "" && (!found || ifMatch != "*" && ifMatch != w.ETag()):
+	case !matches(ifMatch, found, w.ETag()):
 		err = ErrMismatch
+	case !found:
+		err = ErrNotFound
 	}
 	return w, err
 }

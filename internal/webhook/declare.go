@@ -72,7 +72,7 @@ type Info struct {
 	// Secret is what events are signed with. Only the answer that made it has it.
 	Secret    string    `json:"secret,omitempty" doc:"what events are signed with; it is shown here and never again"`
 	OldSecret time.Time `json:"old_secret_until,omitzero" doc:"until when the secret before signs too"`
-	ETag      string    `json:"-"`
+	ETag      string    `json:"etag"`
 }
 
 // InvalidError says what is wrong with a webhook that somebody wants.

@@ -156,15 +156,15 @@ func eventsOwned(e *env) {
 	putAccount := func(settings string) {
 		e.Helper()
 		a.Settings = []byte(settings)
-		e.must(e.PutAccount(ctx, a))
+		e.must(e.PutAccount(ctx, a, ""))
 	}
 	putAccount(`{"api_token":"geheim-1"}`)
 	putAccount(`{"api_token":"geheim-1"}`)
 	putAccount(`{"api_token":"geheim-2"}`)
 	a.Provider = "ovh"
 	putAccount(`{"api_token":"geheim-2"}`)
-	e.must(e.DeleteAccount(ctx, "t", "main"))
-	e.is(e.DeleteAccount(ctx, "t", "main"), store.ErrNotFound)
+	e.must(e.DeleteAccount(ctx, "t", "main", ""))
+	e.is(e.DeleteAccount(ctx, "t", "main", ""), store.ErrNotFound)
 	for _, v := range e.all() {
 		if strings.Contains(fmt.Sprintf("%s %s %s", v.Text, v.Before, v.After), "geheim") {
 			e.Errorf("event %+v has a secret", v)
@@ -179,9 +179,9 @@ func eventsOwned(e *env) {
 
 func eventsTenancy(e *env) {
 	e.tenant("acme")
-	e.must(e.SetLimits(e.by("socket"), "acme", store.Limits{Domains: 10}))
-	e.must(e.SetLimits(e.by("socket"), "acme", store.Limits{Orders: 7}))
-	e.is(e.SetLimits(e.ctx(), "nobody", store.Limits{}), store.ErrNotFound)
+	e.must(e.limit(e.by("socket"), "acme", store.Limits{Domains: 10}, ""))
+	e.must(e.limit(e.by("socket"), "acme", store.Limits{Orders: 7}, ""))
+	e.is(e.limit(e.ctx(), "nobody", store.Limits{}, ""), store.ErrNotFound)
 	last := e.told(0, `/acme tenant.added by stspub is {"domains":10}`,
 		`/acme tenant.changed by socket was {"domains":10} is {"orders_a_day":7}`)
 	e.token("k1", "acme", 1)
@@ -199,8 +199,8 @@ func eventsTenancy(e *env) {
 			e.Errorf("event %+v has a hash", v)
 		}
 	}
-	e.must(e.DeleteTenant(e.by("socket"), "acme", at(5)))
-	e.is(e.DeleteTenant(e.ctx(), "acme", at(5)), store.ErrNotFound)
+	e.must(e.DeleteTenant(e.by("socket"), "acme", "", at(5)))
+	e.is(e.DeleteTenant(e.ctx(), "acme", "", at(5)), store.ErrNotFound)
 	e.told(last, "/acme tenant.removed by socket")
 }
 

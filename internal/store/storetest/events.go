@@ -255,7 +255,7 @@ func eventsNewTenant(e *env) {
 	e.putMXSet(0, apiSet("acme", "eu"))
 	e.must(e.DeleteMXSet(e.ctx(), "acme", "eu", store.OwnerAPI, nil))
 	e.equal("events of the old tenant", len(e.events(store.EventFilter{Tenant: "acme"}, 0)), 2)
-	e.must(e.DeleteTenant(e.ctx(), "acme", at(1)))
+	e.must(e.DeleteTenant(e.ctx(), "acme", "", at(1)))
 	e.tenant("acme")
 	e.equal("events of the new tenant", len(e.events(store.EventFilter{Tenant: "acme"}, 0)), 0)
 	e.putMXSet(0, apiSet("acme", "us"))

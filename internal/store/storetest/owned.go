@@ -314,16 +314,16 @@ func (e *env) accounts() []store.Account {
 }
 
 func accountsAsPut(e *env) {
-	a := store.Account{Tenant: "default", Name: "main", Provider: "desec", Settings: []byte(`{"token":"s3cret"}`)}
+	a := store.Account{Tenant: "default", Name: "main", Provider: "desec", Settings: []byte(`{"token":"s3cret"}`), Version: "1"}
 	b := store.Account{Tenant: "default", Name: "b", Provider: "ovh", Settings: []byte("{}")}
-	e.must(e.PutAccount(e.ctx(), a))
-	e.must(e.PutAccount(e.ctx(), b))
+	e.must(e.PutAccount(e.ctx(), a, ""))
+	e.must(e.PutAccount(e.ctx(), b, ""))
 	e.equal("accounts", e.accounts(), []store.Account{b, a})
-	a.Provider, a.Settings = "ovh", []byte("other")
-	e.must(e.PutAccount(e.ctx(), a))
+	a.Provider, a.Settings, a.Version = "ovh", []byte("other"), "2"
+	e.must(e.PutAccount(e.ctx(), a, ""))
 	e.reopen()
 	e.equal("accounts", e.accounts(), []store.Account{b, a})
-	e.must(e.DeleteAccount(e.ctx(), "default", "b"))
+	e.must(e.DeleteAccount(e.ctx(), "default", "b", ""))
 	e.equal("accounts", e.accounts(), []store.Account{a})
 }
 
@@ -338,11 +338,11 @@ func accountsGone(e *env) {
 	e.is(err, store.ErrUnknownAccount, `"own"`)
 	other := account
 	other.Tenant = "b"
-	e.must(e.PutAccount(e.ctx(), other))
+	e.must(e.PutAccount(e.ctx(), other, ""))
 	e.is(e.apply(1, change)[0].Err, store.ErrUnknownAccount)
 	var came, went int
 	for i := range 30 {
-		e.must(e.PutAccount(e.ctx(), account))
+		e.must(e.PutAccount(e.ctx(), account, ""))
 		d.Name = policygen.Name(fmt.Sprintf("d%02d.example", i))
 		change.Domain = d
 		var g errgroup.Group
@@ -351,7 +351,7 @@ func accountsGone(e *env) {
 			outcomes, err = e.ApplyDomains(e.ctx(), store.Batch{Owner: store.OwnerAPI, Changes: []store.DomainChange{change}}, at(1))
 			return err
 		})
-		deleted := e.DeleteAccount(e.ctx(), "default", "own")
+		deleted := e.DeleteAccount(e.ctx(), "default", "own", "")
 		e.must(g.Wait())
 		var used *store.InUseError
 		switch err := outcomes[0].Err; {
@@ -360,7 +360,7 @@ func accountsGone(e *env) {
 			d.Account = ""
 			e.apply(2, put(d)) // so that the account may go the next time
 			d.Account = "own"
-			e.must(e.DeleteAccount(e.ctx(), "default", "own"))
+			e.must(e.DeleteAccount(e.ctx(), "default", "own", ""))
 		case errors.Is(err, store.ErrUnknownAccount) && deleted == nil:
 			went++
 		default:
@@ -373,22 +373,22 @@ func accountsGone(e *env) {
 func accountsTenants(e *env) {
 	a := store.Account{Tenant: "a", Name: "main", Provider: "desec", Settings: []byte("1")}
 	b := store.Account{Tenant: "b", Name: "main", Provider: "desec", Settings: []byte("2")}
-	e.must(e.PutAccount(e.ctx(), b))
-	e.must(e.PutAccount(e.ctx(), a))
+	e.must(e.PutAccount(e.ctx(), b, ""))
+	e.must(e.PutAccount(e.ctx(), a, ""))
 	e.equal("accounts", e.accounts(), []store.Account{a, b})
-	e.must(e.DeleteAccount(e.ctx(), "b", "main"))
+	e.must(e.DeleteAccount(e.ctx(), "b", "main", ""))
 	e.equal("accounts", e.accounts(), []store.Account{a})
 }
 
 func accountsNeeded(e *env) {
 	e.start()
-	e.must(e.PutAccount(e.ctx(), store.Account{Tenant: "default", Name: "own", Provider: "desec"}))
+	e.must(e.PutAccount(e.ctx(), store.Account{Tenant: "default", Name: "own", Provider: "desec"}, ""))
 	own := domain("a.example")
 	own.Account = "own"
 	e.apply(1, put(own))
 	refused := func() *store.InUseError {
 		e.Helper()
-		err := e.DeleteAccount(e.ctx(), "default", "own")
+		err := e.DeleteAccount(e.ctx(), "default", "own", "")
 		var used *store.InUseError
 		if !errors.As(err, &used) {
 			e.Fatalf("error is %v, want an InUseError", err)
@@ -404,20 +404,20 @@ func accountsNeeded(e *env) {
 	e.save(&d, 3, func(s *store.State) { s.Horizon = at(5000) })
 	e.equal("until", refused().Until, at(5000))
 	e.must(e.Delete(e.ctx(), d))
-	e.must(e.DeleteAccount(e.ctx(), "default", "own"))
+	e.must(e.DeleteAccount(e.ctx(), "default", "own", ""))
 	e.equal("accounts", len(e.accounts()), 0)
 }
 
 func accountsMissing(e *env) {
-	e.is(e.DeleteAccount(e.ctx(), "default", "main"), store.ErrNotFound, `"main"`)
+	e.is(e.DeleteAccount(e.ctx(), "default", "main", ""), store.ErrNotFound, `"main"`)
 }
 
 func accountsResealed(e *env) {
 	a := store.Account{Tenant: "a", Name: "main", Provider: "desec", Settings: []byte("1")}
 	b := store.Account{Tenant: "b", Name: "main", Provider: "desec", Settings: []byte("2")}
 	e.reopenWith(1)
-	e.must(e.PutAccount(e.ctx(), a))
-	e.must(e.PutAccount(e.ctx(), b))
+	e.must(e.PutAccount(e.ctx(), a, ""))
+	e.must(e.PutAccount(e.ctx(), b, ""))
 	e.reopenWith(2, 1)
 	e.reseals(2)
 	e.reopenWith(2)

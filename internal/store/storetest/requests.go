@@ -105,6 +105,6 @@ func requestForgotten(e *env) {
 	e.must(err)
 	_, err = e.RequestPart(e.ctx(), "acme", "r", 0, at(day))
 	e.must(err)
-	e.must(e.DeleteTenant(e.ctx(), "acme", at(day)))
+	e.must(e.DeleteTenant(e.ctx(), "acme", "", at(day)))
 	e.noPart("acme", "r", 0, day)
 }

@@ -37,7 +37,7 @@ func tenantWrites(e *env) {
 	write(0) // has no limit
 	e.equal("without a limit", e.spent(0), map[string]store.Spent{})
 	e.equal("a quota without one", e.quota("a", 0).Full(), false)
-	e.must(e.SetLimits(e.ctx(), "a", store.Limits{Writes: 3}))
+	e.must(e.limit(e.ctx(), "a", store.Limits{Writes: 3}, ""))
 	write(1)
 	write(14)
 	write(15)
@@ -64,7 +64,7 @@ func tenantWrites(e *env) {
 	write(day + 30)
 	refused(day + 30)
 	e.equal("of the next day", e.spent(day+30), map[string]store.Spent{"a": {Writes: 3}})
-	e.must(e.SetLimits(e.ctx(), "a", store.Limits{Writes: 4}))
+	e.must(e.limit(e.ctx(), "a", store.Limits{Writes: 4}, ""))
 	write(day + 31)
 	e.is(e.CountWrite(e.ctx(), "a", false, at(day+31)), store.ErrSpent)
 	// What a clock counted that was ahead does not count when it is right again.
@@ -72,14 +72,14 @@ func tenantWrites(e *env) {
 	e.equal("a year ahead", e.spent(day+32), map[string]store.Spent{})
 	write(day + 32)
 	e.equal("and back", e.spent(day+32), map[string]store.Spent{"a": {Writes: 1}})
-	e.must(e.DeleteTenant(e.ctx(), "a", at(day+33)))
+	e.must(e.DeleteTenant(e.ctx(), "a", "", at(day+33)))
 	e.equal("of one that is gone", e.spent(day+33), map[string]store.Spent{})
 }
 
 // tenantRace has many take what is left at the same time.
 func tenantRace(e *env) {
 	e.tenant("a")
-	e.must(e.SetLimits(e.ctx(), "a", store.Limits{Writes: 5}))
+	e.must(e.limit(e.ctx(), "a", store.Limits{Writes: 5}, ""))
 	errs := make(chan error)
 	for range 16 {
 		go func() { errs <- e.CountWrite(e.ctx(), "a", false, at(0)) }()

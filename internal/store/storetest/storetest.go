@@ -29,13 +29,13 @@ func Run(t *testing.T, open Open) {
 		declareTests(), mxsetTests(), domainTests(), claimTests(), wakeTests(), saveTests(), bookTests(),
 		sharedTests(), certificateTests(), changeTests(), servedTests(), journalTests(), nodeTests(), agreeTests(), valueTests(),
 		durableTests(), sealTests(), tenantTests(), eventTests(),
-		batchTests(), requestTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(), webhookTests(),
+		batchTests(), requestTests(), ownedTests(), pageTests(), accountTests(), domainClaimTests(), webhookTests(), expectedTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { run(t, open, nil, test) })
 		}
 	}
-	for _, group := range []map[string]func(*env){certificateTests(), changeTests(), valueTests(), durableTests(), accountTests()} {
+	for _, group := range []map[string]func(*env){certificateTests(), changeTests(), valueTests(), durableTests(), accountTests(), expectedTests()} {
 		for name, test := range group {
 			t.Run("Sealed/"+name, func(t *testing.T) { run(t, open, ring(t, 1), test) })
 		}

@@ -58,7 +58,7 @@ func tenantDefault(e *env) {
 	if len(all) != 1 || all[0].Name != store.DefaultTenant || all[0].Limits != (store.Limits{}) || all[0].Created.IsZero() {
 		e.Errorf("tenants of an empty store = %+v, want the default without limits", all)
 	}
-	e.is(e.DeleteTenant(e.ctx(), store.DefaultTenant, at(0)), store.ErrInUse, `"default"`)
+	e.is(e.DeleteTenant(e.ctx(), store.DefaultTenant, "", at(0)), store.ErrInUse, `"default"`)
 	e.is(e.AddTenant(e.ctx(), store.Tenant{Name: store.DefaultTenant}), store.ErrExists, `"default"`)
 }
 
@@ -81,11 +81,11 @@ func tenantAdded(e *env) {
 func tenantLimits(e *env) {
 	want := e.tenant("a")
 	want.Limits = store.Limits{Orders: 7, Writes: 1_000_000_000_000}
-	e.must(e.SetLimits(e.ctx(), "a", want.Limits))
+	e.must(e.limit(e.ctx(), "a", want.Limits, ""))
 	got, err := e.Tenant(e.ctx(), "a")
 	e.must(err)
 	e.equal("tenant", got, want)
-	e.is(e.SetLimits(e.ctx(), "nobody", store.Limits{}), store.ErrNotFound, `"nobody"`)
+	e.is(e.limit(e.ctx(), "nobody", store.Limits{}, ""), store.ErrNotFound, `"nobody"`)
 }
 
 // declareFor declares a domain of a tenant, with its MX set.
@@ -103,17 +103,17 @@ func tenantInUse(e *env) {
 	e.tenant("a")
 	d := e.declareFor("a")
 	e.token("t", "a", 0)
-	e.is(e.DeleteTenant(e.ctx(), "a", at(1)), store.ErrInUse, `"a"`, `"a.example"`)
+	e.is(e.DeleteTenant(e.ctx(), "a", "", at(1)), store.ErrInUse, `"a"`, `"a.example"`)
 	e.declare(store.Declaration{Owner: store.OwnerFile}, at(2)) // it drains
-	e.is(e.DeleteTenant(e.ctx(), "a", at(3)), store.ErrInUse, `"a.example"`)
+	e.is(e.DeleteTenant(e.ctx(), "a", "", at(3)), store.ErrInUse, `"a.example"`)
 	e.must(e.Delete(e.ctx(), e.domain(d.Name)))
 	set := sets()[0]
 	set.Tenant = "a"
 	e.declare(store.Declaration{Owner: store.OwnerFile, MXSets: []store.MXSet{set}}, at(4))
-	e.is(e.DeleteTenant(e.ctx(), "a", at(5)), store.ErrInUse, `mx set "eu"`)
+	e.is(e.DeleteTenant(e.ctx(), "a", "", at(5)), store.ErrInUse, `mx set "eu"`)
 	e.equal("revoked", e.tokens("a")[0].Revoked.IsZero(), true)
 	e.declare(store.Declaration{Owner: store.OwnerFile}, at(6))
-	e.must(e.DeleteTenant(e.ctx(), "a", at(7)))
+	e.must(e.DeleteTenant(e.ctx(), "a", "", at(7)))
 }
 
 func tenantLeaves(e *env) {
@@ -121,10 +121,10 @@ func tenantLeaves(e *env) {
 	e.tenant("b")
 	e.token("ta", "a", 0)
 	kept := []store.Token{e.token("tb", "b", 0)}
-	e.must(e.DeleteTenant(e.ctx(), "a", at(4)))
+	e.must(e.DeleteTenant(e.ctx(), "a", "", at(4)))
 	_, err := e.Tenant(e.ctx(), "a")
 	e.is(err, store.ErrNotFound)
-	e.is(e.DeleteTenant(e.ctx(), "a", at(5)), store.ErrNotFound, `"a"`)
+	e.is(e.DeleteTenant(e.ctx(), "a", "", at(5)), store.ErrNotFound, `"a"`)
 	e.equal("its token was revoked", e.tokens("a")[0].Revoked, at(4))
 	e.equal("tokens of another", e.tokens("b"), kept)
 	// One of the same name later is another one.
@@ -190,9 +190,9 @@ func tenantLimited(e *env) {
 	e.equal("what is proven", words(e.apply(4, proven, add("d.example", false))), []string{"added", limit})
 	e.must(e.Delete(e.ctx(), e.domain("a.example")))
 	e.equal("after one is gone", words(e.apply(5, add("d.example", false), add("e.example", false))), []string{"added", limit})
-	e.must(e.SetLimits(e.ctx(), "a", store.Limits{Domains: 1}))
+	e.must(e.limit(e.ctx(), "a", store.Limits{Domains: 1}, ""))
 	e.equal("below what is there", words(e.apply(6, add("e.example", false), add("d.example", false))), []string{limit, "unchanged"})
-	e.must(e.SetLimits(e.ctx(), "a", store.Limits{}))
+	e.must(e.limit(e.ctx(), "a", store.Limits{}, ""))
 	e.equal("without a limit", words(e.apply(7, add("e.example", false))), []string{"added"})
 }
 

@@ -157,7 +157,7 @@ func webhookTenant(e *env) {
 	e.tenant("b")
 	e.webhook("a", "x")
 	e.webhook("b", "x")
-	e.must(e.DeleteTenant(e.ctx(), "a", at(1)))
+	e.must(e.DeleteTenant(e.ctx(), "a", "", at(1)))
 	_, err := e.Webhook(e.ctx(), "a", "x")
 	e.is(err, store.ErrNotFound)
 	e.readWebhook("b", "x")
