@@ -195,18 +195,14 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 		if err := keepBooks(ctx, tx, saved.Name, old.state, saved.State, now); err != nil {
 			return err
 		}
+		saved.Change = old.change
+		change := any(old.change)
 		if saved.State.Served != old.state.Served {
-			if old.change, err = tx.nextChange(ctx); err != nil {
+			if change, err = turn(ctx, tx, &saved, now); err != nil {
 				return err
 			}
-			if saved.Publish == PublishWildcard {
-				if err := turnShared(ctx, tx, saved, old.change, now); err != nil {
-					return err
-				}
-			}
 		}
-		saved.Change = old.change
-		if err := saveState(ctx, tx, saved, old); err != nil {
+		if err := saveState(ctx, tx, saved, old, change); err != nil {
 			return err
 		}
 		told := diary{actor: actor, at: now}
@@ -220,6 +216,17 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 	}
 	d.Version, d.Due, d.Change = saved.Version, saved.Due, saved.Change
 	return nil
+}
+
+// turn numbers the change of what a domain is served. A shared record needs the number now, for its domains.
+func turn(ctx context.Context, tx transaction, d *Domain, now time.Time) (change any, err error) {
+	if d.Publish != PublishWildcard {
+		return tx.changeLast(ctx, &d.Change)
+	}
+	if d.Change, err = tx.nextChange(ctx); err != nil {
+		return nil, err
+	}
+	return d.Change, turnShared(ctx, tx, *d, now)
 }
 
 // plan is when a domain is looked at next, in microseconds.
@@ -279,13 +286,13 @@ const (
 			detached = $21, staged = $22, promoted = $23, pinned = $24, expelled = $25, findings = $26,
 			reason = $27, since = $28, failures = $29, checked = $30,
 			report_record = $31, report_zone = $32, report_text = $33, report_wrote = $34, report_verified = $35, report_problem = $36,
-			report_failures = $37, change = $38, tainted = $39, live = $40`
+			report_failures = $37, change = coalesce(CAST($38 AS BIGINT), (SELECT last FROM versions)), tainted = $39, live = $40`
 	querySaveState = querySave + ` WHERE name = $41`
 	querySaveStep  = querySave + `, step = $42, fault = $43 WHERE name = $41`
 )
 
 // saveState writes what Save may write, with the commit.
-func saveState(ctx context.Context, tx transaction, d Domain, old stored) error {
+func saveState(ctx context.Context, tx transaction, d Domain, old stored, change any) error {
 	st, rp := d.State, d.State.Report
 	findings, err := findingsText(st.Findings)
 	if err != nil {
@@ -298,7 +305,7 @@ func saveState(ctx context.Context, tx transaction, d Domain, old stored) error 
 		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
 		st.Reason, micros(st.Since), st.Failures, micros(st.Checked),
 		rp.Record, rp.Zone, rp.Text, micros(rp.Wrote), micros(rp.Verified), rp.Problem, rp.Failures,
-		d.Change, st.Tainted, micros(st.Live), d.Name,
+		change, st.Tainted, micros(st.Live), d.Name,
 	}
 	if old.state.Step != st.Step || old.state.Fault != st.Fault {
 		query, args = querySaveStep, append(args, st.Step, st.Fault)

@@ -91,6 +91,17 @@ func (t *postgresTransaction) last(ctx context.Context, query string, args ...an
 	return nil
 }
 
+func (t *postgresTransaction) changeLast(ctx context.Context, number *int64) (any, error) {
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
+	t.late.Queue(queryChanges, 1).QueryRow(func(r pgx.Row) error {
+		var told string
+		return r.Scan(number, &told)
+	})
+	return nil, nil
+}
+
 // fewRows are quicker as statements, with the commit, than in bulk before it.
 const fewRows = 16
 

@@ -206,6 +206,12 @@ func (t *sqliteTransaction) last(ctx context.Context, query string, args ...any)
 	return err
 }
 
+func (t *sqliteTransaction) changeLast(ctx context.Context, number *int64) (any, error) {
+	var err error
+	*number, err = t.nextVersion(ctx)
+	return *number, err
+}
+
 func (t *sqliteTransaction) insertLast(ctx context.Context, table string, columns []string, n int, values func(i int) []any) error {
 	if n == 0 {
 		return nil

@@ -81,6 +81,9 @@ type transaction interface {
 	nextChange(ctx context.Context) (int64, error)
 	// last is exec for the end of the transaction: it may run with the commit, behind everything that is not last itself.
 	last(ctx context.Context, query string, args ...any) error
+	// changeLast is nextChange for the end of the transaction. Number is set when it has committed; a statement that is last
+	// and comes behind it has coalesce($n, (SELECT last FROM versions)), with what this returns.
+	changeLast(ctx context.Context, number *int64) (arg any, err error)
 	// insertLast is last for n rows of a table that get the next changes in their first column, in their order. Who waits
 	// for a number so waits for a commit, and not for this process.
 	insertLast(ctx context.Context, table string, columns []string, n int, values func(i int) []any) error
