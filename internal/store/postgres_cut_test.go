@@ -115,7 +115,7 @@ func (w *wire) forward(to, from net.Conn, up bool, mute *atomic.Bool) {
 // prepared are the words with which a client has a statement run: pgx has prepared it under a name made from its text.
 func prepared(query string) string {
 	sum := sha256.Sum256([]byte(query))
-	return "\x00stmtcache_" + hex.EncodeToString(sum[:24]) + "\x00"
+	return "\x00stmt_" + hex.EncodeToString(sum[:24]) + "\x00"
 }
 
 // postgresUnsure cuts a save off in its commit, before the server has it and after.

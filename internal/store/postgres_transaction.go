@@ -83,23 +83,31 @@ func (t *postgresTransaction) insert(ctx context.Context, table string, columns 
 }
 
 func (t *postgresTransaction) last(ctx context.Context, query string, args ...any) error {
-	// Begun apart, it is known for certain of a connection that was lost meanwhile that nothing was written.
-	if err := t.begin(ctx); err != nil {
-		return err
-	}
-	t.late.Queue(query, storable(args)...)
-	return nil
+	_, err := t.queueLast(ctx, query, args...)
+	return err
 }
 
-func (t *postgresTransaction) changeLast(ctx context.Context, number *int64) (any, error) {
+// queueLast has a statement go with the commit. What it would take beforehand is done now, and so can be made again.
+func (t *postgresTransaction) queueLast(ctx context.Context, query string, args ...any) (*pgx.QueuedQuery, error) {
 	if err := t.begin(ctx); err != nil {
 		return nil, err
 	}
-	t.late.Queue(queryChanges, 1).QueryRow(func(r pgx.Row) error {
+	if _, err := t.conn.Prepare(ctx, query, query); err != nil {
+		return nil, err
+	}
+	return t.late.Queue(query, storable(args)...), nil
+}
+
+func (t *postgresTransaction) changeLast(ctx context.Context, number *int64) (any, error) {
+	q, err := t.queueLast(ctx, queryChanges, 1)
+	if err != nil {
+		return nil, err
+	}
+	q.QueryRow(func(r pgx.Row) error {
 		var told string
 		return r.Scan(number, &told)
 	})
-	return nil, nil
+	return nil, nil //nolint:nilnil // NULL: the row has it then
 }
 
 // fewRows are quicker as statements, with the commit, than in bulk before it.
@@ -137,16 +145,21 @@ func (t *postgresTransaction) commit(ctx context.Context) error {
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
+	}
+	q, err := t.queueLast(ctx, "commit")
+	switch {
+	case err != nil:
+		return err
 	case t.conn.IsClosed():
 		return pgconn.ErrConnClosed
 	}
-	t.late.Queue("commit").Exec(func(tag pgconn.CommandTag) error {
+	q.Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() == "ROLLBACK" {
 			return pgx.ErrTxCommitRollback
 		}
 		return nil
 	})
-	err := t.conn.SendBatch(ctx, &t.late).Close()
+	err = t.conn.SendBatch(ctx, &t.late).Close()
 	var e *pgconn.PgError
 	switch {
 	case err == nil, errors.Is(err, pgx.ErrTxCommitRollback):
