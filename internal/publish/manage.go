@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/stspub/stspub/internal/dnsupdate"
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
@@ -233,84 +231,4 @@ func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name) error
 		return fmt.Errorf("keep the history of %s: %w", name, err)
 	}
 	return nil
-}
-
-// countSteps counts the domains by step, at most once a minute.
-func (r *Reconciler) countSteps() (steps, codes map[string]int, faulty int) {
-	r.counting.Lock()
-	defer r.counting.Unlock()
-	if r.steps != nil && time.Since(r.counted) < time.Minute {
-		return r.steps, r.codes, r.faulty
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
-	defer cancel()
-	steps, codes = make(map[string]int), make(map[string]int)
-	err := r.cfg.Store.EachDomain(ctx, func(d store.Domain) error {
-		switch {
-		case !d.Removed.IsZero():
-			steps[StepDrain]++
-		case d.State.Step == "":
-			steps["new"]++
-		default:
-			steps[d.State.Step]++
-		}
-		if d.State.Fault {
-			faulty++
-		}
-		for _, f := range d.State.Findings {
-			codes[f.Code]++
-		}
-		return nil
-	})
-	if err == nil {
-		r.steps, r.codes, r.faulty, r.counted = steps, codes, faulty, time.Now()
-	}
-	return r.steps, r.codes, r.faulty
-}
-
-// Collectors returns the metrics: records by step, and faults of the service as a whole.
-func (r *Reconciler) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{(*collector)(r)}
-}
-
-type collector Reconciler
-
-func stepsDesc() *prometheus.Desc {
-	return prometheus.NewDesc("stspub_records", "Records by the step that they are in.", []string{"step"}, nil)
-}
-
-func faultyDesc() *prometheus.Desc {
-	return prometheus.NewDesc("stspub_records_faulty", "Records with a fault, which needs a human.", nil, nil)
-}
-
-func findingsDesc() *prometheus.Desc {
-	return prometheus.NewDesc("stspub_findings", "What is wrong with domains, by code.", []string{"code"}, nil)
-}
-
-func faultsDesc() *prometheus.Desc {
-	return prometheus.NewDesc("stspub_faults", "Faults of the service as a whole, by subject.", []string{"subject"}, nil)
-}
-
-// Describe implements prometheus.Collector.
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- stepsDesc()
-	ch <- faultyDesc()
-	ch <- findingsDesc()
-	ch <- faultsDesc()
-}
-
-// Collect implements prometheus.Collector.
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	r := (*Reconciler)(c)
-	steps, codes, faulty := r.countSteps()
-	ch <- prometheus.MustNewConstMetric(faultyDesc(), prometheus.GaugeValue, float64(faulty))
-	for _, step := range slices.Sorted(maps.Keys(steps)) {
-		ch <- prometheus.MustNewConstMetric(stepsDesc(), prometheus.GaugeValue, float64(steps[step]), step)
-	}
-	for _, code := range slices.Sorted(maps.Keys(codes)) {
-		ch <- prometheus.MustNewConstMetric(findingsDesc(), prometheus.GaugeValue, float64(codes[code]), code)
-	}
-	for _, subject := range slices.Sorted(maps.Keys(r.Faults())) {
-		ch <- prometheus.MustNewConstMetric(faultsDesc(), prometheus.GaugeValue, 1, subject)
-	}
 }

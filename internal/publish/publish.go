@@ -131,11 +131,7 @@ type Reconciler struct {
 	roll      roll
 	clockRead atomic.Pointer[reading] // nil: our own clock is that of the store
 
-	counting sync.Mutex // guards the fields below
-	steps    map[string]int
-	codes    map[string]int
-	faulty   int
-	counted  time.Time
+	count *census
 }
 
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
@@ -150,6 +146,7 @@ func New(cfg Config) *Reconciler {
 		faults: make(map[string]string),
 		barred: make(map[string]bool),
 		doors:  make(map[key]*door),
+		count:  newCensus(func(ctx context.Context) (store.Counts, error) { return cfg.Store.Counts(ctx) }),
 	}
 }
 
@@ -241,6 +238,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { r.watchClock(ctx); return nil })
 	g.Go(func() error { r.dispatch(ctx); return nil })
+	g.Go(func() error { r.count.run(ctx); return nil })
 	if r.cfg.Prover != nil {
 		g.Go(func() error { r.runClaims(ctx); return nil })
 	}

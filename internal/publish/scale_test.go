@@ -41,7 +41,7 @@ type many struct {
 	b       *testing.B
 	account counted
 	begun   atomic.Int64 // passes: each looks at the host first
-	path    string
+	open    func(context.Context) (store.Store, error)
 	cancel  context.CancelFunc
 	done    chan error
 }
@@ -87,8 +87,21 @@ func (m *many) Delegation(context.Context, policygen.Name, string) publish.Deleg
 
 func (m *many) MX(context.Context, policygen.Name, string) publish.MX { return publish.MX{Known: true} }
 
+// onEngines runs a benchmark on each, with a store that it may close and open again.
+func onEngines(b *testing.B, bench func(*testing.B, func(context.Context) (store.Store, error))) {
+	b.Run("sqlite", func(b *testing.B) {
+		path := filepath.Join(b.TempDir(), "stspub.db")
+		bench(b, func(ctx context.Context) (store.Store, error) { return store.OpenSQLite(ctx, path) })
+	})
+	b.Run("postgres", func(b *testing.B) {
+		server := labtest.StartPostgreSQL(b)
+		url := server.Database(b)
+		bench(b, func(ctx context.Context) (store.Store, error) { return store.OpenPostgres(ctx, url, nil) })
+	})
+}
+
 // newMany fills zone and store with what is there when all are live: due, evenly, in the next day.
-func newMany(b *testing.B, way string) *many {
+func newMany(b *testing.B, way string, open func(context.Context) (store.Store, error)) *many {
 	b.Helper()
 	conf := configuration()
 	conf.Publish.Settle, conf.Check.Every = scaleSettle, 24*time.Hour
@@ -106,7 +119,7 @@ func newMany(b *testing.B, way string) *many {
 	}
 	ns := labtest.StartKnot(b, lab.Zone{Name: crowdZone, Text: text.String()})
 	conf.Accounts["main"] = ns.Account("main")
-	m := &many{b: b, path: filepath.Join(b.TempDir(), "stspub.db")}
+	m := &many{b: b, open: open}
 	m.ns, m.conf = ns, conf
 	m.outside.Observer = &dnsupdate.Observer{Resolver: &sender.Resolver{Stub: map[string][]string{".": {ns.Addr}}}}
 	begun := time.Now()
@@ -157,7 +170,7 @@ func (m *many) fill(id func(int) string) {
 func (m *many) declare() time.Duration {
 	m.b.Helper()
 	var err error
-	if m.store, err = store.OpenSQLite(context.Background(), m.path); err != nil {
+	if m.store, err = m.open(context.Background()); err != nil {
 		m.b.Fatal(err)
 	}
 	m.snapshot = publish.NewSnapshot()
@@ -250,8 +263,10 @@ func heap() float64 {
 
 // BenchmarkAlias100k has 100,000 alias records on Knot. It measures a restart, then half a minute in which nothing changes
 // (one look a domain a day), then a change of the MX set.
-func BenchmarkAlias100k(b *testing.B) {
-	m := newMany(b, store.PublishAlias)
+func BenchmarkAlias100k(b *testing.B) { onEngines(b, benchAlias) }
+
+func benchAlias(b *testing.B, open func(context.Context) (store.Store, error)) {
+	m := newMany(b, store.PublishAlias, open)
 	for b.Loop() {
 		m.conf.Domains = append([]config.Domain(nil), m.conf.Domains...)
 		names := m.conf.Domains
@@ -304,8 +319,10 @@ func BenchmarkAlias100k(b *testing.B) {
 }
 
 // BenchmarkShared100k has 100,000 domains behind one shared record on Knot, and measures a change of their MX set.
-func BenchmarkShared100k(b *testing.B) {
-	m := newMany(b, store.PublishShared)
+func BenchmarkShared100k(b *testing.B) { onEngines(b, benchShared) }
+
+func benchShared(b *testing.B, open func(context.Context) (store.Store, error)) {
+	m := newMany(b, store.PublishShared, open)
 	for b.Loop() {
 		took := m.start()
 		used, began := cpu(b), m.rotate("mx2.provider.test")

@@ -66,7 +66,7 @@ func TestInsideIsTheOperators(t *testing.T) {
 		seen.set(func() { seen.hosts["mta-sts.claim.example"] = "10.77.0.8" })
 		w.applyAs("b", publish.ApplyOptions{}, sharing("claim.example", "eu"))
 		w.change(func() { w.checkErr = errors.New("ask server 10.77.0.9:53: no answer") })
-		_, refused := w.rec.PutAccount(w.ctx, "b", config.Account{Name: "other", Provider: "test"}, "zone.example")
+		_, _, refused := w.rec.PutAccount(w.ctx, "b", config.Account{Name: "other", Provider: "test"}, "zone.example", "")
 		w.pass(time.Minute)
 
 		read := func(tenant string) string {

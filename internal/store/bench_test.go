@@ -110,6 +110,13 @@ func benchRead(b *testing.B, s store.Store) {
 			}
 		}
 	})
+	b.Run("Counts", func(b *testing.B) {
+		for b.Loop() {
+			if c, err := s.Counts(b.Context()); err != nil || len(c.Steps) == 0 {
+				b.Fatal(c, err)
+			}
+		}
+	})
 	b.Run("Each", func(b *testing.B) {
 		for b.Loop() {
 			if err := s.EachDomain(b.Context(), func(store.Domain) error { return nil }); err != nil {

@@ -24,22 +24,20 @@ func keepBooks(ctx context.Context, tx transaction, name policygen.Name, old, st
 		return nil
 	}
 	// An id that was intended earlier and lands late is verified too, one that is not ours is not in the table.
-	_, err := tx.exec(ctx, `UPDATE ids SET verified = $1 WHERE id = $2 AND verified = 0`, micros(now), st.ID)
-	return err
+	return tx.last(ctx, `UPDATE ids SET verified = $1 WHERE id = $2 AND verified = 0`, micros(now), st.ID)
 }
 
 // turnPage ends the policy that was served until now, and begins text unless nothing is served any more.
 func turnPage(ctx context.Context, tx transaction, name policygen.Name, text string, now time.Time) error {
-	if _, err := tx.exec(ctx, `UPDATE history SET until = $1 WHERE name = $2 AND until = 0 AND NOT by_foreign`,
+	if err := tx.last(ctx, `UPDATE history SET until = $1 WHERE name = $2 AND until = 0 AND NOT by_foreign`,
 		micros(now), name); err != nil {
 		return err
 	}
 	if text == "" {
 		return nil
 	}
-	_, err := tx.exec(ctx, `INSERT INTO history (name, text, by_foreign, since, until) VALUES ($1, $2, FALSE, $3, 0)`,
+	return tx.last(ctx, `INSERT INTO history (name, text, by_foreign, since, until) VALUES ($1, $2, FALSE, $3, 0)`,
 		name, text, micros(now))
-	return err
 }
 
 // intend enters a new id.

@@ -96,7 +96,7 @@ func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
 		if err != nil {
 			return err
 		}
-		change, err := tx.nextChange(ctx)
+		change, err := tx.nextChange(ctx) // now, so that of two that save the same one tells of it
 		if err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
 				return err
 			}
 		}
-		if _, err := tx.exec(ctx, `INSERT INTO certificates
+		if err := tx.last(ctx, `INSERT INTO certificates
 			(name, private_key, sealed, chain, not_before, not_after, authority, renew, change)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET private_key = excluded.private_key,
 			sealed = excluded.sealed, chain = excluded.chain, not_before = excluded.not_before,
@@ -120,10 +120,10 @@ func (t *tables) SaveCertificate(ctx context.Context, c Certificate) error {
 			micros(c.Renew), change); err != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, `DELETE FROM dropped_certificates WHERE name = $1`, c.Name); err != nil {
+		if err := tx.last(ctx, `DELETE FROM dropped_certificates WHERE name = $1`, c.Name); err != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, `DELETE FROM orders WHERE name = $1`, c.Name); err != nil {
+		if err := tx.last(ctx, `DELETE FROM orders WHERE name = $1`, c.Name); err != nil {
 			return err
 		}
 		return told.record(ctx, tx)
@@ -137,15 +137,14 @@ func (t *tables) DeleteCertificate(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, `INSERT INTO dropped_certificates (name, change)
+		if err := tx.last(ctx, `INSERT INTO dropped_certificates (name, change)
 			SELECT name, CAST($1 AS BIGINT) FROM certificates WHERE name = $2`, change, name); err != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, `DELETE FROM certificates WHERE name = $1`, name); err != nil {
+		if err := tx.last(ctx, `DELETE FROM certificates WHERE name = $1`, name); err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `DELETE FROM orders WHERE name = $1`, name)
-		return err
+		return tx.last(ctx, `DELETE FROM orders WHERE name = $1`, name)
 	})
 }
 

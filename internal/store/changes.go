@@ -91,8 +91,7 @@ func pruneDropped(ctx context.Context, tx transaction) error {
 	if _, err := tx.exec(ctx, `DELETE FROM dropped_certificates WHERE change <= $1`, certificates); err != nil {
 		return err
 	}
-	_, err := tx.exec(ctx, `UPDATE versions SET dropped = CAST($1 AS BIGINT) WHERE dropped < $1`, dropped)
-	return err
+	return tx.last(ctx, `UPDATE versions SET dropped = CAST($1 AS BIGINT) WHERE dropped < $1`, dropped)
 }
 
 // ServedSince implements [Store].

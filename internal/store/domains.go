@@ -205,27 +205,17 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 		}
 		old.plan = old.plan.after(micros(saved.Due), micros(now))
 		saved.Due = fromMicros(old.plan.due)
-		if old.state.Step != saved.State.Step || old.state.Fault != saved.State.Fault { // mostly not, and they have indexes
-			if _, err := tx.exec(ctx, `UPDATE domains SET step = $1, fault = $2 WHERE name = $3`,
-				saved.State.Step, saved.State.Fault, saved.Name); err != nil {
-				return err
-			}
-		}
 		if err := keepBooks(ctx, tx, saved.Name, old.state, saved.State, now); err != nil {
 			return err
 		}
+		saved.Change = old.change
+		change := any(old.change)
 		if saved.State.Served != old.state.Served {
-			if old.change, err = tx.nextChange(ctx); err != nil {
+			if change, err = turn(ctx, tx, &saved, now); err != nil {
 				return err
 			}
-			if saved.Publish == PublishWildcard {
-				if err := turnShared(ctx, tx, saved, old.change, now); err != nil {
-					return err
-				}
-			}
 		}
-		saved.Change = old.change
-		if err := saveState(ctx, tx, saved, old.plan); err != nil {
+		if err := saveState(ctx, tx, saved, old, change); err != nil {
 			return err
 		}
 		told := diary{actor: actor, at: now}
@@ -239,6 +229,17 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 	}
 	d.Version, d.Due, d.Change = saved.Version, saved.Due, saved.Change
 	return nil
+}
+
+// turn numbers the change of what a domain is served. A shared record needs the number now, for its domains.
+func turn(ctx context.Context, tx transaction, d *Domain, now time.Time) (change any, err error) {
+	if d.Publish != PublishWildcard {
+		return tx.changeLast(ctx, &d.Change)
+	}
+	if d.Change, err = tx.nextChange(ctx); err != nil {
+		return nil, err
+	}
+	return d.Change, turnShared(ctx, tx, *d, now)
 }
 
 // plan is when a domain is looked at next, in microseconds.
@@ -289,30 +290,40 @@ func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
 	return old, err
 }
 
-// saveState writes what Save may write, but for Step and Fault.
-func saveState(ctx context.Context, tx transaction, d Domain, p plan) error {
-	st, rp := d.State, d.State.Report
-	findings, err := findingsText(st.Findings)
-	if err != nil {
-		return err
-	}
-	_, err = tx.exec(ctx, `UPDATE domains SET
+// What saveState does, without Step and Fault, and with them: those have indexes, and mostly stay.
+const (
+	querySave = `UPDATE domains SET
 			adopt = $1, due = $2, claimed = $3, woken = $4, version = $5,
 			served = $6, dirty = $7, record = $8, zone = $9, id = $10, intended = $11, wrote = $12, fresh = $13,
 			settle = $14, handover = $15, old_ttl = $16, horizon = $17, deleted = $18, away = $19, forced = $20,
 			detached = $21, staged = $22, promoted = $23, pinned = $24, expelled = $25, findings = $26,
 			reason = $27, since = $28, failures = $29, checked = $30,
 			report_record = $31, report_zone = $32, report_text = $33, report_wrote = $34, report_verified = $35, report_problem = $36,
-			report_failures = $37, change = $38, tainted = $39, live = $40
-		WHERE name = $41`,
-		d.Adopt, p.due, p.claimed, p.woken, d.Version,
+			report_failures = $37, change = coalesce(CAST($38 AS BIGINT), (SELECT last FROM versions)), tainted = $39, live = $40`
+	querySaveState = querySave + ` WHERE name = $41`
+	querySaveStep  = querySave + `, step = $42, fault = $43 WHERE name = $41`
+)
+
+// saveState writes what Save may write, with the commit.
+func saveState(ctx context.Context, tx transaction, d Domain, old stored, change any) error {
+	st, rp := d.State, d.State.Report
+	findings, err := findingsText(st.Findings)
+	if err != nil {
+		return err
+	}
+	query, args := querySaveState, []any{
+		d.Adopt, old.plan.due, old.plan.claimed, old.plan.woken, d.Version,
 		st.Served, st.Dirty, st.Record, st.Zone, st.ID, st.Intended, micros(st.Wrote), st.Fresh,
 		micros(st.Settle), st.Handover.Microseconds(), st.OldTTL.Microseconds(), micros(st.Horizon), micros(st.Deleted), micros(st.Away), st.Forced,
 		micros(st.Detached), micros(st.Staged), micros(st.Promoted), st.Pinned, st.Expelled, findings,
 		st.Reason, micros(st.Since), st.Failures, micros(st.Checked),
 		rp.Record, rp.Zone, rp.Text, micros(rp.Wrote), micros(rp.Verified), rp.Problem, rp.Failures,
-		d.Change, st.Tainted, micros(st.Live), d.Name)
-	return err
+		change, st.Tainted, micros(st.Live), d.Name,
+	}
+	if old.state.Step != st.Step || old.state.Fault != st.Fault {
+		query, args = querySaveStep, append(args, st.Step, st.Fault)
+	}
+	return tx.last(ctx, query, args...)
 }
 
 // Delete implements [Store].
@@ -338,9 +349,8 @@ func (t *tables) Delete(ctx context.Context, d Domain) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `INSERT INTO dropped_domains (name, change) VALUES ($1, $2)
-			ON CONFLICT (name) DO UPDATE SET change = excluded.change`, d.Name, change)
-		if err != nil {
+		if err := tx.last(ctx, `INSERT INTO dropped_domains (name, change) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET change = excluded.change`, d.Name, change); err != nil {
 			return err
 		}
 		told := diary{actor: actor}

@@ -232,27 +232,15 @@ func (t *tables) AppendEvents(ctx context.Context, events []Event) error {
 	})
 }
 
-// fewEvents are quicker as statements than in bulk.
-const fewEvents = 16
-
-// record keeps n events. It has other transactions with events wait for the end of this one, so it comes last.
+// record keeps n events at the end of the transaction.
 func record(ctx context.Context, tx transaction, n int, event func(i int) Event) error {
 	if n == 0 {
 		return nil
 	}
-	first, err := tx.nextChanges(ctx, n)
-	if err != nil {
-		return err
-	}
-	values := func(i int) []any {
+	return tx.insertLast(ctx, "events", []string{"seq", "at", "tenant", "kind", "name", "actor", "text", "was", "became"}, n, func(i int) []any {
 		e := event(i)
-		return []any{first + int64(i), micros(e.At), e.Tenant, e.Kind, e.Name, e.Actor, e.Text, string(e.Before), string(e.After)}
-	}
-	if n <= fewEvents {
-		return tx.execMany(ctx, `INSERT INTO events (seq, at, tenant, kind, name, actor, text, was, became)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, n, values)
-	}
-	return tx.insert(ctx, "events", []string{"seq", "at", "tenant", "kind", "name", "actor", "text", "was", "became"}, n, values)
+		return []any{micros(e.At), e.Tenant, e.Kind, e.Name, e.Actor, e.Text, string(e.Before), string(e.After)}
+	})
 }
 
 // diary collects the events of one transaction. One that is made again begins with a new one.

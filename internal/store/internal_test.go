@@ -160,6 +160,11 @@ func TestPlans(t *testing.T) {
 		{querySharing, "SCAN CONSTANT ROW; SCALAR SUBQUERY 1; " +
 			"SEARCH domains USING COVERING INDEX domains_sharing (tenant=? AND mxset=?)", []any{"default", "eu"}},
 		{queryCountDomains, "SEARCH domains USING COVERING INDEX domains_tenant (tenant=? AND name>?)", []any{"default", "api"}},
+		{
+			queryCounts, "COMPOUND QUERY; LEFT-MOST SUBQUERY; SCAN domains USING COVERING INDEX domains_step; UNION ALL; " +
+				"SCAN domains USING COVERING INDEX domains_removed; UNION ALL; SCAN domains USING COVERING INDEX domains_fault", nil,
+		},
+		{queryFindings, "SCAN domains USING INDEX domains_findings", nil},
 		{queryAccountUser, "SEARCH domains USING INDEX domains_account (tenant=? AND account=? AND removed=?)", []any{"default", "main"}},
 		{queryAccountDrains, "SEARCH domains USING INDEX domains_account (tenant=? AND account=? AND removed>?)", []any{"default", "main"}},
 		{queryClaimOf, "SEARCH claims USING PRIMARY KEY (tenant=? AND name=?)", []any{"default", "a.example"}},

@@ -51,9 +51,8 @@ func (t *tables) AppendJournal(ctx context.Context, last int64, e *JournalEntry)
 			return ErrStale
 		}
 		added.Seq, added.Changed = v, v
-		_, err = tx.exec(ctx, `INSERT INTO journal (seq, changed, authority, name, domain, begun, exempt, tenant, holder)
+		return tx.last(ctx, `INSERT INTO journal (seq, changed, authority, name, domain, begun, exempt, tenant, holder)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, v, v, e.Authority, e.Name, e.Domain, micros(e.Begun), e.Exempt, e.Tenant, t.holder)
-		return err
 	})
 	if err == nil {
 		*e = added
@@ -68,9 +67,8 @@ func (t *tables) EndJournal(ctx context.Context, e JournalEntry) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `UPDATE journal SET changed = $1, exempt = $2, ended = $3, failed = $4, stopped = $5, reason = $6
+		return tx.last(ctx, `UPDATE journal SET changed = $1, exempt = $2, ended = $3, failed = $4, stopped = $5, reason = $6
 			WHERE seq = $7`, v, e.Exempt, micros(e.Ended), e.Failed, micros(e.Stopped), e.Reason, e.Seq)
-		return err
 	})
 }
 

@@ -221,46 +221,18 @@ func (p *Postgres) transact(ctx context.Context, doing string, limit time.Durati
 	f func(context.Context, transaction) error,
 ) error {
 	return p.persist(ctx, doing, limit, func(ctx context.Context) error {
-		tx, err := pool.Begin(ctx)
+		conn, err := pool.Acquire(ctx)
 		if err != nil {
 			return err
 		}
-		err = f(ctx, &postgresTransaction{tx, p})
-		if err == nil {
-			return commit(ctx, tx)
+		defer conn.Release()
+		t := postgresTransaction{conn: conn.Conn(), store: p}
+		defer t.end(ctx)
+		if err := f(ctx, &t); err != nil {
+			return err
 		}
-		end(ctx, tx)
-		return err
+		return t.commit(ctx)
 	})
-}
-
-// end rolls back. It says nothing new: the transaction is over or its connection is broken.
-func end(ctx context.Context, tx pgx.Tx) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
-	defer cancel()
-	_ = tx.Rollback(ctx)
-}
-
-// commit says of what it cannot know whether it was written that it is ErrUnsure. When the connection breaks, pgx says that
-// it was closed and nothing sent, even if the commit was sent; so only what is closed before is trusted to be.
-func commit(ctx context.Context, tx pgx.Tx) error {
-	if err := ctx.Err(); err != nil {
-		end(ctx, tx)
-		return err
-	}
-	if tx.Conn().IsClosed() {
-		end(ctx, tx)
-		return pgconn.ErrConnClosed
-	}
-	err := tx.Commit(ctx)
-	var e *pgconn.PgError
-	switch {
-	case err == nil, errors.Is(err, pgx.ErrTxCommitRollback):
-		return err
-	case errors.As(err, &e) && e.SeverityUnlocalized == "ERROR": // FATAL ends the connection, at any moment
-		return err
-	}
-	return fmt.Errorf("%w, for the way to the database was cut in the commit (%w)", ErrUnsure, err)
 }
 
 // tries is how often something is done at most.

@@ -3,6 +3,8 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -110,6 +112,12 @@ func (w *wire) forward(to, from net.Conn, up bool, mute *atomic.Bool) {
 	}
 }
 
+// prepared are the words with which a client has a statement run: pgx has prepared it under a name made from its text.
+func prepared(query string) string {
+	sum := sha256.Sum256([]byte(query))
+	return "\x00stmt_" + hex.EncodeToString(sum[:24]) + "\x00"
+}
+
 // postgresUnsure cuts a save off in its commit, before the server has it and after.
 func postgresUnsure(t *testing.T, server *labtest.PostgreSQL) {
 	direct := server.Database(t)
@@ -120,7 +128,7 @@ func postgresUnsure(t *testing.T, server *labtest.PostgreSQL) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit := "commit\x00" // as a message of its own ends
+	commit := prepared("commit")
 	for i, c := range []struct {
 		when *atomic.Pointer[string]
 		want string
@@ -261,7 +269,7 @@ func postgresPinged(t *testing.T, server *labtest.PostgreSQL) {
 	if err := s.Beat(t.Context(), store.Node{ID: "silent"}); err != nil {
 		t.Fatal(err)
 	}
-	commit := "commit\x00"
+	commit := prepared("commit")
 	w.silentAt.Store(&commit)
 	ctx, cancel := context.WithCancel(t.Context())
 	pinged := make(chan error)

@@ -138,7 +138,9 @@ func (w *walk) fetch(ctx context.Context) error {
 // end gives the connection back.
 func (w *walk) end(ctx context.Context) {
 	if w.tx != nil {
-		end(ctx, w.tx)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+		defer cancel()
+		_ = w.tx.Rollback(ctx) // says nothing new: the transaction is over or its connection is broken
 		w.tx = nil
 	}
 }

@@ -69,6 +69,7 @@ func TestPostgres(t *testing.T) {
 		"AnothersRowIsNotLocked":        postgresOthersRow,
 		"WhatIsExpectedChangesOnce":     postgresExpected,
 		"ALongChangeKeepsNobodyOut":     postgresLongChange,
+		"NumbersAppearInTheirOrder":     postgresOrder,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -27,9 +27,9 @@ const (
 )
 
 // turnShared brings a new text to all that are attached. A claim on one of them ends: what its pass has seen is old.
-func turnShared(ctx context.Context, tx transaction, d Domain, change int64, now time.Time) error {
+func turnShared(ctx context.Context, tx transaction, d Domain, now time.Time) error {
 	if _, err := tx.exec(ctx, queryTurnShared, d.Tenant, d.MXSet, string(d.Name[1:]), d.State.Served, d.Version,
-		micros(d.State.Promoted), micros(now), change); err != nil {
+		micros(d.State.Promoted), micros(now), d.Change); err != nil {
 		return err
 	}
 	for _, query := range []string{queryTurnPages, queryNewPages} {

@@ -200,10 +200,28 @@ func (t *sqliteTransaction) nextVersion(ctx context.Context) (int64, error) {
 
 func (t *sqliteTransaction) nextChange(ctx context.Context) (int64, error) { return t.nextVersion(ctx) }
 
-func (t *sqliteTransaction) nextChanges(ctx context.Context, n int) (int64, error) {
+// last needs no place of its own: nobody waits for what a transaction locks, but for the transaction.
+func (t *sqliteTransaction) last(ctx context.Context, query string, args ...any) error {
+	_, err := t.exec(ctx, query, args...)
+	return err
+}
+
+func (t *sqliteTransaction) changeLast(ctx context.Context, number *int64) (any, error) {
+	var err error
+	*number, err = t.nextVersion(ctx)
+	return *number, err
+}
+
+func (t *sqliteTransaction) insertLast(ctx context.Context, table string, columns []string, n int, values func(i int) []any) error {
+	if n == 0 {
+		return nil
+	}
 	first, err := t.nextVersion(ctx)
+	if err != nil {
+		return err
+	}
 	t.version += int64(n) - 1
-	return first, err
+	return t.insert(ctx, table, columns, n, func(i int) []any { return append([]any{first + int64(i)}, values(i)...) })
 }
 
 // keepVersions is for the end of a transaction.

@@ -276,6 +276,8 @@ type Store interface {
 	NextDue(ctx context.Context, but ...string) (time.Time, error)
 	// EachShared calls f, as EachDomain does, for the domains with publish shared of one MX set.
 	EachShared(ctx context.Context, tenant, mxset string, f func(Domain) error) error
+	// Counts counts the domains and shared records, at a small part of the cost of reading them.
+	Counts(ctx context.Context) (Counts, error)
 	// Wake makes a domain due now, or every domain when name is empty. It does not change Version. A claimed domain stays
 	// its claimer's, and becomes due when the claim ends by Save, whatever Due that says. One that is not there is
 	// ErrNotFound.

@@ -79,8 +79,14 @@ type transaction interface {
 	// nextChange is a version greater than all that it returned before, in whatever transaction: who has seen one has
 	// seen all smaller ones. It may have other transactions wait for the end of this one, so it comes late.
 	nextChange(ctx context.Context) (int64, error)
-	// nextChanges takes n such numbers, one behind the other, and returns the first.
-	nextChanges(ctx context.Context, n int) (int64, error)
+	// last is exec for the end of the transaction: it may run with the commit, behind everything that is not last itself.
+	last(ctx context.Context, query string, args ...any) error
+	// changeLast is nextChange for the end of the transaction. Number is set when it has committed; a statement that is last
+	// and comes behind it has coalesce($n, (SELECT last FROM versions)), with what this returns.
+	changeLast(ctx context.Context, number *int64) (arg any, err error)
+	// insertLast is last for n rows of a table that get the next changes in their first column, in their order. Who waits
+	// for a number so waits for a commit, and not for this process.
+	insertLast(ctx context.Context, table string, columns []string, n int, values func(i int) []any) error
 	// resume is called when rows were written with their numbers, to give none of them again.
 	resume(ctx context.Context) error
 	// now is the database's clock, in microseconds.

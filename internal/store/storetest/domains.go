@@ -23,6 +23,7 @@ func domainTests() map[string]func(*env) {
 		"EachDomain/ManyAtOnceWithCalls":      eachMany,
 		"EachDomain/EndsWithItsContext":       eachContext,
 		"EachServed/TextsThatAreServed":       eachServed,
+		"Counts/AsManyAsThereAre":             countsAll,
 		"Context/EndedIsTheErrorOfAllMethods": contextEnded,
 		"Delete/HistoryAndIDsStay":            deleteKeepsBooks,
 		"Delete/StaleOrGone":                  deleteStale,
@@ -177,6 +178,54 @@ func eachServed(e *env) {
 	}
 }
 
+// countsAll compares with what a walk finds: domains of two tenants, those that drain, and a shared record.
+func countsAll(e *env) {
+	none, err := e.Counts(e.ctx())
+	e.must(err)
+	e.equal("counts of nothing", none, store.Counts{Steps: map[string]int{}, Findings: map[string]int{}})
+	e.shared("a.example", "b.example", "c.example", "d.example", "e.example")
+	for i, name := range []policygen.Name{"a.example", "b.example", "c.example"} {
+		d := e.domain(name)
+		e.save(&d, 1, func(s *store.State) {
+			s.Step, s.Fault = []string{"live", "live", "dns"}[i], i == 2
+			s.Findings = []store.Finding{{Code: "one", Text: "t"}, {Code: "two", Fault: true, Since: at(i), Text: "t"}}[:i]
+		})
+	}
+	e.tenant("acme")
+	e.putMXSet(1, apiSet("acme", "eu"))
+	d := domain("f.example")
+	d.Tenant = "acme"
+	e.results(e.apply(1, put(d)), store.ResultAdded)
+	check := func(draining int) {
+		e.Helper()
+		want := store.Counts{Steps: make(map[string]int), Findings: make(map[string]int)}
+		for _, d := range e.domains() {
+			switch {
+			case !d.Removed.IsZero():
+				want.Draining++
+			case d.State.Step == "":
+				want.Steps[store.StepNew]++
+			default:
+				want.Steps[d.State.Step]++
+			}
+			if d.State.Fault {
+				want.Faulty++
+			}
+			for _, f := range d.State.Findings {
+				want.Findings[f.Code]++
+			}
+		}
+		got, err := e.Counts(e.ctx())
+		e.must(err)
+		e.equal("counts", got, want)
+		e.equal("draining", got.Draining, draining)
+	}
+	check(0)
+	e.equal("findings", len(e.domain("c.example").State.Findings), 2)
+	e.declare(file(domain("b.example")), at(2))
+	check(6) // the shared record too
+}
+
 func contextEnded(e *env) {
 	e.start("a.example")
 	d := e.domain("a.example")
@@ -189,6 +238,7 @@ func contextEnded(e *env) {
 		"Domain":            func() error { _, err := e.Domain(ctx, d.Name); return err },
 		"EachDomain":        func() error { return e.EachDomain(ctx, func(store.Domain) error { return nil }) },
 		"Claim":             func() error { _, err := e.Claim(ctx, at(1), time.Hour, 1); return err },
+		"Counts":            func() error { _, err := e.Counts(ctx); return err },
 		"NextDue":           func() error { _, err := e.NextDue(ctx); return err },
 		"Wake":              func() error { return e.Wake(ctx, "", at(1)) },
 		"Save":              func() error { return e.Save(ctx, &d, at(1)) },
