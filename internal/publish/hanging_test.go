@@ -93,6 +93,7 @@ func TestHangingAccountsOfATenant(t *testing.T) {
 	}
 	alone, _ := live(0)
 	beside, asked := live(1000)
+	t.Logf("live after %s alone, and %s beside %d writes that hang", alone, beside, asked)
 	if beside > alone+2*time.Second || alone >= time.Hour || asked < 500 {
 		t.Errorf("live after %s beside 1000 domains of another tenant whose accounts hang, which were asked %d times; alone after %s",
 			beside, asked, alone)
