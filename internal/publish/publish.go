@@ -123,7 +123,8 @@ type Reconciler struct {
 	start  startup
 	clock  time.Time // when the clock was last looked at
 
-	began     time.Time // when this process did; set before anything runs
+	began     time.Time // when this process did; set before anything runs, as is last
+	last      time.Time // the latest time that an earlier run kept; zero: none
 	roll      roll
 	clockRead atomic.Pointer[reading] // nil: our own clock is that of the store
 
@@ -216,7 +217,10 @@ func (r *Reconciler) resume(ctx context.Context) error {
 	}
 	names := seen.names()
 	r.mu.Lock()
-	r.start = startup{names: make(map[policygen.Name]bool), began: time.Now(), sampled: len(names), tenants: len(seen.of)}
+	r.start = startup{
+		names: make(map[policygen.Name]bool), began: time.Now(), sampled: len(names), tenants: len(seen.of),
+		last: r.last, until: r.began,
+	}
 	for _, name := range names {
 		r.start.names[name] = true
 	}
