@@ -56,6 +56,11 @@ func (r *Reconciler) release(ctx context.Context, reason string) error {
 	if errors.Is(err, store.ErrNotFound) || err == nil && string(held) != reason {
 		return nil
 	}
+	if err == nil { // before, so that none goes untold
+		err = r.cfg.Store.AppendEvents(ctx, []store.Event{{
+			Kind: store.KindHoldConfirmed, Name: "hold", Text: "confirmed: drains and deletions go on", Before: reasonJSON(reason),
+		}})
+	}
 	if err == nil {
 		err = r.cfg.Store.DeleteValue(ctx, keyHold)
 	}
@@ -158,23 +163,4 @@ func (r *Reconciler) clockMoved(ctx context.Context, jump time.Duration) error {
 		return r.Wake(ctx, "")
 	}
 	return nil
-}
-
-// fault keeps, or with an empty reason clears, a fault of the service as a whole.
-func (r *Reconciler) fault(subject, reason string) {
-	r.mu.Lock()
-	before := r.faults[subject]
-	if reason == "" {
-		delete(r.faults, subject)
-	} else {
-		r.faults[subject] = reason
-	}
-	r.mu.Unlock()
-	switch {
-	case before == reason:
-	case reason == "":
-		r.cfg.Log.Info("fault gone", "fault", subject)
-	default:
-		r.cfg.Log.Warn("fault", "fault", subject, "reason", reason)
-	}
 }

@@ -106,6 +106,7 @@ type Reconciler struct {
 	settings atomic.Pointer[settings]
 	wake     chan struct{} // capacity 1
 	claims   chan struct{} // capacity 1: claims are to be looked at
+	telling  chan struct{} // capacity 1: there may be events of faults to tell
 
 	reload sync.Mutex // held by who replaces the settings
 	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
@@ -118,6 +119,7 @@ type Reconciler struct {
 	mu     sync.Mutex // guards the fields below, and those of the doors but places
 	tracks map[policygen.Name]*track
 	faults map[string]string // of the service as a whole, by subject
+	untold []store.Event     // of faults, for tellFaults, which alone takes some away
 	barred map[string]bool   // subjects of faults with which nothing is claimed
 	doors  map[key]*door     // by account
 	start  startup
@@ -138,13 +140,14 @@ type Reconciler struct {
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
 func New(cfg Config) *Reconciler {
 	return &Reconciler{
-		cfg:    cfg,
-		wake:   make(chan struct{}, 1),
-		claims: make(chan struct{}, 1),
-		tracks: make(map[policygen.Name]*track),
-		faults: make(map[string]string),
-		barred: make(map[string]bool),
-		doors:  make(map[key]*door),
+		cfg:     cfg,
+		wake:    make(chan struct{}, 1),
+		claims:  make(chan struct{}, 1),
+		telling: make(chan struct{}, 1),
+		tracks:  make(map[policygen.Name]*track),
+		faults:  make(map[string]string),
+		barred:  make(map[string]bool),
+		doors:   make(map[key]*door),
 	}
 }
 
@@ -238,6 +241,7 @@ func (r *Reconciler) resume(ctx context.Context) error {
 func (r *Reconciler) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { r.watchClock(ctx); return nil })
+	g.Go(func() error { r.tellFaults(ctx); return nil })
 	g.Go(func() error { r.dispatch(ctx); return nil })
 	if r.cfg.Prover != nil {
 		g.Go(func() error { r.runClaims(ctx); return nil })
