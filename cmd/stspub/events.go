@@ -31,7 +31,7 @@ unless that was stspub by itself. Changes are there with what was before and aft
 begin and when they end, not at each look. It is kept for as long as [store] keep_events says.
 
 With --follow it goes on with what happens, from now on or from --since. When the server is restarted it connects again and
-misses nothing.
+misses nothing. When the store was put back to a copy it says so, and goes on with what happens since.
 
 Kinds are domain.fault and the like; "domain" stands for all that begin with "domain.".`,
 		Example: `  stspub events --since 1d
@@ -77,7 +77,13 @@ func (s *server) follow(cmd *cobra.Command, q httpd.EventQuery, p *eventPrinter)
 	said := cmd.ErrOrStderr()
 	err := s.client().Follow(cmd.Context(), q, p.print,
 		func(err error) { fmt.Fprintf(said, "stspub: lost the server (%v); trying again\n", err) },
-		func() { fmt.Fprintln(said, "stspub: connected again; nothing was missed") })
+		func(putBack bool) {
+			if putBack {
+				fmt.Fprintln(said, "stspub: connected again; the store was put back to a copy, which may not know all that happened")
+				return
+			}
+			fmt.Fprintln(said, "stspub: connected again; nothing was missed")
+		})
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -69,7 +69,8 @@ func (a *admin) eventRoutes() {
 	list := listed[store.Event](a, operation("list-events", http.MethodGet, "/v1/events", "What happened, oldest first"))
 	list.Description = "With follow the answer goes on with what happens, a line each, until the client ends it or the server stops; " +
 		"an empty line says that nothing did. The header " + afterHeader + " is the number that it begins behind: who got nothing before it " +
-		"broke off asks again with that as after, and who did, with the seq of his last event."
+		"broke off asks again with that as after, and who did, with the seq of his last event. A number that the store " +
+		"never gave is answered 410: it was put back to a copy."
 	register(a, list, a.events)
 }
 
@@ -97,6 +98,9 @@ func (a *admin) events(ctx context.Context, in *eventsInput) (*huma.StreamRespon
 	if f.Kinds, err = kinds(in.Kind); err != nil {
 		return nil, err
 	}
+	if err := a.known(ctx, in.After); err != nil {
+		return nil, err
+	}
 	if !in.Follow {
 		return a.stream(func(w http.ResponseWriter, r *http.Request) error { return a.listEvents(w, r, f, in.After, in.Limit) }), nil
 	}
@@ -108,6 +112,19 @@ func (a *admin) events(ctx context.Context, in *eventsInput) (*huma.StreamRespon
 		defer leave()
 		return a.follow(w, r, f, in.After)
 	}), nil
+}
+
+// known refuses a number that this store never gave. Who waits behind it would hear nothing, whatever happens.
+func (a *admin) known(ctx context.Context, after int64) error {
+	if after == 0 {
+		return nil
+	}
+	last, err := a.audit.LastChange(ctx)
+	if err != nil || after <= last {
+		return err
+	}
+	return &Problem{Status: http.StatusGone, Detail: fmt.Sprintf("query.after=%d: this store has given numbers up to %d only: it was put back to "+
+		"an earlier copy, or is another one; begin again without after, with since for what happened meanwhile", after, last)}
 }
 
 // kinds are those that are meant: each by its name, or all of a group by that of the group.

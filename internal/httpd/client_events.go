@@ -55,20 +55,31 @@ const (
 )
 
 // Follow is Events, and goes on with those that happen until ctx ends or f returns an error. When the server goes away it
-// connects again and goes on where it was: lost is told why, once for each time, and back when it is there again. That the
-// first connection fails, or that the server refuses, is an error.
-func (c *Client) Follow(ctx context.Context, q EventQuery, f func(store.Event) error, lost func(error), back func()) error {
-	pause, begun, away := followPause, false, false
+// connects again and goes on where it was: lost is told why, once for each time, and back when it is there again. When the
+// store was put back to a copy, whose numbers are smaller, it goes on with what happened since the last event by its time, and
+// back is told so. That the first connection fails, or that the server refuses, is an error.
+func (c *Client) Follow(ctx context.Context, q EventQuery, f func(store.Event) error, lost func(error), back func(putBack bool)) error {
+	pause, begun, away, putBack := followPause, false, false, false
+	var last time.Time // of what f has had
+	note := func(e store.Event) error {
+		last = e.At
+		return f(e)
+	}
 	for {
-		err := c.follow(ctx, &q, f, func() {
+		err := c.follow(ctx, &q, note, func() {
 			if pause, begun = followPause, true; away {
-				away = false
-				back()
+				back(putBack)
+				away, putBack = false, false
 			}
 		})
 		problem, isProblem := errors.AsType[*Problem](err)
 		stopped, byCaller := errors.AsType[callerError](err)
 		switch {
+		case begun && isProblem && problem.Status == http.StatusGone:
+			putBack, q.After, q.Since = true, 0, last
+			if !last.IsZero() {
+				q.Since = last.Add(time.Microsecond) // in which times are kept
+			}
 		case byCaller:
 			return stopped.error
 		case ctx.Err() != nil:

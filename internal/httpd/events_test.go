@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -187,6 +188,8 @@ type follower struct {
 	texts []string
 	lost  int
 	back  int
+
+	putBack int // how often it was back on a copy
 }
 
 func (f *follower) run(t *testing.T, c *Client, q EventQuery) (stop func()) {
@@ -196,7 +199,12 @@ func (f *follower) run(t *testing.T, c *Client, q EventQuery) (stop func()) {
 			defer f.mu.Unlock()
 			f.texts = append(f.texts, e.Text)
 			return nil
-		}, func(error) { f.count(&f.lost) }, func() { f.count(&f.back) })
+		}, func(error) { f.count(&f.lost) }, func(putBack bool) {
+			f.count(&f.back)
+			if putBack {
+				f.count(&f.putBack)
+			}
+		})
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -282,6 +290,61 @@ func TestFollowOverARestart(t *testing.T) {
 	}
 }
 
+// TestFollowOverARestore goes on when the store was put back to a copy, in which the follower's number comes later or never. Who
+// asks with such a number is told, whether he follows or not.
+func TestFollowOverARestore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db, backup := filepath.Join(dir, "stspub.db"), filepath.Join(dir, "copy.db")
+	open := func() *realManager {
+		st, err := store.OpenSQLite(t.Context(), db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newRealManager(t, st)
+	}
+	m := open()
+	tell := func(text string) {
+		t.Helper()
+		if err := m.store.AppendEvents(t.Context(), []store.Event{{Kind: store.KindDomainStep, Name: "n", Text: text}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell("before")
+	if err := store.BackupSQLite(t.Context(), db, backup); err != nil {
+		t.Fatal(err)
+	}
+	w := &adminWorld{addr: unixAddr(t), tenancy: m.store}
+	stop := w.serve(t, m)
+	w.Client = NewClient(w.addr)
+	for range 20 {
+		tell("lost")
+	}
+	var heard follower
+	heard.run(t, w.Client, EventQuery{Name: "n", Since: time.Now().Add(-time.Hour)})
+	heard.await(t, "what happened", func() bool { return len(heard.texts) == 21 })
+	var last int64
+	if err := w.Events(t.Context(), EventQuery{Name: "n"}, func(e store.Event) error { last = e.Seq; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := m.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.RestoreSQLite(t.Context(), db, backup); err != nil {
+		t.Fatal(err)
+	}
+	m = open()
+	tell("since")
+	w.serve(t, m)
+	heard.await(t, "what happens since", func() bool {
+		return len(heard.texts) == 22 && heard.texts[21] == "since" && heard.putBack == 1
+	})
+	for _, query := range []string{"", "&follow=true", "&limit=5"} {
+		w.exchange(t, exchange{fmt.Sprintf("GET /v1/events?after=%d%s", last, query), "", "", 410, `begin again without after`})
+	}
+}
+
 // TestFollowersAreFew refuses those beyond the limit, of a tenant or of the service, until another one ends.
 func TestFollowersAreFew(t *testing.T) {
 	t.Parallel()
@@ -322,11 +385,11 @@ func TestFollowRefused(t *testing.T) {
 	t.Parallel()
 	w, _ := runAPI(t, unixAddr(t))
 	ignore := func(error) { t.Error("lost what was never there") }
-	err := w.Follow(t.Context(), EventQuery{Kinds: []string{"nothing"}}, func(store.Event) error { return nil }, ignore, func() {})
+	err := w.Follow(t.Context(), EventQuery{Kinds: []string{"nothing"}}, func(store.Event) error { return nil }, ignore, func(bool) {})
 	if status(t, err) != 400 {
 		t.Errorf("Follow of an unknown kind: %v", err)
 	}
-	err = NewClient(unixAddr(t)).Follow(t.Context(), EventQuery{}, func(store.Event) error { return nil }, ignore, func() {})
+	err = NewClient(unixAddr(t)).Follow(t.Context(), EventQuery{}, func(store.Event) error { return nil }, ignore, func(bool) {})
 	if err == nil || !strings.Contains(err.Error(), "no such socket") {
 		t.Errorf("Follow of no server: %v", err)
 	}

@@ -125,11 +125,12 @@ func NewID(now time.Time, random io.Reader) (string, error) {
 
 // IDTime returns when an id of [NewID] was made, in whole seconds; for any other it is the zero time.
 func IDTime(id string) time.Time {
-	if len(id) < len(idTimeLayout) {
+	if len(id) != len(idTimeLayout)+2*idRandomOctets {
 		return time.Time{}
 	}
-	t, err := time.Parse(idTimeLayout, id[:len(idTimeLayout)])
-	if err != nil {
+	made, random := id[:len(idTimeLayout)], id[len(idTimeLayout):]
+	t, err := time.Parse(idTimeLayout, made)
+	if _, other := hex.DecodeString(random); err != nil || other != nil || random != strings.ToLower(random) {
 		return time.Time{}
 	}
 	return t

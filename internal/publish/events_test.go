@@ -116,3 +116,49 @@ func TestEventsOfSharedRecords(t *testing.T) {
 		}
 	})
 }
+
+// TestEventsOfTheService tells each fault of the service when it begins and when it is gone, also of the store, and who
+// confirmed what was held.
+func TestEventsOfTheService(t *testing.T) {
+	inBubble(t, []policygen.Name{one}, func(w *world) {
+		w.reach(one, publish.StepLive, time.Hour)
+		last, err := w.store.LastChange(w.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := func(what string, want ...string) {
+			t.Helper()
+			w.pass(2 * time.Minute)
+			events, err := w.store.Events(w.ctx, store.EventFilter{}, last, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, e := range events {
+				last = e.Seq
+				got = append(got, strings.Join([]string{e.Kind, e.Name, e.Actor, string(e.Before), string(e.After)}, " "))
+			}
+			w.wantTold(what, got, want...)
+		}
+		w.rec.SetFault("alias zone", "is not\ndelegated")
+		w.rec.SetFault("alias zone", "is not delegated, still")
+		told("a fault", `service.fault alias zone stspub  {"reason":"is not\ndelegated"}`)
+		w.rec.SetFault("alias zone", "")
+		w.rec.SetFault("alias zone", "")
+		told("its end", `service.fault-cleared alias zone stspub {"reason":"is not delegated, still"} `)
+
+		if err := publish.ClockMoved(w.rec, w.ctx, 2*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		reason := `{"reason":"` + strings.TrimPrefix(w.faults()[0], "hold: ") + `"}`
+		told("a hold", "service.fault hold stspub  "+reason)
+		if _, err := w.rec.Reload(store.WithActor(w.ctx, "token k3w5 (panel)"), w.plan().Hash); err != nil {
+			t.Fatal(err)
+		}
+		told("its confirmation", "hold.confirmed hold token k3w5 (panel) "+reason+" ", "service.fault-cleared hold stspub "+reason+" ")
+		if _, err := w.reload(""); err != nil {
+			t.Fatal(err)
+		}
+		told("a reload with nothing held")
+	})
+}

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -28,16 +29,17 @@ func Tracks(r *Reconciler) int {
 	return len(r.tracks)
 }
 
-// Restored says what is made of records with unknown ids, by their tenants, when so many of each are compared.
-func Restored(sampled map[string]int, unknown []string) bool {
-	s := startup{tenants: len(sampled), strange: make(map[string]bool)}
+// Restored says what is made of records with unknown ids, by their tenants, when so many of each are compared. publish is how
+// the first one is reached that has an id from after the copy of the store; empty: none has.
+func Restored(sampled map[string]int, unknown []string, publish string) bool {
+	s := startup{tenants: len(sampled)}
 	for _, n := range sampled {
 		s.sampled += n
 	}
 	s.compared = s.sampled
-	for _, tenant := range unknown {
-		s.unknown = append(s.unknown, "unknown.test")
-		s.strange[tenant] = true
+	for i, tenant := range unknown {
+		name := policygen.Name(fmt.Sprintf("unknown%d.test", i))
+		s.add(store.Domain{Name: name, Tenant: tenant, Publish: publish}, publish != "" && i == 0)
 	}
 	return s.restored()
 }

@@ -4,23 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
-	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
 )
 
 // What holds drains and deletions until an operator confirms, as kept in the store.
 const (
-	keyClock    = "publish/clock"  // the latest time seen, RFC 3339
-	keyHold     = "publish/hold"   // why drains and deletions are held
-	clockKept   = 10 * time.Minute // how often the time is kept
-	clockEvery  = 30 * time.Second // how often the clock is looked at
-	jumpLive    = time.Hour        // a jump that counts, running
-	jumpStart   = 24 * time.Hour   // and across a restart
-	startTime   = 10 * time.Minute // the comparison at start is over then, whatever is still pending
-	startSample = 100              // live domains compared at start
+	keyClock   = "publish/clock"  // the latest time seen, RFC 3339
+	keyHold    = "publish/hold"   // why drains and deletions are held
+	clockKept  = 10 * time.Minute // how often the time is kept
+	clockEvery = 30 * time.Second // how often the clock is looked at
+	jumpLive   = time.Hour        // a jump that counts, running
+	jumpStart  = 24 * time.Hour   // and across a restart
 )
 
 // hold has drains and deletions wait for a human.
@@ -60,6 +56,11 @@ func (r *Reconciler) release(ctx context.Context, reason string) error {
 	if errors.Is(err, store.ErrNotFound) || err == nil && string(held) != reason {
 		return nil
 	}
+	if err == nil { // before, so that none goes untold
+		err = r.cfg.Store.AppendEvents(ctx, []store.Event{{
+			Kind: store.KindHoldConfirmed, Name: "hold", Text: "confirmed: drains and deletions go on", Before: reasonJSON(reason),
+		}})
+	}
 	if err == nil {
 		err = r.cfg.Store.DeleteValue(ctx, keyHold)
 	}
@@ -89,6 +90,9 @@ func (r *Reconciler) checkClock(ctx context.Context) error {
 		return fmt.Errorf("read the latest time seen: %w", err)
 	}
 	last, err := time.Parse(time.RFC3339, string(value))
+	if err == nil {
+		r.last = last
+	}
 	if err == nil && now.Before(last) { // it was set back: what was due in the time that comes twice is due now
 		if err := r.cfg.Store.Wake(ctx, "", now); err != nil {
 			return fmt.Errorf("have all domains looked at: %w", err)
@@ -159,140 +163,4 @@ func (r *Reconciler) clockMoved(ctx context.Context, jump time.Duration) error {
 		return r.Wake(ctx, "")
 	}
 	return nil
-}
-
-// startup is the comparison of DNS with the store after a start: many ids that the store does not know mean that it is
-// an old copy, whose drains and deletions must not go on. Reconciler.mu guards it.
-type startup struct {
-	names    map[policygen.Name]bool // still to compare
-	began    time.Time
-	compared int
-	sampled  int // how many there were to compare
-	tenants  int // whose those are
-	unknown  []policygen.Name
-	strange  map[string]bool // tenants of these
-	old      bool            // the store was found to be an old copy
-}
-
-// sample picks live records at random to be compared, of every tenant as many: names that sort first, or are many, do not
-// stand for all.
-type sample struct{ of map[string]*tenantSample }
-
-type tenantSample struct {
-	seen  int
-	names []policygen.Name
-}
-
-// add has a domain take part. A record that the customer writes says nothing about our store.
-func (s *sample) add(d store.Domain) {
-	if d.State.ID == "" || d.Publish == store.PublishManual {
-		return
-	}
-	if s.of == nil {
-		s.of = make(map[string]*tenantSample)
-	}
-	t := s.of[d.Tenant]
-	if t == nil {
-		t = new(tenantSample)
-		s.of[d.Tenant] = t
-	}
-	t.seen++
-	if room := s.each(); len(t.names) < room {
-		t.names = append(t.names, d.Name)
-	} else if at := rand.IntN(t.seen); at < room {
-		t.names[at] = d.Name
-	}
-}
-
-// each is how many records of one tenant are compared.
-func (s *sample) each() int { return max(startSample/len(s.of), 2) }
-
-// names are those that are to be compared, startSample at most.
-func (s *sample) names() []policygen.Name {
-	var all []policygen.Name
-	for _, t := range s.of { // at random
-		n := min(len(t.names), s.each(), startSample-len(all))
-		all = append(all, t.names[:n]...)
-	}
-	return all
-}
-
-func (s *startup) done(name policygen.Name) { delete(s.names, name) }
-
-func (s *startup) busy() bool { return len(s.names) > 0 && time.Since(s.began) < startTime }
-
-// uncompared says that a domain is one of those that are compared after a start, and was not yet.
-func (r *Reconciler) uncompared(name policygen.Name) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.start.names[name]
-}
-
-// restored says that at least two, and a tenth of those compared, carry ids that the store does not know. Where there are
-// several tenants that is so at more than one, or with most of all: one may write what it likes into its zones.
-func (s *startup) restored() bool {
-	if len(s.unknown) < 2 || len(s.unknown)*10 < s.compared {
-		return false
-	}
-	return s.tenants < 2 || len(s.strange) > 1 || len(s.unknown)*2 > s.sampled
-}
-
-// compared takes the first look at a record after a start into account.
-func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
-	r.mu.Lock()
-	first := r.start.names[d.Name]
-	if t.answered() == 0 || !first && !r.start.old {
-		r.mu.Unlock()
-		return
-	}
-	r.start.done(d.Name)
-	if first {
-		r.start.compared++
-	}
-	if len(t.foreign()) > 0 && d.State.ID != "" {
-		r.start.unknown = append(r.start.unknown, d.Name)
-		if r.start.strange == nil {
-			r.start.strange = make(map[string]bool)
-		}
-		r.start.strange[d.Tenant] = true
-	}
-	var seed []policygen.Name
-	news := !r.start.old && r.start.restored()
-	if r.start.old = r.start.old || news; r.start.old {
-		seed, r.start.unknown = r.start.unknown, nil
-	}
-	r.mu.Unlock()
-	for _, name := range seed {
-		// Senders may hold a policy that this store does not know, for as long as RFC 8461 allows.
-		if err := r.cfg.Store.AddForeign(ctx, name, "", r.now()); err != nil {
-			r.cfg.Log.Error("history not seeded", "domain", name, "err", err)
-		}
-	}
-	if !news {
-		return
-	}
-	err := r.hold(ctx, fmt.Sprintf("DNS holds ids that the store does not know, of %d domains (%s, …): the store is an old copy, or "+
-		"another server writes these records; when that is settled, confirm it: stspub plan prints the command", len(seed), seed[0]))
-	if err != nil {
-		r.cfg.Log.Error("deletions not held", "err", err)
-	}
-}
-
-// fault keeps, or with an empty reason clears, a fault of the service as a whole.
-func (r *Reconciler) fault(subject, reason string) {
-	r.mu.Lock()
-	before := r.faults[subject]
-	if reason == "" {
-		delete(r.faults, subject)
-	} else {
-		r.faults[subject] = reason
-	}
-	r.mu.Unlock()
-	switch {
-	case before == reason:
-	case reason == "":
-		r.cfg.Log.Info("fault gone", "fault", subject)
-	default:
-		r.cfg.Log.Warn("fault", "fault", subject, "reason", reason)
-	}
 }

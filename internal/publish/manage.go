@@ -222,9 +222,10 @@ func (r *Reconciler) noteForeign(ctx context.Context, name policygen.Name) {
 }
 
 // noteUnknown is for the take-over of a record whose policy was never seen: it counts as the longest there may be.
-func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name) error {
+func (r *Reconciler) noteUnknown(ctx context.Context, name policygen.Name, t *TXT) error {
 	history, err := r.cfg.Store.History(ctx, name)
-	if err == nil && !slices.ContainsFunc(history, func(h store.Served) bool { return h.Foreign }) {
+	seen := slices.ContainsFunc(history, func(h store.Served) bool { return h.Foreign }) && !slices.ContainsFunc(t.foreign(), madeHere)
+	if err == nil && !seen {
 		err = r.cfg.Store.AddForeign(ctx, name, "", r.now())
 	}
 	if err != nil {

@@ -453,3 +453,48 @@ func TestAccountsOfAnotherNode(t *testing.T) {
 		t.Errorf("a change of what another node removed: %v", err)
 	}
 }
+
+// TestFaultsOfSeveralNodes has one event come of what two nodes find.
+func TestFaultsOfSeveralNodes(t *testing.T) {
+	t.Parallel()
+	url := labtest.StartPostgreSQL(t).Database(t)
+	w := newWorld(t)
+	w.t, w.prior = t, false
+	var nodes []*publish.Reconciler
+	st := openPostgres(t, url)
+	for _, name := range []string{"one", "two"} {
+		r, _ := w.newNode(t, name, openPostgres(t, url))
+		if err := st.Beat(t.Context(), store.Node{ID: name, Acknowledged: 1 << 40}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Start(t.Context(), w.conf); err != nil {
+			t.Fatal(err)
+		}
+		running(t, r)
+		nodes = append(nodes, r)
+	}
+	told := func() (names []string) {
+		events, err := st.Events(t.Context(), store.EventFilter{Kinds: []string{store.KindServiceFault, store.KindServiceMended}}, 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			names = append(names, e.Kind+" "+e.Name)
+		}
+		return names
+	}
+	want := []string{"service.fault node three", "service.fault last", "service.fault-cleared node three", "service.fault-cleared last"}
+	nodes[0].SetFault("node three", "is silent")
+	eventually(t, "event of a fault", func() bool { return len(told()) == 1 })
+	nodes[1].SetFault("node three", "is silent")
+	nodes[1].SetFault("last", "is told of after it")
+	eventually(t, "event of another", func() bool { return len(told()) >= 2 })
+	nodes[1].SetFault("node three", "")
+	eventually(t, "event of an end", func() bool { return len(told()) >= 3 })
+	nodes[0].SetFault("node three", "")
+	nodes[1].SetFault("last", "")
+	eventually(t, "event of the other's end", func() bool { return len(told()) >= 4 })
+	if diff := cmp.Diff(want, told()); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}

@@ -55,7 +55,7 @@ func (r *Reconciler) passWith(ctx context.Context, set *settings, d store.Domain
 		dec := Next(w, d.State, seen, now)
 		switch {
 		case dec.Look != 0:
-			if err := r.look(ctx, dec.Look, w, &d, Target(set.conf.Server.Hostname, d.Tenant), &seen); err != nil {
+			if w, err = r.lookFor(ctx, set, dec.Look, w, &d, &seen); err != nil {
 				return err
 			}
 			continue
@@ -78,7 +78,7 @@ func (r *Reconciler) passWith(ctx context.Context, set *settings, d store.Domain
 		dec.State.Findings = found // until this pass rests
 		before := d.State
 		if seen.TXT != nil && before.ID == "" && dec.State.Intended != before.Intended && len(seen.TXT.foreign()) > 0 {
-			if err := r.noteUnknown(ctx, d.Name); err != nil {
+			if err := r.noteUnknown(ctx, d.Name, seen.TXT); err != nil {
 				return err
 			}
 		}
@@ -128,8 +128,8 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	var history []store.Served
 	if !w.Announced || d.State.Fresh || w.Drain { // else it makes no difference
 		var err error
-		if history, err = r.cfg.Store.History(ctx, d.Name); err != nil {
-			return w, fmt.Errorf("read the history of %s: %w", d.Name, err)
+		if history, err = r.historyOf(ctx, w, d); err != nil {
+			return w, err
 		}
 		w.Restored = slices.ContainsFunc(history, func(h store.Served) bool { return h.Text == "" })
 		w.Announced = w.Announced || w.Restored

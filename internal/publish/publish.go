@@ -106,6 +106,7 @@ type Reconciler struct {
 	settings atomic.Pointer[settings]
 	wake     chan struct{} // capacity 1
 	claims   chan struct{} // capacity 1: claims are to be looked at
+	telling  chan struct{} // capacity 1: there may be events of faults to tell
 
 	passes    *turns    // by tenant
 	looks     *turns    // at claims, likewise
@@ -122,12 +123,14 @@ type Reconciler struct {
 	mu     sync.Mutex // guards the fields below, and those of the doors but places
 	tracks map[policygen.Name]*track
 	faults map[string]string // of the service as a whole, by subject
+	untold []store.Event     // of faults, for tellFaults, which alone takes some away
 	barred map[string]bool   // subjects of faults with which nothing is claimed
 	doors  map[key]*door     // by account
 	start  startup
 	clock  time.Time // when the clock was last looked at
 
-	began     time.Time // when this process did; set before anything runs
+	began     time.Time // when this process did; set before anything runs, as is last
+	last      time.Time // the latest time that an earlier run kept; zero: none
 	roll      roll
 	clockRead atomic.Pointer[reading] // nil: our own clock is that of the store
 
@@ -137,16 +140,17 @@ type Reconciler struct {
 // New returns a reconciler that has nothing to do before [Reconciler.Start].
 func New(cfg Config) *Reconciler {
 	return &Reconciler{
-		cfg:    cfg,
-		wake:   make(chan struct{}, 1),
-		claims: make(chan struct{}, 1),
-		passes: newTurns(workers),
-		looks:  newTurns(provers),
-		tracks: make(map[policygen.Name]*track),
-		faults: make(map[string]string),
-		barred: make(map[string]bool),
-		doors:  make(map[key]*door),
-		count:  newCensus(func(ctx context.Context) (store.Counts, error) { return cfg.Store.Counts(ctx) }),
+		cfg:     cfg,
+		wake:    make(chan struct{}, 1),
+		claims:  make(chan struct{}, 1),
+		telling: make(chan struct{}, 1),
+		passes:  newTurns(workers),
+		looks:   newTurns(provers),
+		tracks:  make(map[policygen.Name]*track),
+		faults:  make(map[string]string),
+		barred:  make(map[string]bool),
+		doors:   make(map[key]*door),
+		count:   newCensus(func(ctx context.Context) (store.Counts, error) { return cfg.Store.Counts(ctx) }),
 	}
 }
 
@@ -219,7 +223,10 @@ func (r *Reconciler) resume(ctx context.Context) error {
 	}
 	names := seen.names()
 	r.mu.Lock()
-	r.start = startup{names: make(map[policygen.Name]bool), began: time.Now(), sampled: len(names), tenants: len(seen.of)}
+	r.start = startup{
+		names: make(map[policygen.Name]bool), began: time.Now(), sampled: len(names), tenants: len(seen.of),
+		last: r.last, until: r.began,
+	}
 	for _, name := range names {
 		r.start.names[name] = true
 	}
@@ -237,6 +244,7 @@ func (r *Reconciler) resume(ctx context.Context) error {
 func (r *Reconciler) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { r.watchClock(ctx); return nil })
+	g.Go(func() error { r.tellFaults(ctx); return nil })
 	g.Go(func() error { r.dispatch(ctx); return nil })
 	g.Go(func() error { r.count.run(ctx); return nil })
 	if r.cfg.Prover != nil {

@@ -38,6 +38,7 @@ const (
 	KindTenantRemoved = "tenant.removed"
 	KindNodeGone      = "node.gone"           // it stopped, or an operator said so
 	KindConfiguration = "configuration.taken" // After has its digest
+	KindHoldConfirmed = "hold.confirmed"      // drains and deletions were held; Before has the reason
 
 	// Events of a tenant, or of the service where the token is.
 	KindTokenAdded   = "token.added"
@@ -54,6 +55,9 @@ const (
 	KindDomainGone   = "domain.drained"        // it is forgotten: its drain is over, or it was never announced
 	KindIssued       = "certificate.issued"    // Name is the domain, or the host of the service
 	KindFailing      = "certificate.failing"   // the first order in a row that failed for a fault of the name; Text has the CA's words
+
+	KindServiceFault  = "service.fault"         // of the service as a whole; Name is the subject, After has the reason
+	KindServiceMended = "service.fault-cleared" // Before has the reason
 )
 
 // Kinds returns all kinds of events, in the order of their names.
@@ -65,6 +69,7 @@ func Kinds() []string {
 		KindTenantAdded, KindTenantChanged, KindTenantRemoved, KindNodeGone, KindConfiguration, KindTokenAdded, KindTokenRevoked,
 		KindWebhookAdded, KindWebhookChanged, KindWebhookRemoved,
 		KindDomainStep, KindDomainFault, KindDomainHeld, KindDomainMended, KindPromoted, KindDomainGone, KindIssued, KindFailing,
+		KindServiceFault, KindServiceMended, KindHoldConfirmed,
 	}
 	slices.Sort(all)
 	return all

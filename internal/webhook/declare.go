@@ -31,6 +31,7 @@ const KindTest = "webhook.test"
 func DefaultKinds() []string {
 	return []string{
 		store.KindDomainStep, store.KindDomainFault, store.KindDomainMended, store.KindDomainHeld, store.KindDomainGone, store.KindFailing,
+		store.KindServiceFault, store.KindServiceMended,
 	}
 }
 

@@ -214,16 +214,17 @@ func (r *run) page(ctx context.Context, l *lane) error {
 	if err != nil {
 		return err
 	}
-	// A name that is empty stands for all in the filter.
-	l.events = slices.DeleteFunc(events, func(e store.Event) bool { return e.Name != l.of.name })
 	if len(events) == 0 {
 		l.last = max(l.last, l.held.Seq-1)
 		l.held = nil
 		r.changed = true
 		return nil
 	}
+	last := events[len(events)-1].Seq
+	// A name that is empty stands for all in the filter.
+	l.events = slices.DeleteFunc(events, func(e store.Event) bool { return e.Name != l.of.name })
 	if len(l.events) == 0 {
-		l.held.Seq = events[len(events)-1].Seq + 1
+		l.held.Seq = last + 1
 		return nil
 	}
 	r.enqueue(l)
@@ -267,7 +268,7 @@ func (h *Webhooks) deliver(ctx context.Context, w store.Webhook, l *lane, e stor
 	if err != nil {
 		return result{lane: l, seq: e.Seq, answer: answer{problem: "the event is no JSON", detail: err}}
 	}
-	a := h.send(ctx, w, messageID(w, e.Seq), body)
+	a := h.send(ctx, w, messageID(w, e), body)
 	return result{lane: l, seq: e.Seq, answer: a, stopped: a.status == 0 && ctx.Err() != nil}
 }
 

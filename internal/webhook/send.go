@@ -52,9 +52,10 @@ func message(e store.Event) ([]byte, error) {
 	}})
 }
 
-// messageID is the id of the call for an event, the same at every try and no other's.
-func messageID(w store.Webhook, seq int64) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d", w.Tenant, w.Name, w.Created.UnixMicro(), seq))
+// messageID is the id of the call for an event, the same at every try and no other's. A store that is put back to a copy gives
+// numbers a second time, at another time.
+func messageID(w store.Webhook, e store.Event) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d %d", w.Tenant, w.Name, w.Created.UnixMicro(), e.Seq, e.At.UnixMicro()))
 	return "msg_" + hex.EncodeToString(sum[:16])
 }
 
