@@ -282,6 +282,8 @@ type Store interface {
 	Wake(ctx context.Context, name policygen.Name, now time.Time) error
 	// WakeTainted makes all domains due now whose State is Tainted, as Wake does.
 	WakeTainted(ctx context.Context, now time.Time) error
+	// WakeFaulty makes all domains of a tenant due now that name an account and whose State has a Fault, as Wake does.
+	WakeFaulty(ctx context.Context, tenant, account string, now time.Time) error
 	// Save writes State, Adopt and Due if d.Version is still the stored one (else ErrStale), and sets the new Version in d.
 	// In the same transaction it keeps the books: a changed Served closes the history's open row at now and opens a new
 	// one; a new Intended is entered among the written ids (ErrIDReused if any record ever had it); Intended becoming ID
