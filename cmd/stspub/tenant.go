@@ -40,9 +40,10 @@ func newTenantList(s *server) *cobra.Command {
 				return writeLines(cmd.OutOrStdout(), all)
 			}
 			w := newTable(cmd.OutOrStdout())
-			fmt.Fprintln(w, "TENANT\tDOMAINS\tORDERS A DAY\tDNS WRITES A DAY\tSINCE")
+			fmt.Fprintln(w, "TENANT\tDOMAINS\tMX SETS\tACCOUNTS\tORDERS A DAY\tDNS WRITES A DAY\tSINCE")
 			for _, t := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, limit(t.Domains), used(t.Used.Orders, t.Orders),
+				l := t.For(t.Name)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.Name, limit(l.Domains), limit(l.MXSets), limit(l.Accounts), used(t.Used.Orders, t.Orders),
 					used(t.Used.Writes, t.Writes), date(t.Created))
 			}
 			return w.Flush()
@@ -71,6 +72,8 @@ func used(n, of int) string {
 // limitFlags are what a tenant may take.
 func limitFlags(cmd *cobra.Command, l *store.Limits) {
 	cmd.Flags().IntVar(&l.Domains, "domains", 0, "how many domains it may have; 0: any number")
+	cmd.Flags().IntVar(&l.MXSets, "mxsets", 0, fmt.Sprintf("how many MX sets it may have; 0: %d", store.UsualMXSets))
+	cmd.Flags().IntVar(&l.Accounts, "accounts", 0, fmt.Sprintf("how many accounts it may have; 0: %d", store.UsualAccounts))
 	cmd.Flags().IntVar(&l.Orders, "orders", 0, "how many first certificates it may order in a day; 0: any number")
 	cmd.Flags().IntVar(&l.Writes, "writes", 0, "how many writes to DNS it may cause in a day; 0: any number")
 }
@@ -80,8 +83,9 @@ func writeTenant(out io.Writer, t httpd.TenantInfo, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(out).Encode(t)
 	}
-	fmt.Fprintf(out, "tenant %s may have %s domains, order %s certificates a day, and cause %s DNS writes a day\n",
-		t.Name, limit(t.Domains), limit(t.Orders), limit(t.Writes))
+	l := t.For(t.Name)
+	fmt.Fprintf(out, "tenant %s may have %s domains, %s MX sets and %s accounts, order %s certificates a day, and cause %s DNS writes a day\n",
+		t.Name, limit(l.Domains), limit(l.MXSets), limit(l.Accounts), limit(t.Orders), limit(t.Writes))
 	return nil
 }
 
@@ -114,7 +118,8 @@ func newTenantLimit(s *server) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "limit NAME",
 		Short: "Change what a tenant may take",
-		Long: `limit sets all limits of a tenant; what is not given has none from then on. What the tenant has beyond a limit stays.
+		Long: `limit sets all limits of a tenant; what is not given has none from then on, and MX sets and
+accounts the usual ones, but for the tenant "default". What the tenant has beyond a limit stays.
 
 At the limit of orders first certificates wait, at that of DNS writes changed policies do, until those of the day before count
 no more: "stspub domain show" says until when. Renewals, and what keeps records right, never wait for a limit.`,
