@@ -108,6 +108,7 @@ type Reconciler struct {
 	claims   chan struct{} // capacity 1: claims are to be looked at
 
 	reload sync.Mutex // held by who replaces the settings
+	heard  heard      // guarded by reload
 	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
 	declaring sync.RWMutex
 

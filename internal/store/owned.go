@@ -200,17 +200,25 @@ func (t *tables) CountDomains(ctx context.Context, tenant, owner string) (int, e
 	return int(n), err
 }
 
+const selectAccount = `SELECT tenant, name, provider, settings, sealed FROM accounts`
+
+func (t *tables) scanAccount(r row) (a Account, err error) {
+	var seal string
+	if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal); err != nil {
+		return a, err
+	}
+	a.Settings, a.Err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
+	return a, nil
+}
+
 // Accounts implements [Store].
 func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
-	scan := func(r row) (a Account, err error) {
-		var seal string
-		if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal); err != nil {
-			return a, err
-		}
-		a.Settings, a.Err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
-		return a, nil
-	}
-	return collect(ctx, t, "read accounts", scan, `SELECT tenant, name, provider, settings, sealed FROM accounts ORDER BY tenant, name`)
+	return collect(ctx, t, "read accounts", t.scanAccount, selectAccount+` ORDER BY tenant, name`)
+}
+
+// Account implements [Store].
+func (t *tables) Account(ctx context.Context, tenant, name string) (Account, error) {
+	return one(ctx, t, fmt.Sprintf("read account %q", name), t.scanAccount, selectAccount+` WHERE tenant = $1 AND name = $2`, tenant, name)
 }
 
 // PutAccount implements [Store].

@@ -423,6 +423,8 @@ type Store interface {
 
 	// Accounts returns all accounts by tenant and name, also those that do not open.
 	Accounts(ctx context.Context) ([]Account, error)
+	// Account returns one, also if it does not open, or ErrNotFound.
+	Account(ctx context.Context, tenant, name string) (Account, error)
 	// PutAccount adds or replaces one.
 	PutAccount(ctx context.Context, a Account) error
 	// DeleteAccount forgets one. While a domain of its tenant names it that is an [*InUseError]; one that is not there is
