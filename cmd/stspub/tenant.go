@@ -28,10 +28,13 @@ func newTenantList(s *server) *cobra.Command {
 		Use:     "list",
 		Short:   "List tenants, a line each",
 		Example: "  stspub tenant list\n  stspub tenant list --json",
-	}, []string{"TENANT", "DOMAINS", "ORDERS A DAY", "DNS WRITES A DAY", "SINCE"},
+	}, []string{"TENANT", "DOMAINS", "MX SETS", "ACCOUNTS", "ORDERS A DAY", "DNS WRITES A DAY", "SINCE"},
 		func(ctx context.Context) ([]httpd.TenantInfo, error) { return s.client().Tenants(ctx) },
 		func(t httpd.TenantInfo) []string {
-			return []string{t.Name, limit(t.Domains), used(t.Used.Orders, t.Orders), used(t.Used.Writes, t.Writes), date(t.Created)}
+			l := t.For(t.Name)
+			return []string{
+				t.Name, limit(l.Domains), limit(l.MXSets), limit(l.Accounts), used(t.Used.Orders, t.Orders), used(t.Used.Writes, t.Writes), date(t.Created),
+			}
 		})
 }
 
@@ -54,14 +57,17 @@ func used(n, of int) string {
 // limitFlags are what a tenant may take.
 func limitFlags(cmd *cobra.Command, l *store.Limits) {
 	cmd.Flags().IntVar(&l.Domains, "domains", 0, "how many domains it may have; 0: any number")
+	cmd.Flags().IntVar(&l.MXSets, "mxsets", 0, fmt.Sprintf("how many MX sets it may have; 0: %d", store.UsualMXSets))
+	cmd.Flags().IntVar(&l.Accounts, "accounts", 0, fmt.Sprintf("how many accounts it may have; 0: %d", store.UsualAccounts))
 	cmd.Flags().IntVar(&l.Orders, "orders", 0, "how many first certificates it may order in a day; 0: any number")
 	cmd.Flags().IntVar(&l.Writes, "writes", 0, "how many writes to DNS it may cause in a day; 0: any number")
 }
 
 // writeTenant says what a tenant is now.
 func writeTenant(cmd *cobra.Command, t httpd.TenantInfo) error {
-	return say(cmd, t, "tenant %s may have %s domains, order %s certificates a day, and cause %s DNS writes a day\n",
-		t.Name, limit(t.Domains), limit(t.Orders), limit(t.Writes))
+	l := t.For(t.Name)
+	return say(cmd, t, "tenant %s may have %s domains, %s MX sets and %s accounts, order %s certificates a day, and cause %s DNS writes a day\n",
+		t.Name, limit(l.Domains), limit(l.MXSets), limit(l.Accounts), limit(t.Orders), limit(t.Writes))
 }
 
 func newTenantAdd(s *server) *cobra.Command {
@@ -92,7 +98,8 @@ func newTenantLimit(s *server) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "limit NAME",
 		Short: "Change what a tenant may take",
-		Long: `limit sets all limits of a tenant; what is not given has none from then on. What the tenant has beyond a limit stays.
+		Long: `limit sets all limits of a tenant; what is not given has none from then on, and MX sets and
+accounts the usual ones, but for the tenant "default". What the tenant has beyond a limit stays.
 
 At the limit of orders first certificates wait, at that of DNS writes changed policies do, until those of the day before count
 no more: "stspub domain show" says until when. Renewals, and what keeps records right, never wait for a limit.`,

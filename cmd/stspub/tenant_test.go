@@ -23,13 +23,15 @@ func TestTenantCommands(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		{"tenant add acme --domains 500 --writes 20", 0, "tenant acme may have 500 domains, order any certificates a day, and cause 20 DNS writes a day\n", ""},
+		{"tenant add acme --domains 500 --writes 20", 0, "tenant acme may have 500 domains, 1000 MX sets and 100 accounts, order any certificates a day, and cause 20 DNS writes a day\n", ""},
 		{"tenant add acme", 1, "", "stspub: add tenant: there is a tenant \"acme\" already\n"},
-		{"tenant limit acme --orders 7", 0, "tenant acme may have any domains, order 7 certificates a day, and cause any DNS writes a day\n", ""},
+		{"tenant limit acme --orders 7 --mxsets 5", 0, "tenant acme may have any domains, 5 MX sets and 100 accounts, order 7 certificates a day, and cause any DNS writes a day\n", ""},
 		{"tenant limit nobody", 1, "", "stspub: limit tenant: there is no tenant \"nobody\"\n"},
 		{
 			"tenant list", 0,
-			"TENANT   DOMAINS  ORDERS A DAY  DNS WRITES A DAY  SINCE\nacme     any      0 of 7        any               WHEN\ndefault  any      any           any               WHEN\n", "",
+			"TENANT   DOMAINS  MX SETS  ACCOUNTS  ORDERS A DAY  DNS WRITES A DAY  SINCE\n" +
+				"acme     any      5        100       0 of 7        any               WHEN\n" +
+				"default  any      any      any       any           any               WHEN\n", "",
 		},
 		{"tenant remove default", 1, "", "stspub: remove tenant: delete tenant \"default\": in use: it is that of the configuration file\n"},
 		{"tenant remove acme", 0, "tenant acme is removed\n", ""},

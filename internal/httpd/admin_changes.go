@@ -144,6 +144,7 @@ func wrong(name string, err error) error {
 	}
 	_, owned := errors.AsType[*store.OwnedError](err)
 	_, used := errors.AsType[*store.InUseError](err)
+	full, isFull := errors.AsType[*store.FullError](err)
 	switch invalid, isInvalid := errors.AsType[*publish.InvalidError](err); {
 	case err == nil:
 		return nil
@@ -151,6 +152,8 @@ func wrong(name string, err error) error {
 		return problem(http.StatusBadRequest, "%s: %s", name, invalid)
 	case owned, used:
 		return problem(http.StatusConflict, "%s", innermost(err))
+	case isFull:
+		return problem(http.StatusConflict, "%s: %s", name, full)
 	case errors.Is(err, store.ErrTaken):
 		return problem(http.StatusConflict, "%s is taken", name)
 	case errors.Is(err, store.ErrMismatch):

@@ -69,19 +69,15 @@ func (r *Reconciler) PutAccount(ctx context.Context, tenant string, a config.Acc
 	if err != nil {
 		return Account{}, "", err
 	}
-	r.reload.Lock()
-	defer r.reload.Unlock()
-	if err := r.notFiles(tenant, a.Name); err != nil { // a reload may have come first
+	if err := r.takeAccount(ctx, kept, open, ifMatch); err != nil {
 		return Account{}, "", err
 	}
-	k := key{tenant, a.Name}
-	next := r.settings.Load().with(func(o *owned) { o.accounts[k], o.marks[k] = open, markOf(kept) })
-	if _, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.PutAccount(ctx, kept, ifMatch) }); err != nil {
-		return Account{}, "", err
+	// Those are looked at whom the old account may have failed, and there may be many, so others do not wait for it.
+	if err := r.cfg.Store.WakeFaulty(ctx, tenant, a.Name, r.now()); err != nil {
+		return Account{}, "", fmt.Errorf("have the domains of account %q looked at: %w", a.Name, err)
 	}
-	r.accountFault(k, "")
-	r.pokeClaims()
-	return Account{a.Name, store.OwnerAPI, a.Provider, kept.Version}, said, r.wakeFaulty(ctx, tenant, a.Name)
+	r.poke()
+	return Account{a.Name, store.OwnerAPI, a.Provider, kept.Version}, said, nil
 }
 
 // keptAccount is an account as the store keeps it, with an ETag that nobody had before.
@@ -95,6 +91,23 @@ func keptAccount(tenant string, a config.Account) (store.Account, error) {
 	return store.Account{
 		Tenant: tenant, Name: a.Name, Provider: a.Provider, Settings: settings, Version: hex.EncodeToString(version),
 	}, nil
+}
+
+// takeAccount has an open account of the API replace the one of its name.
+func (r *Reconciler) takeAccount(ctx context.Context, a store.Account, open dnsupdate.Account, ifMatch string) error {
+	r.reload.Lock()
+	defer r.reload.Unlock()
+	if err := r.notFiles(a.Tenant, a.Name); err != nil { // a reload may have come first
+		return err
+	}
+	k := key{a.Tenant, a.Name}
+	next := r.settings.Load().with(func(o *owned) { o.accounts[k], o.marks[k] = open, markOf(a) })
+	if _, err := r.swap(next, func() (bool, error) { return true, r.cfg.Store.PutAccount(ctx, a, ifMatch) }); err != nil {
+		return err
+	}
+	r.accountFault(k, "")
+	r.pokeClaims()
+	return nil
 }
 
 // accountFault keeps, or with an empty reason clears, the fault of an account of the API.
@@ -158,19 +171,6 @@ func (r *Reconciler) notFiles(tenant, name string) error {
 		return &store.OwnedError{What: "account", Name: name, Owner: store.OwnerFile}
 	}
 	return nil
-}
-
-// wakeFaulty has those looked at whom the old account may have failed. The others come back by themselves.
-func (r *Reconciler) wakeFaulty(ctx context.Context, tenant, account string) error {
-	return r.eachOf(ctx, tenant, store.DomainFilter{Fault: true}, func(d store.Domain) error {
-		if d.Account != account {
-			return nil
-		}
-		if err := r.Wake(ctx, d.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		return nil
-	})
 }
 
 // DeleteAccount forgets an account of the API. While a domain needs it, also one that drains, that is a

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/stspub/stspub/internal/config"
 	"github.com/stspub/stspub/internal/dnsupdate"
@@ -126,49 +127,36 @@ func ownedSet(m store.MXSet) config.MXSet {
 }
 
 // loadOwned reads what the API declares, and opens its accounts, but for those of old that are open. One that does not open
-// is a fault, and no reason not to start.
+// is a fault, and no reason not to start. r.reload is held.
 func (r *Reconciler) loadOwned(ctx context.Context, old *owned) (*owned, error) {
+	change, err := r.cfg.Store.LastChange(ctx) // first: what changes meanwhile is heard of later
+	if err != nil {
+		return nil, fmt.Errorf("read what the API declares: %w", err)
+	}
 	o, accounts, err := readOwned(ctx, r.cfg.Store)
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range accounts {
-		k := key{a.Tenant, a.Name}
-		if old != nil && old.accounts[k] != nil && old.marks[k].sum == o.marks[k].sum {
-			o.accounts[k] = old.accounts[k]
-			continue
-		}
-		open, err := r.openOwned(a)
-		if err != nil {
-			r.accountFault(k, err.Error())
-			open = dnsupdate.Unusable(a.Name, a.Provider, fmt.Errorf("%w; put the account again", err))
-		}
-		o.accounts[k] = open
+		r.openInto(o, a, old)
 	}
+	r.heard = heard{change: change, all: time.Now()}
 	return o, nil
 }
 
-// RefreshOwned takes in what other processes changed of the MX sets and accounts that the API declares. While a
-// configuration is being taken it does nothing; call it every few seconds.
-func (r *Reconciler) RefreshOwned(ctx context.Context) error {
-	if !r.reload.TryLock() {
-		return nil
+// openInto opens an account, unless old has it open.
+func (r *Reconciler) openInto(o *owned, a store.Account, old *owned) {
+	k := key{a.Tenant, a.Name}
+	if old != nil && old.accounts[k] != nil && old.marks[k].sum == o.marks[k].sum {
+		o.accounts[k] = old.accounts[k]
+		return
 	}
-	defer r.reload.Unlock()
-	set := r.settings.Load()
-	if set == nil {
-		return nil
-	}
-	fresh, err := r.loadOwned(ctx, set.owned)
+	open, err := r.openOwned(a)
 	if err != nil {
-		return err
+		r.accountFault(k, err.Error())
+		open = dnsupdate.Unusable(a.Name, a.Provider, fmt.Errorf("%w; put the account again", err))
 	}
-	if reflect.DeepEqual(fresh.mxsets, set.owned.mxsets) && maps.Equal(fresh.marks, set.owned.marks) {
-		return nil
-	}
-	r.settings.Store(set.with(func(o *owned) { *o = *fresh }))
-	r.poke()
-	return nil
+	o.accounts[k] = open
 }
 
 // behind says that the MX set of a domain is another one in the store than here: another process has changed it a moment ago.

@@ -113,6 +113,7 @@ type Reconciler struct {
 	lookAside time.Time // not before, for others than those who are full; the dispatcher's alone
 
 	reload sync.Mutex // held by who replaces the settings
+	heard  heard      // guarded by reload
 	// declaring is held while the store and the settings do not say the same; nothing is claimed meanwhile.
 	declaring sync.RWMutex
 

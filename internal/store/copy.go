@@ -55,7 +55,7 @@ type copiedTable struct {
 // running processes is apart.
 func copiedTables() []copiedTable {
 	return []copiedTable{
-		{"tenants", "name", "name", "domains orders writes created", "", ""},
+		{"tenants", "name", "name", "domains mxsets accounts orders writes created", "", ""},
 		{"dns_writes", "tenant, began", "tenant", "began count", "", ""},
 		{"removals", "tenant, began", "tenant", "began count owned", "", ""},
 		{"requests", "tenant, id, line", "tenant id", "line lines removed begun", "", "answers"},

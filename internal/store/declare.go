@@ -133,15 +133,30 @@ func declareMXSets(ctx context.Context, tx transaction, d Declaration, told *dia
 	return sets, nil
 }
 
+const selectSet = `SELECT tenant, name, owner, mode, max_age, mx, rollout FROM mxsets`
+
+func scanSet(r row) (key setKey, set storedSet, err error) {
+	err = r.Scan(&key.tenant, &key.name, &set.owner, &set.mode, &set.maxAge, &set.mx, &set.rollout)
+	return key, set, err
+}
+
+// findSet returns one; nil: it is not there.
+func findSet(ctx context.Context, tx transaction, key setKey) (found *storedSet, err error) {
+	err = tx.query(ctx, func(r row) error {
+		_, set, err := scanSet(r)
+		found = &set
+		return err
+	}, selectSet+` WHERE tenant = $1 AND name = $2`, key.tenant, key.name)
+	return found, err
+}
+
 func storedSets(ctx context.Context, tx transaction) (map[setKey]*storedSet, error) {
 	sets := make(map[setKey]*storedSet)
 	err := tx.query(ctx, func(r row) error {
-		var key setKey
-		var set storedSet
-		err := r.Scan(&key.tenant, &key.name, &set.owner, &set.mode, &set.maxAge, &set.mx, &set.rollout)
+		key, set, err := scanSet(r)
 		sets[key] = &set
 		return err
-	}, `SELECT tenant, name, owner, mode, max_age, mx, rollout FROM mxsets`)
+	}, selectSet)
 	return sets, err
 }
 
@@ -187,8 +202,6 @@ func writeMXSet(ctx context.Context, tx transaction, key setKey, set storedSet) 
 	return err
 }
 
-const selectMXSet = `SELECT tenant, name, owner, mode, max_age, mx, rollout FROM mxsets`
-
 func scanMXSet(r row) (m MXSet, err error) {
 	var mx string
 	var rollout int64
@@ -204,10 +217,10 @@ func scanMXSet(r row) (m MXSet, err error) {
 
 // MXSets implements [Store].
 func (t *tables) MXSets(ctx context.Context) ([]MXSet, error) {
-	return collect(ctx, t, "read mx sets", scanMXSet, selectMXSet+` ORDER BY tenant, name`)
+	return collect(ctx, t, "read mx sets", scanMXSet, selectSet+` ORDER BY tenant, name`)
 }
 
 // MXSet implements [Store].
 func (t *tables) MXSet(ctx context.Context, tenant, name string) (MXSet, error) {
-	return one(ctx, t, fmt.Sprintf("read mx set %q", name), scanMXSet, selectMXSet+` WHERE tenant = $1 AND name = $2`, tenant, name)
+	return one(ctx, t, fmt.Sprintf("read mx set %q", name), scanMXSet, selectSet+` WHERE tenant = $1 AND name = $2`, tenant, name)
 }

@@ -182,6 +182,17 @@ func (t *tables) WakeTainted(ctx context.Context, now time.Time) error {
 	})
 }
 
+// queryWakeFaulty wakes those of one account, whose name is not empty.
+const queryWakeFaulty = queryWake + ` AND tenant = $2 AND account = $3 AND account <> '' AND fault = TRUE`
+
+// WakeFaulty implements [Store].
+func (t *tables) WakeFaulty(ctx context.Context, tenant, account string, now time.Time) error {
+	return t.db.write(ctx, fmt.Sprintf("wake the faulty domains of account %q", account), func(ctx context.Context, tx transaction) error {
+		_, err := tx.exec(ctx, queryWakeFaulty, micros(now), tenant, account)
+		return err
+	})
+}
+
 // Save implements [Store].
 func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 	var saved Domain

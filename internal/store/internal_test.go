@@ -159,6 +159,7 @@ func TestPlans(t *testing.T) {
 		{queryTouch, "SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{1, 1, "default", "eu"}},
 		{querySharing, "SCAN CONSTANT ROW; SCALAR SUBQUERY 1; " +
 			"SEARCH domains USING COVERING INDEX domains_sharing (tenant=? AND mxset=?)", []any{"default", "eu"}},
+		{queryWakeFaulty, "SEARCH domains USING INDEX domains_account (tenant=? AND account=?)", []any{1, "default", "main"}},
 		{queryCountDomains, "SEARCH domains USING COVERING INDEX domains_tenant (tenant=? AND name>?)", []any{"default", "api"}},
 		{
 			queryCounts, "COMPOUND QUERY; LEFT-MOST SUBQUERY; SCAN domains USING COVERING INDEX domains_step; UNION ALL; " +

@@ -25,7 +25,8 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, match func(*MXSet) bool,
 		if err != nil {
 			return err
 		}
-		sets, err := storedSets(ctx, tx)
+		key := setKey{m.Tenant, m.Name}
+		old, err := findSet(ctx, tx, key)
 		if err != nil {
 			return err
 		}
@@ -33,8 +34,6 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, match func(*MXSet) bool,
 		if err != nil {
 			return err
 		}
-		key := setKey{m.Tenant, m.Name}
-		old := sets[key]
 		switch {
 		case old != nil && old.owner != m.Owner && old.owner != "":
 			return &OwnedError{What: "mx set", Name: m.Name, Owner: old.owner}
@@ -42,6 +41,11 @@ func (t *tables) PutMXSet(ctx context.Context, m MXSet, match func(*MXSet) bool,
 			return ErrMismatch
 		case old != nil && *old == set:
 			return nil
+		}
+		if old == nil {
+			if err := roomFor(ctx, tx, m.Tenant, "mx set", queryMXSetsTaken, func(l Limits) int { return l.MXSets }); err != nil {
+				return err
+			}
 		}
 		changed = true
 		if err := writeMXSet(ctx, tx, key, set); err != nil {
@@ -75,7 +79,7 @@ func matchMXSet(ctx context.Context, tx transaction, tenant, name string, match 
 			have = &m
 		}
 		return err
-	}, tx.locking(selectMXSet+` WHERE tenant = $1 AND name = $2`, "FOR UPDATE"), tenant, name)
+	}, tx.locking(selectSet+` WHERE tenant = $1 AND name = $2`, "FOR UPDATE"), tenant, name)
 	return err == nil && match(have), err
 }
 
@@ -90,11 +94,10 @@ func (t *tables) DeleteMXSet(ctx context.Context, tenant, name, owner string, ma
 		if err != nil {
 			return err
 		}
-		sets, err := storedSets(ctx, tx)
+		old, err := findSet(ctx, tx, setKey{tenant, name})
 		if err != nil {
 			return err
 		}
-		old := sets[setKey{tenant, name}]
 		switch {
 		case !matches && (old == nil || old.owner == "" || old.owner == owner):
 			return ErrMismatch
@@ -197,17 +200,25 @@ func (t *tables) CountDomains(ctx context.Context, tenant, owner string) (int, e
 	return int(n), err
 }
 
+const selectAccount = `SELECT tenant, name, provider, settings, sealed, version FROM accounts`
+
+func (t *tables) scanAccount(r row) (a Account, err error) {
+	var seal string
+	if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal, &a.Version); err != nil {
+		return a, err
+	}
+	a.Settings, a.Err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
+	return a, nil
+}
+
 // Accounts implements [Store].
 func (t *tables) Accounts(ctx context.Context) ([]Account, error) {
-	scan := func(r row) (a Account, err error) {
-		var seal string
-		if err := r.Scan(&a.Tenant, &a.Name, &a.Provider, &a.Settings, &seal, &a.Version); err != nil {
-			return a, err
-		}
-		a.Settings, a.Err = t.ring.Open(seal, labelAccount+a.Tenant+"/"+a.Name, a.Settings)
-		return a, nil
-	}
-	return collect(ctx, t, "read accounts", scan, `SELECT tenant, name, provider, settings, sealed, version FROM accounts ORDER BY tenant, name`)
+	return collect(ctx, t, "read accounts", t.scanAccount, selectAccount+` ORDER BY tenant, name`)
+}
+
+// Account implements [Store].
+func (t *tables) Account(ctx context.Context, tenant, name string) (Account, error) {
+	return one(ctx, t, fmt.Sprintf("read account %q", name), t.scanAccount, selectAccount+` WHERE tenant = $1 AND name = $2`, tenant, name)
 }
 
 // PutAccount implements [Store].
@@ -229,6 +240,11 @@ func (t *tables) PutAccount(ctx context.Context, a Account, ifMatch string) erro
 			return err
 		case !matches(ifMatch, there, version):
 			return ErrMismatch
+		}
+		if !there {
+			if err := roomFor(ctx, tx, a.Tenant, "account", queryAccountsTaken, func(l Limits) int { return l.Accounts }); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.exec(ctx, `INSERT INTO accounts (tenant, name, provider, settings, sealed, version)
 			VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant, name) DO UPDATE SET provider = excluded.provider,

@@ -284,6 +284,8 @@ type Store interface {
 	Wake(ctx context.Context, name policygen.Name, now time.Time) error
 	// WakeTainted makes all domains due now whose State is Tainted, as Wake does.
 	WakeTainted(ctx context.Context, now time.Time) error
+	// WakeFaulty makes all domains of a tenant due now that name an account and whose State has a Fault, as Wake does.
+	WakeFaulty(ctx context.Context, tenant, account string, now time.Time) error
 	// Save writes State, Adopt and Due if d.Version is still the stored one (else ErrStale), and sets the new Version in d.
 	// In the same transaction it keeps the books: a changed Served closes the history's open row at now and opens a new
 	// one; a new Intended is entered among the written ids (ErrIDReused if any record ever had it); Intended becoming ID
@@ -423,6 +425,8 @@ type Store interface {
 
 	// Accounts returns all accounts by tenant and name, also those that do not open.
 	Accounts(ctx context.Context) ([]Account, error)
+	// Account returns one, also if it does not open, or ErrNotFound.
+	Account(ctx context.Context, tenant, name string) (Account, error)
 	// PutAccount adds or replaces one. IfMatch, if not empty, is the Version that the one before must have, or "*"; else the
 	// error is ErrMismatch.
 	PutAccount(ctx context.Context, a Account, ifMatch string) error

@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-const selectTenant = `SELECT name, domains, orders, writes, created FROM tenants`
+const selectTenant = `SELECT name, domains, mxsets, accounts, orders, writes, created FROM tenants`
 
 func scanTenant(r row) (n Tenant, err error) {
-	err = r.Scan(&n.Name, &n.Limits.Domains, &n.Limits.Orders, &n.Limits.Writes, stamp{&n.Created})
+	l := &n.Limits
+	err = r.Scan(&n.Name, &l.Domains, &l.MXSets, &l.Accounts, &l.Orders, &l.Writes, stamp{&n.Created})
 	return n, err
 }
 
@@ -29,14 +30,15 @@ func (t *tables) Tenant(ctx context.Context, name string) (Tenant, error) {
 func (t *tables) AddTenant(ctx context.Context, n Tenant) error {
 	actor := actorOf(ctx)
 	return t.db.writeSoon(ctx, fmt.Sprintf("add tenant %q", n.Name), func(ctx context.Context, tx transaction) error {
-		err := changed(ErrExists)(tx.exec(ctx, `INSERT INTO tenants (name, domains, orders, writes, created)
-			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING`,
-			n.Name, n.Limits.Domains, n.Limits.Orders, n.Limits.Writes, micros(n.Created)))
+		l := n.Limits
+		err := changed(ErrExists)(tx.exec(ctx, `INSERT INTO tenants (name, domains, mxsets, accounts, orders, writes, created)
+			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING`,
+			n.Name, l.Domains, l.MXSets, l.Accounts, l.Orders, l.Writes, micros(n.Created)))
 		if err != nil {
 			return err
 		}
 		told := diary{actor: actor}
-		told.note("", KindTenantAdded, n.Name, "added", nil, n.Limits)
+		told.note("", KindTenantAdded, n.Name, "added", nil, l)
 		return told.record(ctx, tx)
 	})
 }
@@ -54,8 +56,8 @@ func (t *tables) SetLimits(ctx context.Context, name string, l Limits, ifMatch s
 		if after = found; old == l {
 			return nil
 		}
-		if _, err := tx.exec(ctx, `UPDATE tenants SET domains = $1, orders = $2, writes = $3 WHERE name = $4`,
-			l.Domains, l.Orders, l.Writes, name); err != nil {
+		if _, err := tx.exec(ctx, `UPDATE tenants SET domains = $1, mxsets = $2, accounts = $3, orders = $4, writes = $5
+			WHERE name = $6`, l.Domains, l.MXSets, l.Accounts, l.Orders, l.Writes, name); err != nil {
 			return err
 		}
 		told := diary{actor: actor}
@@ -238,6 +240,31 @@ func (t *tables) RevokeToken(ctx context.Context, id string, now time.Time) erro
 		told.note(k.Tenant, KindTokenRevoked, id, "revoked", k.shown(), nil)
 		return told.record(ctx, tx)
 	})
+}
+
+// What is counted for the limits of MX sets and accounts, in indexes: also MX sets that only draining domains need.
+const (
+	queryMXSetsTaken   = `SELECT count(*) FROM (SELECT 1 FROM mxsets WHERE tenant = $1 LIMIT $2 + 0) AS m`
+	queryAccountsTaken = `SELECT count(*) FROM (SELECT 1 FROM accounts WHERE tenant = $1 LIMIT $2 + 0) AS a`
+)
+
+// roomFor returns a [*FullError] where a tenant may have no more of what a query counts. Who asks for the same tenant at the
+// same time waits until the transaction is over.
+func roomFor(ctx context.Context, tx transaction, tenant, what, query string, limit func(Limits) int) error {
+	var l Limits
+	err := tx.get(ctx, tx.locking(`SELECT mxsets, accounts FROM tenants WHERE name = $1`, "FOR UPDATE"), []any{tenant}, &l.MXSets, &l.Accounts)
+	if errors.Is(err, ErrNotFound) {
+		return nil // a tenant of whom nothing is known has no limits
+	}
+	most := limit(l.For(tenant))
+	if err != nil || most == 0 {
+		return err
+	}
+	var taken int
+	if err := tx.get(ctx, query, []any{tenant, most}, &taken); err != nil || taken < most {
+		return err
+	}
+	return &FullError{What: what, Most: most}
 }
 
 // queryTaken counts the domains and claims of a tenant, each no further than a limit, in indexes.

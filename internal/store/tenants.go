@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,6 +20,18 @@ var (
 	ErrLimit = errors.New("the tenant has as many domains as it may have, with those that drain and those it claims")
 )
 
+// FullError says that a tenant has as many MX sets or accounts as it may have.
+type FullError struct {
+	What string // "mx set" or "account"
+	Most int
+}
+
+// Error says what to do about it.
+func (e *FullError) Error() string {
+	return fmt.Sprintf("the tenant may have %d %ss, and has them, with those that draining domains need; remove one, or have the limit raised",
+		e.Most, e.What)
+}
+
 // MaxTokens is how many tokens a tenant, or the service, may have, with those that ended in the last 30 days.
 const MaxTokens = 1000
 
@@ -28,11 +41,28 @@ var ErrTokens = fmt.Errorf("there are %d tokens already, with those that ended i
 // DefaultTenant is the tenant of what the configuration file declares. It is always there.
 const DefaultTenant = "default"
 
-// Limits are what a tenant may take. Zero: as much as it likes.
+// Limits are what a tenant may take. Zero: as much as it likes, but for MXSets and Accounts, of which each node holds all in
+// memory; see [Limits.For].
 type Limits struct {
-	Domains int `json:"domains,omitempty" minimum:"0" doc:"how many domains it may have, with those that drain and those it claims; without it, any number"`
-	Orders  int `json:"orders_a_day,omitempty" minimum:"0" doc:"how many first certificates it may order in a day, failed orders counted; renewals are not; without it, any number"`
-	Writes  int `json:"writes_a_day,omitempty" minimum:"0" doc:"how many writes to DNS it may cause in a day; what keeps records right is written beyond it too; without it, any number"`
+	Domains  int `json:"domains,omitempty" minimum:"0" doc:"how many domains it may have, with those that drain and those it claims; without it, any number"`
+	MXSets   int `json:"mxsets,omitempty" minimum:"0" doc:"how many MX sets it may have, with those that draining domains need; without it, 1000, and the tenant default any number"`
+	Accounts int `json:"accounts,omitempty" minimum:"0" doc:"how many accounts it may have; without it, 100, and the tenant default any number"`
+	Orders   int `json:"orders_a_day,omitempty" minimum:"0" doc:"how many first certificates it may order in a day, failed orders counted; renewals are not; without it, any number"`
+	Writes   int `json:"writes_a_day,omitempty" minimum:"0" doc:"how many writes to DNS it may cause in a day; what keeps records right is written beyond it too; without it, any number"`
+}
+
+// What a tenant other than [DefaultTenant] may have where its limits do not say it.
+const (
+	UsualMXSets   = 1000
+	UsualAccounts = 100
+)
+
+// For returns the limits of a tenant with those that hold where they say nothing. Zero is as much as it likes, then.
+func (l Limits) For(tenant string) Limits {
+	if tenant != DefaultTenant {
+		l.MXSets, l.Accounts = cmp.Or(l.MXSets, UsualMXSets), cmp.Or(l.Accounts, UsualAccounts)
+	}
+	return l
 }
 
 // Tenant is who owns domains, MX sets, accounts and tokens.

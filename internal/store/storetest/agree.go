@@ -12,6 +12,7 @@ func agreeTests() map[string]func(*env) {
 		"Nodes/TextsAreOfAChange":            agreeChange,
 		"Nodes/WhatOthersMayServeIsKept":     agreeTainted,
 		"Nodes/TaintedAreWoken":              agreeWake,
+		"Accounts/FaultyDomainsAreWoken":     agreeWakeFaulty,
 		"Nodes/CertificatesAfterAChange":     agreeCertificates,
 		"Nodes/DeletedKeptForThoseWhoLack":   agreeDropped,
 		"Nodes/DeletedForgottenWhenAllKnow":  agreePruned,
@@ -62,6 +63,23 @@ func agreeWake(e *env) {
 	d.Due = at(80)
 	e.save(&d, 7, func(*store.State) {})
 	e.equal("woken while claimed", names(e.claim(7, time.Hour, 9)), []policygen.Name{"a.example"})
+}
+
+func agreeWakeFaulty(e *env) {
+	other, foreign := domain("c.example"), domain("d.example")
+	other.Account, foreign.Tenant = "other", "acme"
+	d := file(domain("a.example"), domain("b.example"), other, foreign)
+	theirs := d.MXSets[0]
+	theirs.Tenant = foreign.Tenant
+	d.MXSets = append(d.MXSets, theirs)
+	e.declare(d, at(1))
+	for _, name := range []policygen.Name{"a.example", "b.example", "c.example", "d.example"} {
+		d := e.domain(name)
+		d.Due = at(50)
+		e.save(&d, 1, func(s *store.State) { s.Fault = name != "b.example" })
+	}
+	e.must(e.WakeFaulty(e.ctx(), "default", "main", at(5)))
+	e.equal("due", names(e.claim(5, time.Hour, 9)), []policygen.Name{"a.example"})
 }
 
 func (e *env) certificatesAfter(after int64) (map[string]store.Certificate, int64) {

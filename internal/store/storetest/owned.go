@@ -319,6 +319,11 @@ func accountsAsPut(e *env) {
 	e.must(e.PutAccount(e.ctx(), a, ""))
 	e.must(e.PutAccount(e.ctx(), b, ""))
 	e.equal("accounts", e.accounts(), []store.Account{b, a})
+	got, err := e.Account(e.ctx(), "default", "main")
+	e.must(err)
+	e.equal("one", got, a)
+	_, err = e.Account(e.ctx(), "acme", "main")
+	e.is(err, store.ErrNotFound, `"main"`)
 	a.Provider, a.Settings, a.Version = "ovh", []byte("other"), "2"
 	e.must(e.PutAccount(e.ctx(), a, ""))
 	e.reopen()

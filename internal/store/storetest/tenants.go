@@ -1,8 +1,12 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stspub/stspub/internal/policygen"
 	"github.com/stspub/stspub/internal/store"
@@ -17,6 +21,7 @@ func tenantTests() map[string]func(*env) {
 		"Tenant/LeavesWithItsTokens":    tenantLeaves,
 		"Tenant/OfADomain":              tenantOf,
 		"Tenant/HasNoMoreThanItMay":     tenantLimited,
+		"Tenant/SetsAndAccountsAreFew":  tenantOwns,
 		"Tenant/WritesOfADayAreCounted": tenantWrites,
 		"Tenant/OneOfManyTakesTheLast":  tenantRace,
 		"Tenant/OrdersOfADayAreCounted": tenantOrders,
@@ -64,7 +69,7 @@ func tenantDefault(e *env) {
 
 func tenantAdded(e *env) {
 	want := e.tenant("a")
-	other := store.Tenant{Name: "0-b", Limits: store.Limits{Domains: 1, Orders: 2, Writes: 3}, Created: at(5)}
+	other := store.Tenant{Name: "0-b", Limits: store.Limits{Domains: 1, MXSets: 4, Accounts: 5, Orders: 2, Writes: 3}, Created: at(5)}
 	e.must(e.AddTenant(e.ctx(), other))
 	e.is(e.AddTenant(e.ctx(), store.Tenant{Name: "a", Created: at(9)}), store.ErrExists, `"a"`)
 	e.reopen()
@@ -80,7 +85,7 @@ func tenantAdded(e *env) {
 
 func tenantLimits(e *env) {
 	want := e.tenant("a")
-	want.Limits = store.Limits{Orders: 7, Writes: 1_000_000_000_000}
+	want.Limits = store.Limits{MXSets: 8, Accounts: 9, Orders: 7, Writes: 1_000_000_000_000}
 	e.must(e.limit(e.ctx(), "a", want.Limits, ""))
 	got, err := e.Tenant(e.ctx(), "a")
 	e.must(err)
@@ -194,6 +199,61 @@ func tenantLimited(e *env) {
 	e.equal("below what is there", words(e.apply(6, add("e.example", false), add("d.example", false))), []string{limit, "unchanged"})
 	e.must(e.limit(e.ctx(), "a", store.Limits{}, ""))
 	e.equal("without a limit", words(e.apply(7, add("e.example", false))), []string{"added"})
+}
+
+// tenantOwns has a tenant add MX sets and accounts, several at the same time, until it may have no more.
+func tenantOwns(e *env) {
+	e.must(e.AddTenant(e.ctx(), store.Tenant{Name: "a", Limits: store.Limits{MXSets: 3, Accounts: 2}, Created: at(0)}))
+	set := func(tenant string, i int) error {
+		m := sets()[0]
+		m.Tenant, m.Name, m.Owner = tenant, fmt.Sprintf("s%d", i), store.OwnerAPI
+		_, err := e.PutMXSet(e.ctx(), m, nil, at(i))
+		return err
+	}
+	account := func(tenant string, i int) error {
+		return e.PutAccount(e.ctx(), store.Account{Tenant: tenant, Name: fmt.Sprintf("a%d", i), Provider: "desec", Settings: []byte{byte(i)}}, "")
+	}
+	for _, c := range []struct {
+		what string
+		most int
+		put  func(tenant string, i int) error
+	}{{"mx set", 3, set}, {"account", 2, account}} {
+		var taken, full atomic.Int32
+		var g errgroup.Group
+		for i := range 6 {
+			g.Go(func() error {
+				err := c.put("a", i)
+				if f, ok := errors.AsType[*store.FullError](err); ok && *f == (store.FullError{What: c.what, Most: c.most}) {
+					full.Add(1)
+					return nil
+				}
+				taken.Add(1)
+				return err
+			})
+		}
+		e.must(g.Wait())
+		e.equal(c.what+"s that were taken and refused", []int32{taken.Load(), full.Load()}, []int32{int32(c.most), int32(6 - c.most)})
+	}
+	all, err := e.MXSets(e.ctx())
+	e.must(err)
+	e.must(set("a", int(all[0].Name[1]-'0'))) // one that is there
+	e.must(account("a", int(e.accounts()[0].Name[1]-'0')))
+	e.must(e.DeleteMXSet(e.ctx(), "a", all[0].Name, store.OwnerAPI, nil))
+	e.must(set("a", 7))
+	e.must(e.DeleteAccount(e.ctx(), "a", e.accounts()[0].Name, ""))
+	e.must(account("a", 7))
+	e.must(e.AddTenant(e.ctx(), store.Tenant{Name: "b", Created: at(0)}))
+	for i := range store.UsualAccounts {
+		e.must(account("b", i))
+		e.must(account(store.DefaultTenant, i))
+	}
+	if _, full := errors.AsType[*store.FullError](account("b", store.UsualAccounts)); !full {
+		e.Errorf("a tenant without limits has more than %d accounts", store.UsualAccounts)
+	}
+	e.must(account(store.DefaultTenant, store.UsualAccounts))
+	e.must(e.limit(e.ctx(), "b", store.Limits{Accounts: store.UsualAccounts + 1}, ""))
+	e.must(account("b", store.UsualAccounts))
+	e.equal("MX sets that one may have", store.Limits{}.For("b").MXSets, store.UsualMXSets)
 }
 
 func tokenAdded(e *env) {
