@@ -68,7 +68,7 @@ func (s *standIn) answer(c net.Conn, port string) {
 }
 
 // TestHAProxy runs haproxy.cfg on a real HAProxy: both nodes are used, only for what they listen to, and one that is not ready
-// gets nothing, but when none is.
+// gets nothing, but when none is. Who comes by IPv6 is served as who comes by IPv4.
 func TestHAProxy(t *testing.T) {
 	ports := make(map[string]string)
 	for _, port := range []string{"443", "80", "8081", ":443", ":80"} {
@@ -84,15 +84,16 @@ func TestHAProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	conf := strings.NewReplacer(
-		"bind :443", "bind 127.0.0.1:"+ports[":443"], "bind :80", "bind 127.0.0.1:"+ports[":80"], "port 8081", "port "+ports["8081"],
+		"bind :443", "bind 127.0.0.1:"+ports[":443"], "bind :::443", "bind ::1:"+ports[":443"],
+		"bind :80", "bind 127.0.0.1:"+ports[":80"], "bind :::80", "bind ::1:"+ports[":80"], "port 8081", "port "+ports["8081"],
 		"node1:443", "127.0.0.2:"+ports["443"], "node2:443", "127.0.0.3:"+ports["443"],
 		"node1:80", "127.0.0.2:"+ports["80"], "node2:80", "127.0.0.3:"+ports["80"],
 	).Replace(string(text))
 	nodes := []*standIn{newStandIn(t, "127.0.0.2", ports), newStandIn(t, "127.0.0.3", ports)}
 	startHAProxy(t, conf)
 
-	ask := func(port string) string {
-		c, err := net.Dial("tcp", "127.0.0.1:"+ports[":"+port])
+	ask := func(addr, port string) string {
+		c, err := net.Dial("tcp", net.JoinHostPort(addr, ports[":"+port]))
 		if err != nil {
 			return ""
 		}
@@ -106,7 +107,9 @@ func TestHAProxy(t *testing.T) {
 		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 			answers := make(map[string]bool)
 			for range 20 {
-				answers[ask("443")], answers[ask("80")] = true, true
+				for _, addr := range []string{"127.0.0.1", "::1"} {
+					answers[ask(addr, "443")], answers[ask(addr, "80")] = true, true
+				}
 			}
 			if good(answers) {
 				return

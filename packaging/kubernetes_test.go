@@ -135,12 +135,26 @@ func secret(pod core.PodSpec) string {
 	return ""
 }
 
+// volumeAt is what a pod's container mounts at a path.
+func volumeAt(pod core.PodSpec, path string) core.Volume {
+	for _, m := range pod.Containers[0].VolumeMounts {
+		for _, v := range pod.Volumes {
+			if m.MountPath == path && v.Name == m.Name && !m.ReadOnly {
+				return v
+			}
+		}
+	}
+	return core.Volume{}
+}
+
 // TestDeployKubernetes reads the commands for kubectl: they make what the manifests ask for, and name what is in them.
 func TestDeployKubernetes(t *testing.T) {
 	m := readManifests(t)
 	pod := m.set.Spec.Template.Spec
 	conf := read(t, "nodes.toml")
-	table := section(t, "## Kubernetes", "toml")[0]
+	server, table, _ := strings.Cut(section(t, "## Kubernetes", "toml")[0], "\n[store]\n")
+	table = "[store]\n" + table
+	conf = strings.Replace(conf, "[server]\n", server, 1)
 	conf = regexp.MustCompile(`(?ms)^\[store\]\n.*?\n\n`).ReplaceAllLiteralString(conf, table+"\n")
 	conf = regexp.MustCompile(`(?m)^proxies = .*\n`).ReplaceAllString(conf, "")
 
@@ -173,6 +187,9 @@ func TestDeployKubernetes(t *testing.T) {
 	}
 
 	c := nodesConfig(t, conf)
+	if volume := volumeAt(pod, c.Server.State); volume.EmptyDir == nil {
+		t.Errorf("stspub keeps its copy of the certificates in %q, where the pod mounts %+v", c.Server.State, volume)
+	}
 	for i, addr := range []string{c.Server.HTTPS, c.Server.HTTP, c.Server.Health} {
 		if port := pod.Containers[0].Ports[i].ContainerPort; addr != fmt.Sprintf(":%d", port) {
 			t.Errorf("stspub listens at %s, the pod says %d", addr, port)

@@ -21,6 +21,7 @@ type Want struct {
 	Unseen    bool // its record is still to be compared with the store, as after every start
 	Restored  bool // the store was found to be an old copy since the domain came: senders may hold what it does not know
 	Record    string
+	Home      string // where Record belongs, while it stands where it did with another tenant; else empty
 
 	Shared   *Shared       // the shared record of the domain's MX set; nil: it has none
 	Attached int           // domains that need a shared record which drains
@@ -127,6 +128,7 @@ type Server struct {
 // Delegation is where the customer's _mta-sts leads.
 type Delegation struct {
 	Ours   bool
+	Home   bool // it leads to Want.Home already
 	Failed bool // no name server answered
 	Reason string
 }

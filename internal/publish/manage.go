@@ -77,6 +77,7 @@ func (r *Reconciler) whole(ctx context.Context, d store.Domain) (Status, error) 
 	if err != nil {
 		return Status{}, fmt.Errorf("read the history of %s: %w", d.Name, err)
 	}
+	history = own(d, history)
 	for _, h := range history {
 		s.History = append(s.History, Past{Policy: h.Text, Foreign: h.Foreign, From: h.From, To: h.To})
 	}
@@ -104,6 +105,9 @@ func (r *Reconciler) status(set *settings, d store.Domain) Status {
 		Due: d.Due, Checked: d.State.Checked, Draining: !d.Removed.IsZero(), Horizon: d.State.Horizon,
 		Findings: d.State.Findings, Detached: d.State.Detached, Stage: stageOf(set, d),
 		Policy: d.State.Served, ID: d.State.ID, Intended: d.State.Intended, Record: RecordName(set.conf.Alias.Zone, d),
+	}
+	if to := home(set.conf.Alias.Zone, d); to != "" {
+		s.Record = to // where the other tenant had it is not his to know
 	}
 	if u := d.Name.Unicode(); u != string(d.Name) {
 		s.Unicode = u

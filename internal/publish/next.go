@@ -121,6 +121,9 @@ func (p *pass) publish() Decision {
 		}
 		held = stranded // what is served goes on meanwhile
 	}
+	if d := p.comeHome(); d != nil {
+		return *d
+	}
 	if d := p.announce(); d != nil {
 		return *p.early(d)
 	}

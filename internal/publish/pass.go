@@ -120,7 +120,7 @@ func (r *Reconciler) want(ctx context.Context, set *settings, d store.Domain) (W
 	w := Want{
 		Name: d.Name, Drain: !d.Removed.IsZero(), Adopt: d.Adopt, Alias: d.Publish == store.PublishAlias,
 		Manual: d.Publish == store.PublishManual, Wildcard: d.Publish == store.PublishWildcard,
-		Record: RecordName(set.conf.Alias.Zone, d),
+		Record: RecordName(set.conf.Alias.Zone, d), Home: home(set.conf.Alias.Zone, d),
 		Settle: set.conf.Publish.Settle, TTL: set.conf.Publish.TTL,
 	}
 	w.Announced = d.State.Zone != "" || d.State.ID != ""
@@ -169,17 +169,10 @@ func (w *Want) follow(s store.State, policy policygen.Policy) {
 
 // RecordName is the owner name of a domain's record. One that may have been written keeps its place.
 func RecordName(aliasZone string, d store.Domain) string {
-	switch {
-	case d.State.Zone != "":
+	if d.State.Zone != "" {
 		return d.State.Record
-	case d.Publish == store.PublishAlias:
-		return d.Name.Label() + ".d." + d.Tenant + "." + aliasZone
-	case d.Publish == store.PublishShared:
-		return d.Name.Label() + "." + d.MXSet + ".s." + d.Tenant + "." + aliasZone
-	case d.Publish == store.PublishWildcard:
-		return string(d.Name)
 	}
-	return d.Name.RecordName()
+	return ownRecord(aliasZone, d)
 }
 
 // drainPolicy is the last policy with mode none. Its mx lines stay: a sender that is widely used refuses a policy
@@ -280,7 +273,7 @@ func (r *Reconciler) look(ctx context.Context, l Look, w Want, d *store.Domain, 
 		}
 		seen.Quota = &v
 	case LookDelegation:
-		v := r.cfg.Sight.Delegation(ctx, w.Name, w.Record)
+		v := r.delegation(ctx, w)
 		seen.Delegation = &v
 		if v.Ours {
 			r.tell(w.Name, StepDelegation, w.Name.RecordName()+" leads to the record")

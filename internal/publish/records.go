@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -17,7 +18,7 @@ func Records(d store.Domain, hostname, aliasZone string) []string {
 	if d.Name.PolicyHost() == hostname {
 		lines[0] = "; " + hostname + ". is this server's own name: its A and AAAA records stay"
 	}
-	record := RecordName(aliasZone, d)
+	record := cmp.Or(home(aliasZone, d), RecordName(aliasZone, d))
 	switch {
 	case d.Publish == store.PublishManual:
 		lines = append(lines, manualLine(d, record))

@@ -58,11 +58,12 @@ func (r *Reconciler) keepReport(ctx context.Context, set *settings, d *store.Dom
 	return dec.After, nil
 }
 
-// wantReport puts together what is desired of a domain's TLSRPT record. One that may have been written keeps its place.
+// wantReport puts together what is desired of a domain's TLSRPT record. One that may have been written keeps its place, but
+// where another tenant had it: there it goes, and then comes anew.
 func wantReport(aliasZone string, d store.Domain) reportWant {
 	w := reportWant{Record: reportRecord(aliasZone, d), Owner: d.Name.ReportName(), Text: d.TLSRPT, Manual: d.Publish == store.PublishManual}
 	w.Alias = w.Record != w.Owner
-	if !d.Removed.IsZero() {
+	if !d.Removed.IsZero() || abroad(aliasZone, d, w.Record) {
 		w.Text = ""
 	}
 	return w
@@ -155,12 +156,18 @@ func reportStatus(aliasZone string, d store.Domain) *TLSRPT {
 	if d.TLSRPT == "" && s.Text == "" {
 		return nil
 	}
+	if abroad(aliasZone, d, s.Record) {
+		s, d.State.Report = store.Report{}, store.Report{}
+	}
 	w := wantReport(aliasZone, d)
 	return &TLSRPT{Record: w.Record, Text: w.Text, Verified: s.Verified, Problem: s.Problem}
 }
 
 // reportLines are what the customer of a domain puts into DNS for TLSRPT, as zone-file lines.
 func reportLines(d store.Domain, aliasZone string) []string {
+	if abroad(aliasZone, d, d.State.Report.Record) {
+		d.State.Report = store.Report{}
+	}
 	w := wantReport(aliasZone, d)
 	switch {
 	case d.TLSRPT == "":

@@ -50,6 +50,7 @@ type world struct {
 	unknownMX  string                    // why MX cannot be looked up
 	mxLooks    []policygen.Name
 	delegation map[policygen.Name]bool
+	cname      map[policygen.Name]string // of those that lead to one record alone
 	foreign    string
 	ttl        time.Duration // of the records seen
 	blind      bool          // the body is not seen
@@ -76,7 +77,7 @@ func newWorld(t *testing.T, domains ...policygen.Name) *world {
 		t: t, path: filepath.Join(memory(t), "stspub.db"), prior: true,
 		host: make(map[policygen.Name]publish.Host), cert: make(map[string]publish.Cert), txt: make(map[string][]string),
 		stranded: make(map[policygen.Name]bool), deaf: make(map[policygen.Name]bool), unready: make(map[policygen.Name]string),
-		delegation: make(map[policygen.Name]bool), wanted: make(map[string]bool),
+		delegation: make(map[policygen.Name]bool), cname: make(map[policygen.Name]string), wanted: make(map[string]bool),
 	}
 	w.conf = configuration(domains...)
 	return w
@@ -375,7 +376,11 @@ func (w *world) MX(ctx context.Context, name policygen.Name, _ string) publish.M
 func (w *world) Delegation(_ context.Context, name policygen.Name, record string) publish.Delegation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return publish.Delegation{Ours: w.delegation[name], Reason: "waiting for: CNAME → " + record}
+	ours := w.delegation[name]
+	if to := w.cname[name]; to != "" {
+		ours = to == record
+	}
+	return publish.Delegation{Ours: ours, Reason: "waiting for: CNAME → " + record}
 }
 
 func (w *world) Foreign(context.Context, policygen.Name) string {

@@ -243,7 +243,7 @@ func (w *batchWriter) update(ctx context.Context, d Domain, adopt, moved bool) e
 		d.Tenant, d.MXSet, d.Publish, d.Account, d.Owner, d.Adopt, adopt, d.TLSRPT, w.at, w.version, d.Name)
 	if err == nil && moved { // what the tenant before decided and was told does not count for this one
 		_, err = w.tx.exec(ctx, `UPDATE domains SET released = FALSE, staged = 0, promoted = 0, pinned = FALSE, expelled = FALSE, forced = '',
-			findings = '', reason = '', fault = FALSE WHERE name = $1`, d.Name)
+			findings = '', reason = '', fault = FALSE, added = $1 WHERE name = $2`, w.at, d.Name)
 	}
 	return err
 }

@@ -28,6 +28,7 @@ func (t *tables) lastChange(ctx context.Context) (lastChange, error) {
 // queryServedSince finds the texts of domains that changed after $1. Who was deleted since and came back is served by his
 // row, if at all.
 const queryServedSince = `SELECT name, served FROM domains WHERE change > $1 AND publish <> '` + PublishWildcard + `'
+	UNION ALL SELECT name, served FROM turns JOIN domains ON change = -turn WHERE number > $1
 	UNION ALL SELECT name, '' FROM dropped_domains WHERE change > $1 AND NOT EXISTS (
 		SELECT 1 FROM domains WHERE domains.name = dropped_domains.name AND served <> '')`
 
@@ -64,7 +65,12 @@ func (t *tables) changedAfter(ctx context.Context, after int64, read func() erro
 
 // PruneDropped implements [Store].
 func (t *tables) PruneDropped(ctx context.Context) error {
-	return t.db.write(ctx, "forget what was deleted", pruneDropped)
+	return t.db.write(ctx, "forget what was deleted", func(ctx context.Context, tx transaction) error {
+		if _, err := tx.exec(ctx, queryPruneTurns); err != nil {
+			return err
+		}
+		return pruneDropped(ctx, tx)
+	})
 }
 
 // pruneDropped forgets the names of deleted domains and certificates that all nodes know, and those of certificates that no

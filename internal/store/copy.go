@@ -76,6 +76,7 @@ func copiedTables() []copiedTable {
 			"webhooks", "tenant, name", "tenant name kinds sealed held problem",
 			"created version reached since failures lost forgotten delivered due rest", "paused", "settings",
 		},
+		{"turns", "turn", "", "turn number", "", ""},
 		{"dropped_domains", "name", "name", "change", "", ""},
 		{"history", "seq", "name text", "seq since until", "by_foreign", ""},
 		{"ids", "seq", "id record text", "seq intended verified", "", ""},

@@ -17,7 +17,8 @@ import (
 const domainColumns = `name, tenant, mxset, publish, account, owner, adopt, tlsrpt, added, removed, due, version,
 	served, dirty, record, zone, id, intended, wrote, fresh, settle, handover, old_ttl, horizon, deleted, away,
 	forced, detached, staged, promoted, pinned, expelled, findings, step, reason, since, fault, failures, checked,
-	report_record, report_zone, report_text, report_wrote, report_verified, report_problem, report_failures, tainted, live, change`
+	report_record, report_zone, report_text, report_wrote, report_verified, report_problem, report_failures, tainted, live,
+	` + changeColumn
 
 func scanDomain(r row) (Domain, error) {
 	var d Domain
@@ -242,15 +243,20 @@ func (t *tables) Save(ctx context.Context, d *Domain, now time.Time) error {
 	return nil
 }
 
-// turn numbers the change of what a domain is served. A shared record needs the number now, for its domains.
+// turn numbers the change of what a domain is served. With a shared record it is that of all its domains, which are
+// written before: who needs a number waits for the end of the transaction.
 func turn(ctx context.Context, tx transaction, d *Domain, now time.Time) (change any, err error) {
 	if d.Publish != PublishWildcard {
 		return tx.changeLast(ctx, &d.Change)
 	}
+	if err := turnShared(ctx, tx, *d, now); err != nil {
+		return nil, err
+	}
 	if d.Change, err = tx.nextChange(ctx); err != nil {
 		return nil, err
 	}
-	return d.Change, turnShared(ctx, tx, *d, now)
+	_, err = tx.exec(ctx, queryNumberTurn, d.Version, d.Change)
+	return d.Change, err
 }
 
 // plan is when a domain is looked at next, in microseconds.
@@ -287,7 +293,7 @@ type stored struct {
 func latest(ctx context.Context, tx transaction, d Domain) (stored, error) {
 	var old stored
 	var version int64
-	err := tx.get(ctx, tx.locking(`SELECT version, served, id, intended, step, fault, due, claimed, woken, change,
+	err := tx.get(ctx, tx.locking(`SELECT version, served, id, intended, step, fault, due, claimed, woken, `+changeColumn+`,
 		adopt, findings, promoted, pinned, expelled, forced FROM domains WHERE name = $1`, "FOR UPDATE"), []any{d.Name},
 		&version, &old.state.Served, &old.state.ID, &old.state.Intended, &old.state.Step, &old.state.Fault,
 		&old.plan.due, &old.plan.claimed, &old.plan.woken, &old.change,

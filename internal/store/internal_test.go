@@ -148,10 +148,11 @@ func TestPlans(t *testing.T) {
 				"SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu", 1, 1},
 		},
 		{queryNewPages, "SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu", 1, 1}},
-		{queryTurnShared, "SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu", ".eu", "text", 1, 1, 1, 1}},
+		{queryTurnShared, "SEARCH domains USING INDEX domains_mxset (tenant=? AND mxset=?)", []any{"default", "eu", ".eu", "text", 1, 1, 1}},
 		{
 			queryServedSince, "COMPOUND QUERY; LEFT-MOST SUBQUERY; SEARCH domains USING INDEX domains_change (change>?); UNION ALL; " +
-				"SEARCH dropped_domains USING COVERING INDEX dropped_domains_change (change>?); CORRELATED SCALAR SUBQUERY 2; " +
+				"SCAN turns; SEARCH domains USING INDEX domains_change (change=?); UNION ALL; " +
+				"SEARCH dropped_domains USING COVERING INDEX dropped_domains_change (change>?); CORRELATED SCALAR SUBQUERY 3; " +
 				"SEARCH domains USING INDEX sqlite_autoindex_domains_1 (name=?)", []any{1},
 		},
 		// What the API declares.
@@ -217,7 +218,8 @@ func explained(t *testing.T, s *SQLite, query string, args []any) string {
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return strings.Join(plan, "; ")
+	// The number of a change, for the few that have it in another table.
+	return strings.TrimSuffix(strings.Join(plan, "; "), "; CORRELATED SCALAR SUBQUERY 1; SEARCH turns USING INTEGER PRIMARY KEY (rowid=?)")
 }
 
 func TestNoSpaceLeft(t *testing.T) {

@@ -150,6 +150,124 @@ func postgresLongChange(t *testing.T, server *labtest.PostgreSQL) {
 	}
 }
 
+// postgresTurn has a shared text take its time, since a domain that it comes to is held, while passes of other attached
+// domains end. Others change what they like, and it comes to all domains at once.
+func postgresTurn(t *testing.T, server *labtest.PostgreSQL) {
+	const attached = 20
+	url := server.Database(t)
+	a, b := node(t, url), node(t, url)
+	wildcard := turning(t, a, attached)
+	_, last := servedAfter(t, b, 0)
+	c, look := connect(t, url), connect(t, url)
+	run(t, c, `BEGIN`)
+	run(t, c, `UPDATE domains SET reason = 'a write that takes a while' WHERE name = 'd0.example'`)
+	var g errgroup.Group
+	g.Go(func() error {
+		wildcard.State.Served = "two"
+		return a.Save(t.Context(), &wildcard, time.Now())
+	})
+	waiting := func(n int) {
+		for got := 0; got < n; {
+			if err := look.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted`).Scan(&got); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	waiting(1)
+	for _, s := range []*store.Postgres{a, b} {
+		prompt(t, "save", func(ctx context.Context) error {
+			d, err := s.Domain(ctx, "small.example")
+			if err == nil {
+				d.State.Step += "+"
+				d.State.Served += "+"
+				err = s.Save(ctx, &d, time.Now())
+			}
+			return err
+		})
+		prompt(t, "token", func(ctx context.Context) error {
+			return s.AddToken(ctx, store.Token{ID: fmt.Sprintf("%p", s), Tenant: "small", Role: store.RoleAdmin, Hash: fmt.Append(nil, s), Created: time.Now()})
+		})
+	}
+	if all, _ := servedAfter(t, b, last); len(all) != 1 || all["small.example"] != "++" {
+		t.Errorf("served meanwhile is %q", all)
+	}
+	_, last = servedAfter(t, b, last)
+	run(t, c, `COMMIT`)
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := servedAfter(t, b, last)
+	if len(all) != attached {
+		t.Errorf("%d domains have another text, want %d: %q", len(all), attached, all)
+	}
+	for name, text := range all {
+		if d, err := b.Domain(t.Context(), name); err != nil || text != "two" || d.Change != wildcard.Change {
+			t.Errorf("%s is served %q by change %d, %v, want %d", name, text, d.Change, err, wildcard.Change)
+		}
+	}
+}
+
+// turning makes a shared record of tenant big with n domains d0.example and so on that are attached, and small.example of
+// tenant small.
+func turning(t *testing.T, s *store.Postgres, n int) (wildcard store.Domain) {
+	t.Helper()
+	wildcard = store.Domain{Name: "*.eu.s.big.sts.example", Tenant: "big", MXSet: "eu"}
+	for _, tenant := range []string{"big", "small"} {
+		if err := s.AddTenant(t.Context(), store.Tenant{Name: tenant, Created: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.PutMXSet(t.Context(), store.MXSet{
+			Tenant: tenant, Name: "eu", Owner: store.OwnerAPI,
+			Policy: policygen.Policy{Mode: policygen.Testing, MaxAge: 86400, MX: []string{"mx.example"}},
+		}, nil, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch := store.Batch{Owner: store.OwnerAPI, Changes: []store.DomainChange{{
+		Domain: store.Domain{Name: "small.example", Tenant: "small", MXSet: "eu", Publish: store.PublishManual},
+	}}}
+	for i := range n {
+		batch.Changes = append(batch.Changes, store.DomainChange{
+			Domain: store.Domain{Name: policygen.Name(fmt.Sprintf("d%d.example", i)), Tenant: "big", MXSet: "eu", Publish: store.PublishShared},
+			Shared: &wildcard,
+		})
+	}
+	if _, err := s.ApplyDomains(t.Context(), batch, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	serve := func(name policygen.Name, record string) store.Domain {
+		d, err := s.Domain(t.Context(), name)
+		if err == nil {
+			d.State.Served, d.State.Record = "one", record
+			err = s.Save(t.Context(), &d, time.Now())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	name := wildcard.Name
+	wildcard = serve(name, string(name))
+	for i := range n {
+		serve(policygen.Name(fmt.Sprintf("d%d.example", i)), fmt.Sprintf("h%d%s", i, name[1:]))
+	}
+	return wildcard
+}
+
+// servedAfter returns what is served anew after a change, and the number to ask with next.
+func servedAfter(t *testing.T, s *store.Postgres, after int64) (map[policygen.Name]string, int64) {
+	t.Helper()
+	all := make(map[policygen.Name]string)
+	next, err := s.ServedSince(t.Context(), after, func(name policygen.Name, text string) error {
+		all[name] = text
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all, next
+}
+
 // postgresOthersRow has the row of a tenant's domain held by a write. What another tenant asks about that name takes as long
 // as about a name that nobody has: it neither waits nor writes.
 func postgresOthersRow(t *testing.T, server *labtest.PostgreSQL) {

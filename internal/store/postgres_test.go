@@ -70,6 +70,7 @@ func TestPostgres(t *testing.T) {
 		"WhatIsExpectedChangesOnce":     postgresExpected,
 		"ALongChangeKeepsNobodyOut":     postgresLongChange,
 		"NumbersAppearInTheirOrder":     postgresOrder,
+		"ASharedTextKeepsNobodyOut":     postgresTurn,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -288,7 +288,7 @@ func (t *postgresTransaction) now(ctx context.Context) (int64, error) {
 func (t *postgresTransaction) resume(ctx context.Context) error {
 	t.store.versions.drop()
 	for _, query := range []string{
-		`SELECT setval('domain_versions', greatest(max(version), 1)) FROM domains`,
+		`SELECT setval('domain_versions', greatest(max(version), (SELECT max(turn) FROM turns), 1)) FROM domains`,
 		`SELECT setval(pg_get_serial_sequence('history', 'seq'), greatest(max(seq), 1)) FROM history`,
 		`SELECT setval(pg_get_serial_sequence('ids', 'seq'), greatest(max(seq), 1)) FROM ids`,
 		`SELECT setval(pg_get_serial_sequence('certificate_marks', 'seq'), greatest(max(seq), 1)) FROM certificate_marks`,

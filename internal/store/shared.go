@@ -14,11 +14,22 @@ const attached = `tenant = $1 AND mxset = $2 AND publish = 'shared' AND detached
 // turned selects what queryTurnShared changed, by its version.
 const turned = `tenant = $1 AND mxset = $2 AND publish = 'shared' AND version = $3`
 
+// changeColumn is the change of a domain's text. Where a shared record brought it, the domain has the version of that turn,
+// below 0, and the turn the number: so a hundred thousand domains get it at once. Of a turn that was committed while
+// the statement waited the number is not seen; it is greater than all.
+const changeColumn = `CASE WHEN change < 0 THEN coalesce((SELECT number FROM turns WHERE turn = -change), 9223372036854775807) ELSE change END`
+
+// queryNumberTurn makes a turn a change.
+const queryNumberTurn = `INSERT INTO turns (turn, number) VALUES ($1, $2)`
+
+// queryPruneTurns forgets turns of which no domain has the text any more.
+const queryPruneTurns = `DELETE FROM turns WHERE NOT EXISTS (SELECT 1 FROM domains WHERE change = -turn)`
+
 // What turnShared has done, in this order: who was attached to begin with is so until the end.
 const (
 	queryTurnShared = `UPDATE domains SET served = $4, version = $5,
 			promoted = CASE WHEN promoted = 0 THEN $6 ELSE promoted END,
-			due = CASE WHEN claimed <> 0 THEN $7 ELSE due END, claimed = 0, woken = FALSE, change = $8, live = 0
+			due = CASE WHEN claimed <> 0 THEN $7 ELSE due END, claimed = 0, woken = FALSE, change = -CAST($5 AS BIGINT), live = 0
 		WHERE ` + attached
 	queryTurnPages = `UPDATE history SET until = $4 WHERE until = 0 AND NOT by_foreign
 		AND name IN (SELECT name FROM domains WHERE ` + turned + `)`
@@ -26,10 +37,11 @@ const (
 		SELECT name, served, FALSE, CAST($4 AS BIGINT), 0 FROM domains WHERE ` + turned + ` AND served <> ''`
 )
 
-// turnShared brings a new text to all that are attached. A claim on one of them ends: what its pass has seen is old.
+// turnShared brings a new text to all that are attached; it is no change before queryNumberTurn. A claim on one of them ends: what
+// its pass has seen is old.
 func turnShared(ctx context.Context, tx transaction, d Domain, now time.Time) error {
 	if _, err := tx.exec(ctx, queryTurnShared, d.Tenant, d.MXSet, string(d.Name[1:]), d.State.Served, d.Version,
-		micros(d.State.Promoted), micros(now), d.Change); err != nil {
+		micros(d.State.Promoted), micros(now)); err != nil {
 		return err
 	}
 	for _, query := range []string{queryTurnPages, queryNewPages} {

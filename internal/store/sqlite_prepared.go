@@ -235,7 +235,8 @@ func (t *sqliteTransaction) keepVersions(ctx context.Context) error {
 
 // resume has the next version be greater than all.
 func (t *sqliteTransaction) resume(ctx context.Context) error {
-	_, err := t.exec(ctx, `UPDATE versions SET last = max(last, (SELECT coalesce(max(version), 0) FROM domains))`)
+	_, err := t.exec(ctx, `UPDATE versions SET last = max(last, (SELECT coalesce(max(version), 0) FROM domains),
+		(SELECT coalesce(max(turn), 0) FROM turns))`)
 	return err
 }
 

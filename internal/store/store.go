@@ -60,12 +60,12 @@ type Domain struct {
 	Name    policygen.Name
 	Tenant  string
 	MXSet   string
-	Publish string // one of the constants above
-	Account string // the account that holds the record
-	Owner   string // OwnerFile or OwnerAPI
-	Adopt   bool   // a foreign STSv1 record may be replaced
-	TLSRPT  string // content of the TLSRPT record that is wanted; empty: none
-	Added   time.Time
+	Publish string    // one of the constants above
+	Account string    // the account that holds the record
+	Owner   string    // OwnerFile or OwnerAPI
+	Adopt   bool      // a foreign STSv1 record may be replaced
+	TLSRPT  string    // content of the TLSRPT record that is wanted; empty: none
+	Added   time.Time // when it came, or came from another tenant
 	Removed time.Time // zero: wanted. Otherwise the domain drains since then.
 
 	State State

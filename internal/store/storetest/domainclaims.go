@@ -293,7 +293,7 @@ func claimsMoved(e *env) {
 	e.results(e.apply(3, ours), store.ResultMoved)
 	got := e.domain("a.example")
 	wanted := d
-	wanted.Tenant, wanted.MXSet, wanted.Due, wanted.Version = "c", "us", at(3), got.Version
+	wanted.Tenant, wanted.MXSet, wanted.Added, wanted.Due, wanted.Version = "c", "us", at(3), at(3), got.Version
 	st := &wanted.State
 	st.Staged, st.Promoted, st.Pinned, st.Expelled, st.Forced = time.Time{}, time.Time{}, false, false, ""
 	st.Reason, st.Fault, st.Findings = "", false, nil

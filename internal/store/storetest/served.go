@@ -18,6 +18,7 @@ func servedTests() map[string]func(*env) {
 		"ServedSince/OnlyTextsCount":           servedTextsOnly,
 		"ServedSince/DeletedAreServedNone":     servedDeleted,
 		"ServedSince/SharedRecordsTurnAll":     servedShared,
+		"ServedSince/OneNumberForASharedText":  servedAtOnce,
 		"ServedSince/NumbersOfTheFuture":       servedFuture,
 		"ServedSince/FollowedByACopy":          servedFollowed,
 		"ServedSince/LastsOverReopening":       servedReopened,
@@ -106,6 +107,59 @@ func servedShared(e *env) {
 	e.serve("*.eu.s.default.sts.example", "two")
 	all, _ := e.servedSince(last)
 	e.equal("changed", all, map[policygen.Name]string{"a.example": "two"})
+}
+
+// servedAtOnce has domains of a shared record get a text, all with the number of the record, whatever becomes of them.
+func servedAtOnce(e *env) {
+	e.shared("a.example", "apart.example", "b.example", "gone.example")
+	_, last := e.servedSince(0)
+	e.serve("*.eu.s.default.sts.example", "two")
+	want := e.domain("*.eu.s.default.sts.example").Change
+	if want <= last {
+		e.Fatalf("the change of the shared record is %d, want one after %d", want, last)
+	}
+	changes := func(what string, want int64, names ...policygen.Name) {
+		e.Helper()
+		for _, name := range names {
+			if d := e.domain(name); d.Change != want {
+				e.Errorf("%s: the change of %s is %d, want %d", what, name, d.Change, want)
+			}
+		}
+	}
+	texts := func(what string, after int64, want map[policygen.Name]string) {
+		e.Helper()
+		all, _ := e.servedSince(after)
+		e.equal(what, all, want)
+	}
+	all := map[policygen.Name]string{"a.example": "two", "apart.example": "two", "b.example": "two", "gone.example": "two"}
+	changes("turned", want, "a.example", "apart.example", "b.example", "gone.example")
+	for _, d := range e.claim(9, time.Hour, 9) {
+		if d.Publish == store.PublishShared && d.Change != want {
+			e.Errorf("the change of %s is %d when claimed, want %d", d.Name, d.Change, want)
+		}
+	}
+	texts("turned", want-1, all)
+	texts("known", want, map[policygen.Name]string{})
+
+	apart := e.domain("apart.example")
+	e.save(&apart, 9, func(s *store.State) { s.Detached = at(9) })
+	e.equal("change of what is saved", apart.Change, want)
+	e.must(e.Delete(e.ctx(), e.domain("gone.example")))
+	e.must(e.PruneDropped(e.ctx()))
+	e.reopen()
+	changes("kept", want, "a.example", "apart.example", "b.example")
+	all["gone.example"] = ""
+	texts("kept", want-1, all)
+
+	first := want
+	e.serve("*.eu.s.default.sts.example", "three")
+	want = e.domain("*.eu.s.default.sts.example").Change
+	e.must(e.PruneDropped(e.ctx()))
+	changes("turned again", want, "a.example", "b.example")
+	changes("apart", first, "apart.example")
+	texts("turned again", want-1, map[policygen.Name]string{"a.example": "three", "b.example": "three"})
+	all["a.example"], all["b.example"] = "three", "three"
+	texts("since before", first-1, all)
 }
 
 func servedFuture(e *env) {
