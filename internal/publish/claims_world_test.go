@@ -188,7 +188,10 @@ func TestClaimTaken(t *testing.T) {
 			t.Errorf("reason is %s", c.Reason)
 		}
 		w.equal("back", w.applyAs("c", publish.ApplyOptions{}, sharing("a.example", "eu")), "claimed")
-		if err := errors.Join(w.rec.Release(w.ctx, "b", "a.example", true), w.rec.LookAtClaim(w.ctx, "c", "a.example")); err != nil {
+		if err := w.rec.Release(w.ctx, "b", "a.example", true); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.rec.LookAtClaim(w.ctx, "c", "a.example"); err != nil && !errors.Is(err, store.ErrNotFound) { // it may be proven already
 			t.Fatal(err)
 		}
 		w.pass(time.Second)

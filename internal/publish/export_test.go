@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/stspub/stspub/internal/policygen"
@@ -29,17 +28,16 @@ func Tracks(r *Reconciler) int {
 	return len(r.tracks)
 }
 
-// Restored says what is made of records with unknown ids, by their tenants, when so many of each are compared. publish is how
-// the first one is reached that has an id from after the copy of the store; empty: none has.
-func Restored(sampled map[string]int, unknown []string, publish string) bool {
-	s := startup{tenants: len(sampled)}
+// Restored says what is made of records with unknown ids, by their tenants, when so many of each are compared. The
+// first few have an id from after the copy of the store, and are reached as publish says.
+func Restored(sampled map[string]int, unknown []string, newer int, publish string) bool {
+	s := startup{tenants: len(sampled), strange: make(map[string]bool), newer: make(map[string]bool)}
 	for _, n := range sampled {
 		s.sampled += n
 	}
 	s.compared = s.sampled
 	for i, tenant := range unknown {
-		name := policygen.Name(fmt.Sprintf("unknown%d.test", i))
-		s.add(store.Domain{Name: name, Tenant: tenant, Publish: publish}, publish != "" && i == 0)
+		s.found(store.Domain{Tenant: tenant, Publish: publish}, true, publish != "" && i < newer)
 	}
 	return s.restored()
 }

@@ -238,21 +238,22 @@ func TestWhoseUnknownIDsCount(t *testing.T) {
 		what    string
 		sampled map[string]int // how many of each tenant are compared
 		unknown []string       // tenants of the records with unknown ids
-		newer   string         // how the first one is reached, if its id was made after the copy
+		newer   int            // how many of these have ids from after the copy
+		publish string         // how they are reached
 		want    bool
 	}{
-		{"one is a mistake", map[string]int{"a": 10}, []string{"a"}, "", false},
-		{"the only tenant", map[string]int{"a": 10}, []string{"a", "a"}, "", true},
-		{"one of two", map[string]int{"a": 50, "b": 50}, slices.Repeat([]string{"a"}, 50), "", false},
-		{"both of two", map[string]int{"a": 10, "b": 10}, []string{"a", "b"}, "", true},
-		{"too few", map[string]int{"a": 50, "b": 50}, []string{"a", "b"}, "", false},
-		{"most of all", map[string]int{"a": 10, "b": 2}, slices.Repeat([]string{"a"}, 10), "", true},
-		{"one from after the copy", map[string]int{"a": 100}, []string{"a"}, store.PublishZone, true},
-		{"of one of two tenants, in his zone", map[string]int{"a": 50, "b": 50}, []string{"a"}, store.PublishZone, false},
-		{"of both", map[string]int{"a": 50, "b": 50}, []string{"a", "b"}, store.PublishZone, true},
-		{"of one, in the alias zone", map[string]int{"a": 50, "b": 50}, []string{"a"}, store.PublishAlias, true},
+		{"one is a mistake", map[string]int{"a": 10}, []string{"a"}, 0, store.PublishZone, false},
+		{"the only tenant", map[string]int{"a": 10}, []string{"a", "a"}, 0, store.PublishZone, true},
+		{"one of two", map[string]int{"a": 50, "b": 50}, slices.Repeat([]string{"a"}, 50), 0, store.PublishZone, false},
+		{"both of two", map[string]int{"a": 10, "b": 10}, []string{"a", "b"}, 0, store.PublishZone, true},
+		{"too few", map[string]int{"a": 50, "b": 50}, []string{"a", "b"}, 0, store.PublishZone, false},
+		{"most of all", map[string]int{"a": 10, "b": 2}, slices.Repeat([]string{"a"}, 10), 0, store.PublishZone, true},
+		{"one from after the copy", map[string]int{"a": 100}, []string{"a"}, 1, store.PublishZone, true},
+		{"of one of two tenants, in his zone", map[string]int{"a": 50, "b": 50}, []string{"a"}, 1, store.PublishZone, false},
+		{"of both", map[string]int{"a": 50, "b": 50}, []string{"a", "b"}, 2, store.PublishZone, true},
+		{"of one, in the alias zone", map[string]int{"a": 50, "b": 50}, []string{"a"}, 1, store.PublishAlias, true},
 	} {
-		if got := publish.Restored(c.sampled, c.unknown, c.newer); got != c.want {
+		if got := publish.Restored(c.sampled, c.unknown, c.newer, c.publish); got != c.want {
 			t.Errorf("%s: %t, want %t", c.what, got, c.want)
 		}
 	}

@@ -226,7 +226,7 @@ func (r *Reconciler) resume(ctx context.Context) error {
 	r.mu.Lock()
 	r.start = startup{
 		names: make(map[policygen.Name]bool), began: time.Now(), sampled: len(names), tenants: len(seen.of),
-		last: r.last, until: r.began,
+		strange: make(map[string]bool), newer: make(map[string]bool), last: r.last, until: r.began,
 	}
 	for _, name := range names {
 		r.start.names[name] = true

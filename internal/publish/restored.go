@@ -22,16 +22,16 @@ type startup struct {
 	names    map[policygen.Name]bool // still to compare
 	began    time.Time
 	compared int
-	sampled  int // how many there were to compare
-	tenants  int // whose those are
-	unknown  []policygen.Name
+	sampled  int             // how many there were to compare
+	tenants  int             // whose those are
+	unknown  int             // how many of those compared have ids that the store does not know
 	strange  map[string]bool // tenants of these
 	old      bool            // the store was found to be an old copy
 	// An id that the store does not know, and that was made after last and before until, was made after the store was copied:
 	// one is enough.
-	last, until time.Time // the latest time that an earlier run kept, and the start; last is zero: not known
-	newer       bool      // there is such an id
-	proven      bool      // and at a name of the alias zone, where nobody else writes
+	last, until time.Time       // the latest time that an earlier run kept, and the start; last is zero: not known
+	newer       map[string]bool // tenants of records with such an id
+	proven      bool            // one of these is in the alias zone, where nobody else writes
 }
 
 // sample picks live records at random to be compared, of every tenant as many: names that sort first, or are many, do not
@@ -90,28 +90,27 @@ func (r *Reconciler) uncompared(name policygen.Name) bool {
 
 // restored says that one carries an id that was made since the store was copied, or at least two, and a tenth of those
 // compared, ids that the store does not know. Where there are several tenants that is so at more than one, or with most of
-// all, or in the alias zone: one may write what it likes into its zones.
+// those compared, or in the alias zone: one may write what it likes into its zones.
 func (s *startup) restored() bool {
-	if s.proven {
+	switch {
+	case s.proven, len(s.newer) > 0 && s.tenants < 2, len(s.newer) > 1:
 		return true
-	}
-	if !s.newer && (len(s.unknown) < 2 || len(s.unknown)*10 < s.compared) {
+	case s.unknown < 2, s.unknown*10 < s.compared:
 		return false
 	}
-	return s.tenants < 2 || len(s.strange) > 1 || len(s.unknown)*2 > s.sampled
+	return s.tenants < 2 || len(s.strange) > 1 || s.unknown*2 > s.sampled
 }
 
-// add takes a record with ids that the store does not know into account.
-func (s *startup) add(d store.Domain, newer bool) {
-	if s.newer = s.newer || newer; newer && d.Publish != store.PublishZone {
-		s.proven = true
+// found takes a record with ids that the store does not know into account: whether it is one of those compared, and whether
+// such an id was made since the store was copied.
+func (s *startup) found(d store.Domain, first, newer bool) {
+	if first {
+		s.unknown++
+		s.strange[d.Tenant] = true
 	}
-	if s.strange == nil {
-		s.strange = make(map[string]bool)
-	}
-	s.strange[d.Tenant] = true
-	if !slices.Contains(s.unknown, d.Name) {
-		s.unknown = append(s.unknown, d.Name)
+	if newer {
+		s.newer[d.Tenant] = true
+		s.proven = s.proven || d.Publish != store.PublishZone
 	}
 }
 
@@ -148,9 +147,7 @@ func (r *Reconciler) compared(ctx context.Context, d store.Domain, t *TXT) {
 	if first {
 		s.compared++
 	}
-	if newer || first && len(foreign) > 0 && d.State.ID != "" {
-		s.add(d, newer)
-	}
+	s.found(d, first && len(foreign) > 0 && d.State.ID != "", newer)
 	news := !s.old && s.restored()
 	s.old = s.old || news
 	r.mu.Unlock()

@@ -297,6 +297,9 @@ func (m *memStore) History(_ context.Context, name policygen.Name) ([]store.Serv
 	return slices.Clone(m.history[name]), nil
 }
 
+// AppendEvents forgets them.
+func (m *memStore) AppendEvents(context.Context, []store.Event) error { return nil }
+
 func (m *memStore) AddForeign(_ context.Context, name policygen.Name, text string, now time.Time) error {
 	for i, h := range m.history[name] {
 		if h.Foreign && h.Text == text {
