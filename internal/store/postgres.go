@@ -254,6 +254,8 @@ func (p *Postgres) persist(ctx context.Context, doing string, limit time.Duratio
 		}
 		again := within.Err() == nil && try < tries && !errors.Is(err, ErrUnsure)
 		switch {
+		case within.Err() == nil && errors.Is(err, errTurning): // however long that takes, and without a connection
+			try = min(try, tries-2)
 		case again && gaveUp(err):
 		case again && isLost(err) && lost < 2:
 			lost++

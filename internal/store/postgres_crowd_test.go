@@ -174,6 +174,20 @@ func postgresTurn(t *testing.T, server *labtest.PostgreSQL) {
 		}
 	}
 	waiting(1)
+	for i := range attached {
+		g.Go(func() error {
+			name := policygen.Name(fmt.Sprintf("d%d.example", i))
+			d, err := b.Domain(t.Context(), name)
+			if err == nil {
+				d.State.Reason = "says the old text again"
+				err = b.Save(t.Context(), &d, time.Now())
+			}
+			if !errors.Is(err, store.ErrStale) {
+				return fmt.Errorf("save of %s with the old text: %w, want ErrStale", name, err)
+			}
+			return nil
+		})
+	}
 	for _, s := range []*store.Postgres{a, b} {
 		prompt(t, "save", func(ctx context.Context) error {
 			d, err := s.Domain(ctx, "small.example")

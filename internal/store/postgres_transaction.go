@@ -229,6 +229,12 @@ func (t *postgresTransaction) lock(ctx context.Context, thing lockable, name str
 	return err
 }
 
+func (t *postgresTransaction) tryLock(ctx context.Context, thing lockable, name string) (got bool, err error) {
+	err = t.get(ctx, `SELECT pg_try_advisory_xact_lock_shared($1, $2)`,
+		[]any{lockClass + int32(thing), int32(crc32.ChecksumIEEE([]byte(name)))}, &got)
+	return got, err
+}
+
 func (t *postgresTransaction) tables(ctx context.Context) ([]string, error) {
 	var names []string
 	err := t.query(ctx, func(r row) error {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -55,6 +56,9 @@ func turnShared(ctx context.Context, tx transaction, d Domain, now time.Time) er
 // queryShared finds the shared records of an MX set that serve a text, without looking at the domains attached.
 const queryShared = `SELECT name FROM domains WHERE tenant = $1 AND mxset = $2 AND publish = 'wildcard' AND served = $3`
 
+// errTurning says that a shared record is being written, maybe with all its domains. An attached one waits for that.
+var errTurning = errors.New("the shared record is being changed")
+
 // checkShared says in stale that the text of an attached domain is not that of the shared record. If it is, it stays so
 // until the transaction is over: the record is saved when no domain attached to it is, and the other way round. A lock of
 // the record's row would do that too, but Claim passes over rows that are locked.
@@ -66,8 +70,11 @@ func checkShared(ctx context.Context, tx transaction, d Domain) (stale, err erro
 	if d.Publish != PublishShared || !d.State.Detached.IsZero() || d.State.Served == "" {
 		return nil, nil
 	}
-	if err := tx.lock(ctx, lockAttached, group, true); err != nil {
+	switch free, err := tx.tryLock(ctx, lockAttached, group); {
+	case err != nil:
 		return nil, err
+	case !free:
+		return nil, errTurning
 	}
 	same := 0
 	err = tx.query(ctx, func(row) error {

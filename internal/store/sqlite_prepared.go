@@ -168,8 +168,9 @@ func drain(rows *sql.Rows, f func(row) error) error {
 }
 
 // Nothing else writes while a transaction runs.
-func (*sqliteTransaction) locking(query, _ string) string                     { return query }
-func (*sqliteTransaction) lock(context.Context, lockable, string, bool) error { return nil }
+func (*sqliteTransaction) locking(query, _ string) string                          { return query }
+func (*sqliteTransaction) lock(context.Context, lockable, string, bool) error      { return nil }
+func (*sqliteTransaction) tryLock(context.Context, lockable, string) (bool, error) { return true, nil }
 
 func (t *sqliteTransaction) tables(ctx context.Context) ([]string, error) {
 	var names []string

@@ -70,6 +70,9 @@ type transaction interface {
 	// lock has transactions wait for each other that lock the same thing: all of them, or with share only those that do
 	// not share it.
 	lock(ctx context.Context, thing lockable, name string, share bool) error
+	// tryLock is lock with share for who must not wait, since he has a connection that others need: it says whether nobody has
+	// the thing alone.
+	tryLock(ctx context.Context, thing lockable, name string) (bool, error)
 	// tables returns the names of all tables.
 	tables(ctx context.Context) ([]string, error)
 	// script runs statements without arguments.
