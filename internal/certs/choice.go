@@ -43,5 +43,5 @@ func (s *schedule) patience(i *item, now time.Time) time.Duration {
 
 // knock says that a name may find out whether an authority takes orders again. Nobody else would, once all have moved away.
 func (l *line) knock(i *item, now time.Time) bool {
-	return !l.budget.opens(now).After(now) && (i.line == l || l.running+l.free.len()+l.counted.len()+l.failing.len() == 0)
+	return !l.budget.opens(now).After(now) && (i.line == l || l.running+l.waits() == 0)
 }

@@ -6,6 +6,8 @@ import "container/heap"
 type queue struct {
 	less  func(a, b *item) bool
 	items []*item
+	// served grows with the turn that was taken of it last; 0: none.
+	served uint64
 }
 
 func (q *queue) len() int { return len(q.items) }

@@ -37,13 +37,8 @@ func (s *schedule) rank(now time.Time) {
 // Those that a limit of their own holds have no place, since others go before them meanwhile, but a turn too.
 func (l *line) rank(now time.Time, held []*item, ofTenant func(claim) time.Time) {
 	open, _ := l.budget.closed(now)
-	all := slices.Concat(l.free.items, l.counted.items, l.failing.items, held)
-	slices.SortFunc(all, func(a, b *item) int {
-		if a.before(b) {
-			return -1
-		}
-		return 1
-	})
+	all := append(l.waiting(), held...)
+	inTurns(all)
 	b := l.budget
 	each := b.pace.period / time.Duration(b.pace.limit)
 	place, failing, domains := 0, 0, make(map[string]int)

@@ -3,7 +3,6 @@ package certs
 import (
 	"container/heap"
 	"context"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -130,6 +129,10 @@ type line struct {
 
 	free, counted, failing queue // those that the authority does not count, those that it does, those that failed
 	saving                 queue // those whose certificates are there, and only to be saved
+	// fresh are those of counted that nobody looks for yet, by tenant.
+	fresh map[string]*queue
+	// served is how many of fresh began.
+	served uint64
 
 	running      int // orders
 	quick        int // those that run for less than slowAfter
@@ -191,19 +194,6 @@ func (l *line) replaces(i *item) bool {
 // exempts says that the authority does not count an order for a name (RFC 9773, Section 5).
 func (l *line) exempts(i *item) bool { return l.renewals.known && l.replaces(i) }
 
-// queueOf is the queue that a name waits in.
-func (l *line) queueOf(i *item) *queue {
-	switch {
-	case i.unsaved != nil:
-		return &l.saving
-	case i.troubled():
-		return &l.failing
-	case l.exempts(i):
-		return &l.free
-	}
-	return &l.counted
-}
-
 // busy says that no more may run. While the authority took no order last, one goes alone.
 func (l *line) busy() bool {
 	if !l.budget.Since.IsZero() {
@@ -245,26 +235,13 @@ func (l *line) take(now time.Time, withhold func(*item) bool, later func(*item, 
 			if again.IsZero() || at.Before(again) {
 				again = at
 			}
+			if c.patient && !c.failing && !c.exempt {
+				return nil, again // it is the same for all who are left
+			}
 			break
 		}
 	}
 	return nil, again
-}
-
-// turns are the queues that have somebody, in the order in which they are asked. Those that failed come first, and get a
-// small share.
-func (l *line) turns() []*queue {
-	qs := make([]*queue, 0, 3)
-	if l.quickFailing < max(1, l.budget.limits.InFlight/2) {
-		qs = append(qs, &l.failing)
-	}
-	free, counted := l.free.first(), l.counted.first()
-	if free != nil && (counted == nil || free.before(counted)) {
-		qs = append(qs, &l.free, &l.counted)
-	} else {
-		qs = append(qs, &l.counted, &l.free)
-	}
-	return slices.DeleteFunc(qs, func(q *queue) bool { return q.len() == 0 })
 }
 
 // schedule decides which name is ordered next.
@@ -302,6 +279,7 @@ func (s *schedule) init(authorities []Authority, budgets []config.Budget, first,
 		for _, q := range []*queue{&l.free, &l.counted, &l.failing, &l.saving} {
 			q.less = (*item).before
 		}
+		l.fresh = make(map[string]*queue)
 		s.lines = append(s.lines, l)
 	}
 }
@@ -401,6 +379,7 @@ func (s *schedule) take(now time.Time) (*item, *line, time.Duration) {
 			i.held = true
 		})
 		if i != nil {
+			l.serve(i)
 			s.unqueue(i)
 			return i, l, 0
 		}

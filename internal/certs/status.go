@@ -198,7 +198,7 @@ func (l *line) account(now time.Time) Account {
 	b.orders.fresh(now)
 	a := Account{
 		Name: l.authority.Name(), Staging: l.authority.Staging(), Orders: len(b.orders.times), Limit: b.limits.Orders,
-		Period: span(b.limits.OrdersPeriod), Running: l.running, Queued: l.free.len() + l.counted.len() + l.failing.len() + l.saving.len(),
+		Period: span(b.limits.OrdersPeriod), Running: l.running, Queued: l.waits() + l.saving.len(),
 		Since: b.outage.since,
 	}
 	if b.Stopped.After(now) {

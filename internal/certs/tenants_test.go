@@ -222,3 +222,51 @@ func TestTenantsOrderSoManyADayOnAllNodes(t *testing.T) {
 		}
 	})
 }
+
+// TestTenantsTakeTurns: one adds names for days, and those that another one adds later are ordered in turn with them. What
+// senders look for is ordered before both.
+func TestTenantsTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &model{}
+		m.answer = m.good
+		k, stop := run(t, newBooks(), m)
+		defer stop()
+		for n := range 3000 {
+			k.WantFirst(host(n), "a", false)
+		}
+		time.Sleep(10 * time.Hour)
+		begun, before := time.Now(), m.ordered(0, 3000)
+		for n := 3000; n < 3010; n++ {
+			k.WantFirst(host(n), "b", false)
+		}
+		k.WantFirst(host(3010), "a", true)
+		for n := 3011; n < 3013; n++ {
+			k.WantFirst(host(n), "c", false)
+		}
+		time.Sleep(time.Minute)
+		expected := k.Status(host(3009)).Expected
+		if d := expected.Sub(begun); d <= 0 || d > time.Hour {
+			t.Errorf("the last one of b is expected after %v, want within the hour", d)
+		}
+		if s := k.Status(host(2999)); s.Expected.Sub(begun) < 10*time.Hour {
+			t.Errorf("the last one of a is expected after %v", s.Expected.Sub(begun))
+		}
+		time.Sleep(2 * time.Hour)
+		after := func(n int) time.Duration {
+			if times := m.of(host(n)); len(times) == 1 {
+				return times[0].Sub(begun)
+			}
+			return -1
+		}
+		if d := after(3009); d < 0 || d > time.Hour || expected.Sub(begun.Add(d)).Abs() > 10*time.Minute {
+			t.Errorf("the last one of b was ordered after %v, and expected after %v", d, expected.Sub(begun))
+		}
+		if live, b, c := after(3010), after(3000), after(3012); live < 0 || live > b || c < 0 || c > after(3003) {
+			t.Errorf("ordered after: the one that senders look for %v, the first of b %v, the last of c %v", live, b, c)
+		}
+		if meanwhile := m.ordered(0, 3000) - before; meanwhile < 100 || before < 500 || before > 2000 {
+			t.Errorf("%d of a were ordered before, and %d meanwhile", before, meanwhile)
+		}
+	})
+}

@@ -54,6 +54,9 @@ func (m *memStore) clone() *memStore {
 	return &c
 }
 
+// LastChange is that of a store in which nobody else changes anything.
+func (m *memStore) LastChange(context.Context) (int64, error) { return 0, nil }
+
 // CountWrite and WriteQuota are those of tenants without limits.
 func (m *memStore) CountWrite(context.Context, string, bool, time.Time) error { return nil }
 
