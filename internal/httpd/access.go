@@ -66,7 +66,8 @@ func (a *admin) authenticate(next http.Handler) http.Handler {
 			if err != nil {
 				return err
 			}
-			r = r.WithContext(store.WithActor(context.WithValue(r.Context(), callerKey{}, who), who.actor))
+			ctx := store.WithReader(store.WithActor(r.Context(), who.actor), who.tenant)
+			r = r.WithContext(context.WithValue(ctx, callerKey{}, who))
 		}
 		next.ServeHTTP(w, r)
 		return nil

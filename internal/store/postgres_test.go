@@ -69,6 +69,7 @@ func TestPostgres(t *testing.T) {
 		"AnothersRowIsNotLocked":        postgresOthersRow,
 		"ExpectedMXSetsChangeOnce":      postgresExpected,
 		"ALongChangeKeepsNobodyOut":     postgresLongChange,
+		"SlowReadsKeepNobodyOut":        postgresSlowReads,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
