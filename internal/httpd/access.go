@@ -28,6 +28,8 @@ type caller struct {
 	// token is the ID of his token, and expires when that ends; empty: he needs none.
 	token   string
 	expires time.Time
+	// leave gives back the place of his request among those of his tenant, for one that has another.
+	leave func()
 }
 
 type callerKey struct{}
@@ -58,14 +60,19 @@ func (a *admin) authenticate(next http.Handler) http.Handler {
 			if err == nil && r.URL.Path == "/metrics" && who.tenant != "" {
 				err = wrongPlace(who)
 			}
+			who.leave = func() {}
 			if err == nil && who.tenant != "" {
-				if err = a.shares.request(who.tenant); err != nil {
-					retryAfter(w, time.Second)
+				if err = a.shares.request(who.tenant); err == nil {
+					who.leave, err = a.shares.underWay.enter(who.tenant)
+				}
+				if err != nil {
+					w.Header().Set("Connection", "close") // there are not many, and others need some
 				}
 			}
 			if err != nil {
 				return err
 			}
+			defer who.leave()
 			ctx := store.WithReader(store.WithActor(r.Context(), who.actor), who.tenant)
 			r = r.WithContext(context.WithValue(ctx, callerKey{}, who))
 		}
@@ -154,7 +161,7 @@ func (a *admin) bearer(r *http.Request, header string) (caller, error) {
 		return caller{}, err
 	case why == unknownToken && wait > 0:
 		return caller{}, &Problem{
-			Status: http.StatusTooManyRequests,
+			Status: http.StatusTooManyRequests, after: wait,
 			Detail: fmt.Sprintf("too many tokens from %s were wrong; try again in %d seconds", from, int(wait/time.Second)+1),
 		}
 	case why == unknownToken:

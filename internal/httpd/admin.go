@@ -139,8 +139,7 @@ func NewAdmin(cfg AdminConfig) *Server {
 	a := &admin{
 		manager: cfg.Manager, tenancy: cfg.Tenancy, webhooks: cfg.Webhooks, audit: cfg.Audit, tls: cfg.TLS, log: cfg.Log,
 		failures:  failures{from: make(map[netip.Prefix]*rate.Limiter)},
-		followers: followers{of: make(map[string]int)},
-		shares:    shares{requests: cmp.Or(cfg.requests, requestsASecond)},
+		shares:    newShares(cmp.Or(cfg.requests, requestsASecond)),
 		doubtful:  make(chan struct{}, 1),
 	}
 	r := newRouter()
@@ -211,9 +210,8 @@ type admin struct {
 	log      *slog.Logger
 	api      huma.API
 	failures failures
-	shares   shares
+	shares   *shares
 
-	followers followers
 	stopping  <-chan struct{} // closed when the server is to stop
 	doubtful  chan struct{}   // held while a token is looked at from where many were wrong
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -30,40 +29,10 @@ const (
 	// followBeat is how often a follower who hears nothing is sent an empty line, so that both ends learn of a connection
 	// that is dead.
 	followBeat = 15 * time.Second
-	// followersEach and followersAll bound who follows at a time: of one tenant, or of the service; and all.
-	followersEach, followersAll = 8, 128
 )
 
 // afterHeader is the number behind which an answer that follows begins.
 const afterHeader = "Event-After"
-
-// followers counts who follows.
-type followers struct {
-	mu  sync.Mutex // guards the fields below
-	of  map[string]int
-	all int
-}
-
-// enter takes a place for a tenant, until leave is called.
-func (f *followers) enter(tenant string) (leave func(), err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.of[tenant] >= followersEach || f.all >= followersAll {
-		return nil, &Problem{
-			Status: http.StatusTooManyRequests, Detail: fmt.Sprintf("%d follow already; end one of them, or ask without follow", followersEach),
-		}
-	}
-	f.of[tenant]++
-	f.all++
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.all--
-		if f.of[tenant]--; f.of[tenant] == 0 {
-			delete(f.of, tenant)
-		}
-	}, nil
-}
 
 func (a *admin) eventRoutes() {
 	list := listed[store.Event](a, operation("list-events", http.MethodGet, "/v1/events", "What happened, oldest first"))
@@ -100,10 +69,12 @@ func (a *admin) events(ctx context.Context, in *eventsInput) (*huma.StreamRespon
 	if !in.Follow {
 		return a.stream(func(w http.ResponseWriter, r *http.Request) error { return a.listEvents(w, r, f, in.After, in.Limit) }), nil
 	}
-	leave, err := a.followers.enter(callerOf(ctx).tenant)
+	who := callerOf(ctx)
+	leave, err := a.shares.followers.enter(who.tenant)
 	if err != nil {
 		return nil, err
 	}
+	who.leave()
 	return a.stream(func(w http.ResponseWriter, r *http.Request) error {
 		defer leave()
 		return a.follow(w, r, f, in.After)
