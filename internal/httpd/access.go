@@ -28,6 +28,8 @@ type caller struct {
 	// token is the ID of his token, and expires when that ends; empty: he needs none.
 	token   string
 	expires time.Time
+	// loopback: none is needed where he is until there is one at all.
+	loopback bool
 	// leave gives back the place of his request among those of his tenant, for one that has another.
 	leave func()
 }
@@ -123,11 +125,37 @@ func (a *admin) identify(r *http.Request) (caller, error) {
 			Detail: `a token is needed here, as "Authorization: Bearer TOKEN"; "stspub token add" makes one`,
 		}
 	}
-	actor := "loopback"
 	if ok && addr.Network() == "unix" {
-		actor = "socket"
+		return caller{role: store.RoleAdmin, actor: "socket"}, nil
 	}
-	return caller{role: store.RoleAdmin, actor: actor}, nil
+	return caller{role: store.RoleAdmin, actor: "loopback", loopback: true}, nil
+}
+
+// stillIn says why a caller would not be let in any more, for requests that go on.
+func (a *admin) stillIn(ctx context.Context, who caller) error {
+	why := ""
+	switch {
+	case who.token != "":
+		token, err := a.tenancy.Token(ctx, who.token)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if why = ended(token); err != nil {
+			why = unknownToken
+		}
+	case who.loopback:
+		has, err := a.tenancy.HasTokens(ctx)
+		if err != nil {
+			return err
+		}
+		if has {
+			why = "there are tokens since this request began, and it has none"
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	return &Problem{Status: http.StatusUnauthorized, Detail: why}
 }
 
 // tokenPrefix begins every token, so that it is known for what it is where it should not be.
@@ -199,13 +227,18 @@ func (a *admin) look(ctx context.Context, text string) (token store.Token, why s
 	if subtle.ConstantTimeCompare(hash[:], token.Hash) != 1 { // the hash of none is empty
 		return token, unknownToken, nil
 	}
-	switch now := time.Now(); {
+	return token, ended(token), nil
+}
+
+// ended says why a token counts no more; empty: it does.
+func ended(token store.Token) string {
+	switch {
 	case !token.Revoked.IsZero():
-		return token, "the token was revoked at " + token.Revoked.UTC().Format(time.RFC3339), nil
-	case !token.Expires.IsZero() && !now.Before(token.Expires):
-		return token, "the token expired at " + token.Expires.UTC().Format(time.RFC3339), nil
+		return "the token was revoked at " + token.Revoked.UTC().Format(time.RFC3339)
+	case !token.Expires.IsZero() && !time.Now().Before(token.Expires):
+		return "the token expired at " + token.Expires.UTC().Format(time.RFC3339)
 	}
-	return token, "", nil
+	return ""
 }
 
 // newToken makes the text of a token, and what is kept of it.

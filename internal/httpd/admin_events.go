@@ -3,6 +3,7 @@ package httpd
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -115,30 +116,34 @@ func (a *admin) listEvents(w http.ResponseWriter, r *http.Request, f store.Event
 	}
 	return a.writeList(w, r, func(ctx context.Context, add func(any) error) error {
 		if limit == 0 {
-			_, err := a.eachEvent(ctx, f, after, func(e store.Event) error { return add(e) })
+			_, err := a.eachPage(ctx, f, after, func(page []store.Event) error { return addAll(page, add) })
 			return err
 		}
-		for _, e := range page {
-			if err := add(e); err != nil {
-				return err
-			}
-		}
-		return nil
+		return addAll(page, add)
 	})
 }
 
-// eachEvent calls add for all events behind a number, and returns the last one's.
-func (a *admin) eachEvent(ctx context.Context, f store.EventFilter, after int64, add func(store.Event) error) (int64, error) {
+func addAll(page []store.Event, add func(any) error) error {
+	for _, e := range page {
+		if err := add(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachPage calls add for all events behind a number, some at a time, and returns the last one's.
+func (a *admin) eachPage(ctx context.Context, f store.EventFilter, after int64, add func([]store.Event) error) (int64, error) {
 	for {
 		page, err := a.audit.Events(ctx, f, after, pageSize)
 		if err != nil {
 			return after, err
 		}
-		for _, e := range page {
-			if err := add(e); err != nil {
+		if len(page) > 0 {
+			if err := add(page); err != nil {
 				return after, err
 			}
-			after = e.Seq
+			after = page[len(page)-1].Seq
 		}
 		if len(page) < pageSize {
 			return after, nil
@@ -179,6 +184,10 @@ func (a *admin) follow(w http.ResponseWriter, r *http.Request, f store.EventFilt
 		return nil
 	default:
 	}
+	if problem, ok := errors.AsType[*Problem](err); ok { // he asks again, and is told
+		a.log.Info("ended a follower of events", "err", problem)
+		return nil
+	}
 	if r.Context().Err() == nil {
 		a.log.Warn("cut off a follower of events", "err", err)
 	}
@@ -192,6 +201,7 @@ type tail struct {
 	rc    *http.ResponseController
 	f     store.EventFilter
 	after int64
+	sent  time.Time // the last that he was sent
 }
 
 // step writes what there is, and waits until there may be more.
@@ -202,9 +212,18 @@ func (t *tail) step(ctx context.Context) error {
 	}
 	e := json.NewEncoder(t.w)
 	before := t.after
-	seen, err := t.a.eachEvent(ctx, t.f, t.after, func(v store.Event) error {
-		_ = t.rc.SetWriteDeadline(time.Now().Add(bulkPatience))
-		return e.Encode(v)
+	seen, err := t.a.eachPage(ctx, t.f, t.after, func(page []store.Event) error {
+		// After they were read: what he is shown happened while he was let in, and of his tenant, not of the next of its name.
+		if err := t.a.stillIn(ctx, callerOf(ctx)); err != nil {
+			return err
+		}
+		for _, v := range page {
+			_ = t.rc.SetWriteDeadline(time.Now().Add(bulkPatience))
+			if err := e.Encode(v); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err == nil && seen > before {
 		err = t.flush()
@@ -220,12 +239,15 @@ func (t *tail) step(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	wait, cancel := context.WithTimeout(ctx, followBeat)
+	wait, cancel := context.WithDeadline(ctx, t.sent.Add(followBeat)) // however much happens that is not for him
 	defer cancel()
 	switch err := t.a.audit.Wait(wait, t.after); {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case wait.Err() == nil:
+		return err
+	}
+	if err := t.a.stillIn(ctx, callerOf(ctx)); err != nil {
 		return err
 	}
 	if _, err := t.w.Write([]byte{'\n'}); err != nil {
@@ -235,6 +257,7 @@ func (t *tail) step(ctx context.Context) error {
 }
 
 func (t *tail) flush() error {
+	t.sent = time.Now()
 	_ = t.rc.SetWriteDeadline(time.Now().Add(bulkPatience))
 	return t.rc.Flush()
 }

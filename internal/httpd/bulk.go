@@ -141,6 +141,9 @@ func (b *bulkRun) apply(ctx context.Context, lines <-chan bulkLine, out *spool) 
 				break fill
 			}
 		}
+		if err := b.a.stillIn(ctx, b.who); err != nil {
+			return err
+		}
 		results, err := b.answer(ctx, batch)
 		if err != nil {
 			return err
