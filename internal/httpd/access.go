@@ -28,6 +28,10 @@ type caller struct {
 	// token is the ID of his token, and expires when that ends; empty: he needs none.
 	token   string
 	expires time.Time
+	// loopback: none is needed where he is until there is one at all.
+	loopback bool
+	// leave gives back the place of his request among those of his tenant, for one that has another.
+	leave func()
 }
 
 type callerKey struct{}
@@ -58,15 +62,21 @@ func (a *admin) authenticate(next http.Handler) http.Handler {
 			if err == nil && r.URL.Path == "/metrics" && who.tenant != "" {
 				err = wrongPlace(who)
 			}
+			who.leave = func() {}
 			if err == nil && who.tenant != "" {
-				if err = a.shares.request(who.tenant); err != nil {
-					retryAfter(w, time.Second)
+				if err = a.shares.request(who.tenant); err == nil {
+					who.leave, err = a.shares.underWay.enter(who.tenant)
+				}
+				if err != nil {
+					w.Header().Set("Connection", "close") // there are not many, and others need some
 				}
 			}
 			if err != nil {
 				return err
 			}
-			r = r.WithContext(store.WithActor(context.WithValue(r.Context(), callerKey{}, who), who.actor))
+			defer who.leave()
+			ctx := store.WithReader(store.WithActor(r.Context(), who.actor), who.tenant)
+			r = r.WithContext(context.WithValue(ctx, callerKey{}, who))
 		}
 		next.ServeHTTP(w, r)
 		return nil
@@ -115,11 +125,37 @@ func (a *admin) identify(r *http.Request) (caller, error) {
 			Detail: `a token is needed here, as "Authorization: Bearer TOKEN"; "stspub token add" makes one`,
 		}
 	}
-	actor := "loopback"
 	if ok && addr.Network() == "unix" {
-		actor = "socket"
+		return caller{role: store.RoleAdmin, actor: "socket"}, nil
 	}
-	return caller{role: store.RoleAdmin, actor: actor}, nil
+	return caller{role: store.RoleAdmin, actor: "loopback", loopback: true}, nil
+}
+
+// stillIn says why a caller would not be let in any more, for requests that go on.
+func (a *admin) stillIn(ctx context.Context, who caller) error {
+	why := ""
+	switch {
+	case who.token != "":
+		token, err := a.tenancy.Token(ctx, who.token)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if why = ended(token); err != nil {
+			why = unknownToken
+		}
+	case who.loopback:
+		has, err := a.tenancy.HasTokens(ctx)
+		if err != nil {
+			return err
+		}
+		if has {
+			why = "there are tokens since this request began, and it has none"
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	return &Problem{Status: http.StatusUnauthorized, Detail: why}
 }
 
 // tokenPrefix begins every token, so that it is known for what it is where it should not be.
@@ -153,7 +189,7 @@ func (a *admin) bearer(r *http.Request, header string) (caller, error) {
 		return caller{}, err
 	case why == unknownToken && wait > 0:
 		return caller{}, &Problem{
-			Status: http.StatusTooManyRequests,
+			Status: http.StatusTooManyRequests, after: wait,
 			Detail: fmt.Sprintf("too many tokens from %s were wrong; try again in %d seconds", from, int(wait/time.Second)+1),
 		}
 	case why == unknownToken:
@@ -191,13 +227,18 @@ func (a *admin) look(ctx context.Context, text string) (token store.Token, why s
 	if subtle.ConstantTimeCompare(hash[:], token.Hash) != 1 { // the hash of none is empty
 		return token, unknownToken, nil
 	}
-	switch now := time.Now(); {
+	return token, ended(token), nil
+}
+
+// ended says why a token counts no more; empty: it does.
+func ended(token store.Token) string {
+	switch {
 	case !token.Revoked.IsZero():
-		return token, "the token was revoked at " + token.Revoked.UTC().Format(time.RFC3339), nil
-	case !token.Expires.IsZero() && !now.Before(token.Expires):
-		return token, "the token expired at " + token.Expires.UTC().Format(time.RFC3339), nil
+		return "the token was revoked at " + token.Revoked.UTC().Format(time.RFC3339)
+	case !token.Expires.IsZero() && !time.Now().Before(token.Expires):
+		return "the token expired at " + token.Expires.UTC().Format(time.RFC3339)
 	}
-	return token, "", nil
+	return ""
 }
 
 // newToken makes the text of a token, and what is kept of it.

@@ -134,14 +134,14 @@ func NewHealth(cfg HealthConfig) *Server {
 // a token from then on, a caller may do what his token allows: all, or all of a tenant, or only look.
 //
 // Beside what [NewHealth] answers there is the API under /v1, which /openapi.json describes. Errors are problem documents.
-// RFC 9457. Nothing that a tenant is answered depends on what another has, but for the one word "taken".
+// RFC 9457. What a tenant is answered does not depend on what another has, but for the one word "taken", the numbers of events
+// and the places that all tenants share.
 func NewAdmin(cfg AdminConfig) *Server {
 	a := &admin{
 		manager: cfg.Manager, tenancy: cfg.Tenancy, webhooks: cfg.Webhooks, audit: cfg.Audit, tls: cfg.TLS, log: cfg.Log,
-		failures:  failures{from: make(map[netip.Prefix]*rate.Limiter)},
-		followers: followers{of: make(map[string]int)},
-		shares:    shares{requests: cmp.Or(cfg.requests, requestsASecond)},
-		doubtful:  make(chan struct{}, 1),
+		failures: failures{from: make(map[netip.Prefix]*rate.Limiter)},
+		shares:   newShares(cmp.Or(cfg.requests, requestsASecond)),
+		doubtful: make(chan struct{}, 1),
 	}
 	r := newRouter()
 	r.Use(a.handled(a.keepBrowsersOut), a.authenticate)
@@ -211,11 +211,10 @@ type admin struct {
 	log      *slog.Logger
 	api      huma.API
 	failures failures
-	shares   shares
+	shares   *shares
 
-	followers followers
-	stopping  <-chan struct{} // closed when the server is to stop
-	doubtful  chan struct{}   // held while a token is looked at from where many were wrong
+	stopping <-chan struct{} // closed when the server is to stop
+	doubtful chan struct{}   // held while a token is looked at from where many were wrong
 }
 
 func (a *admin) handle(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {

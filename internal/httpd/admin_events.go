@@ -3,12 +3,12 @@ package httpd
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -30,40 +30,10 @@ const (
 	// followBeat is how often a follower who hears nothing is sent an empty line, so that both ends learn of a connection
 	// that is dead.
 	followBeat = 15 * time.Second
-	// followersEach and followersAll bound who follows at a time: of one tenant, or of the service; and all.
-	followersEach, followersAll = 8, 128
 )
 
 // afterHeader is the number behind which an answer that follows begins.
 const afterHeader = "Event-After"
-
-// followers counts who follows.
-type followers struct {
-	mu  sync.Mutex // guards the fields below
-	of  map[string]int
-	all int
-}
-
-// enter takes a place for a tenant, until leave is called.
-func (f *followers) enter(tenant string) (leave func(), err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.of[tenant] >= followersEach || f.all >= followersAll {
-		return nil, &Problem{
-			Status: http.StatusTooManyRequests, Detail: fmt.Sprintf("%d follow already; end one of them, or ask without follow", followersEach),
-		}
-	}
-	f.of[tenant]++
-	f.all++
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.all--
-		if f.of[tenant]--; f.of[tenant] == 0 {
-			delete(f.of, tenant)
-		}
-	}, nil
-}
 
 func (a *admin) eventRoutes() {
 	list := listed[store.Event](a, operation("list-events", http.MethodGet, "/v1/events", "What happened, oldest first"))
@@ -104,10 +74,12 @@ func (a *admin) events(ctx context.Context, in *eventsInput) (*huma.StreamRespon
 	if !in.Follow {
 		return a.stream(func(w http.ResponseWriter, r *http.Request) error { return a.listEvents(w, r, f, in.After, in.Limit) }), nil
 	}
-	leave, err := a.followers.enter(callerOf(ctx).tenant)
+	who := callerOf(ctx)
+	leave, err := a.shares.followers.enter(who.tenant)
 	if err != nil {
 		return nil, err
 	}
+	who.leave()
 	return a.stream(func(w http.ResponseWriter, r *http.Request) error {
 		defer leave()
 		return a.follow(w, r, f, in.After)
@@ -161,30 +133,34 @@ func (a *admin) listEvents(w http.ResponseWriter, r *http.Request, f store.Event
 	}
 	return a.writeList(w, r, func(ctx context.Context, add func(any) error) error {
 		if limit == 0 {
-			_, err := a.eachEvent(ctx, f, after, func(e store.Event) error { return add(e) })
+			_, err := a.eachPage(ctx, f, after, func(page []store.Event) error { return addAll(page, add) })
 			return err
 		}
-		for _, e := range page {
-			if err := add(e); err != nil {
-				return err
-			}
-		}
-		return nil
+		return addAll(page, add)
 	})
 }
 
-// eachEvent calls add for all events behind a number, and returns the last one's.
-func (a *admin) eachEvent(ctx context.Context, f store.EventFilter, after int64, add func(store.Event) error) (int64, error) {
+func addAll(page []store.Event, add func(any) error) error {
+	for _, e := range page {
+		if err := add(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachPage calls add for all events behind a number, some at a time, and returns the last one's.
+func (a *admin) eachPage(ctx context.Context, f store.EventFilter, after int64, add func([]store.Event) error) (int64, error) {
 	for {
 		page, err := a.audit.Events(ctx, f, after, pageSize)
 		if err != nil {
 			return after, err
 		}
-		for _, e := range page {
-			if err := add(e); err != nil {
+		if len(page) > 0 {
+			if err := add(page); err != nil {
 				return after, err
 			}
-			after = e.Seq
+			after = page[len(page)-1].Seq
 		}
 		if len(page) < pageSize {
 			return after, nil
@@ -225,6 +201,10 @@ func (a *admin) follow(w http.ResponseWriter, r *http.Request, f store.EventFilt
 		return nil
 	default:
 	}
+	if problem, ok := errors.AsType[*Problem](err); ok { // he asks again, and is told
+		a.log.Info("ended a follower of events", "err", problem)
+		return nil
+	}
 	if r.Context().Err() == nil {
 		a.log.Warn("cut off a follower of events", "err", err)
 	}
@@ -238,6 +218,7 @@ type tail struct {
 	rc    *http.ResponseController
 	f     store.EventFilter
 	after int64
+	sent  time.Time // the last that he was sent
 }
 
 // step writes what there is, and waits until there may be more.
@@ -248,9 +229,18 @@ func (t *tail) step(ctx context.Context) error {
 	}
 	e := json.NewEncoder(t.w)
 	before := t.after
-	seen, err := t.a.eachEvent(ctx, t.f, t.after, func(v store.Event) error {
-		_ = t.rc.SetWriteDeadline(time.Now().Add(bulkPatience))
-		return e.Encode(v)
+	seen, err := t.a.eachPage(ctx, t.f, t.after, func(page []store.Event) error {
+		// After they were read: what he is shown happened while he was let in, and of his tenant, not of the next of its name.
+		if err := t.a.stillIn(ctx, callerOf(ctx)); err != nil {
+			return err
+		}
+		for _, v := range page {
+			_ = t.rc.SetWriteDeadline(time.Now().Add(bulkPatience))
+			if err := e.Encode(v); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err == nil && seen > before {
 		err = t.flush()
@@ -266,12 +256,15 @@ func (t *tail) step(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	wait, cancel := context.WithTimeout(ctx, followBeat)
+	wait, cancel := context.WithDeadline(ctx, t.sent.Add(followBeat)) // however much happens that is not for him
 	defer cancel()
 	switch err := t.a.audit.Wait(wait, t.after); {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case wait.Err() == nil:
+		return err
+	}
+	if err := t.a.stillIn(ctx, callerOf(ctx)); err != nil {
 		return err
 	}
 	if _, err := t.w.Write([]byte{'\n'}); err != nil {
@@ -281,6 +274,7 @@ func (t *tail) step(ctx context.Context) error {
 }
 
 func (t *tail) flush() error {
+	t.sent = time.Now()
 	_ = t.rc.SetWriteDeadline(time.Now().Add(bulkPatience))
 	return t.rc.Flush()
 }

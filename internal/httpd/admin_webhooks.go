@@ -137,6 +137,11 @@ func (a *admin) testWebhook(ctx context.Context, in *ownNamedInput) (*body[webho
 	if err != nil {
 		return nil, err
 	}
+	leave, err := a.shares.tests.enter(callerOf(ctx).tenant) // it waits for whom the tenant chose
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	t, err := a.webhooks.Test(ctx, tenant, in.Name)
 	if err != nil {
 		return nil, wrongWebhook(in.Name, err)

@@ -71,7 +71,7 @@ func fileConfig() *config.Config {
 	}
 }
 
-// newRealManager starts one. Secrets called "wrong" are refused by the provider.
+// newRealManager starts one. The provider refuses secrets called "wrong", and says nothing to those called "silent".
 func newRealManager(t testing.TB, st store.Store) *realManager {
 	t.Helper()
 	t.Cleanup(func() {
@@ -86,11 +86,14 @@ func newRealManager(t testing.TB, st store.Store) *realManager {
 		Load:        func() (*config.Config, []string, error) { return fileConfig(), nil, nil },
 		Accepted:    func(context.Context, *config.Config) error { return nil },
 		OpenAccount: func(string, config.Account) (dnsupdate.Account, error) { return deafAccount{}, nil },
-		CheckAccount: func(_ context.Context, _ string, a config.Account, _ string) error {
-			if a.APIToken == "wrong" {
+		CheckAccount: func(ctx context.Context, _ string, a config.Account, _ string) error {
+			switch a.APIToken {
+			case "wrong":
 				return errors.New("the provider refuses the token (401)")
+			case "silent":
+				<-ctx.Done()
 			}
-			return nil
+			return ctx.Err()
 		},
 	})
 	if _, err := m.Start(t.Context(), fileConfig()); err != nil {
@@ -141,9 +144,15 @@ func runAPIOn(t testing.TB, addr string, st store.Store) (*adminWorld, *realMana
 // serve runs a server of a real manager until stop is called or the test ends.
 func (w *adminWorld) serve(t testing.TB, m *realManager) (stop func()) {
 	t.Helper()
+	return w.serveWith(t, m, newWebhooks(t, m.store))
+}
+
+// serveWith is serve with other webhooks.
+func (w *adminWorld) serveWith(t testing.TB, m *realManager, hooks *webhook.Webhooks) (stop func()) {
+	t.Helper()
 	server := NewAdmin(AdminConfig{
 		HealthConfig: HealthConfig{Version: "v1.2.3", Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&w.log, nil))},
-		Manager:      m, Tenancy: m.store, Audit: m.store, Webhooks: newWebhooks(t, m.store), requests: rate.Inf,
+		Manager:      m, Tenancy: m.store, Audit: m.store, Webhooks: hooks, requests: rate.Inf,
 	})
 	ln, err := Listen(t.Context(), w.addr)
 	if err != nil {

@@ -78,12 +78,12 @@ type bulkLine struct {
 // them too.
 func (b *bulkRun) serve(w http.ResponseWriter, r *http.Request) error {
 	if b.who.tenant != "" {
-		done, err := b.a.shares.bulk(b.who.tenant)
+		leave, err := b.a.shares.bulks.enter(b.who.tenant)
 		if err != nil {
-			retryAfter(w, bulkPatience)
 			return err
 		}
-		defer done()
+		defer leave()
+		b.who.leave()
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -140,6 +140,9 @@ func (b *bulkRun) apply(ctx context.Context, lines <-chan bulkLine, out *spool) 
 			default:
 				break fill
 			}
+		}
+		if err := b.a.stillIn(ctx, b.who); err != nil {
+			return err
 		}
 		results, err := b.answer(ctx, batch)
 		if err != nil {

@@ -345,41 +345,6 @@ func TestFollowOverARestore(t *testing.T) {
 	}
 }
 
-// TestFollowersAreFew refuses those beyond the limit, of a tenant or of the service, until another one ends.
-func TestFollowersAreFew(t *testing.T) {
-	t.Parallel()
-	var f followers
-	f.of = make(map[string]int)
-	var leave []func()
-	enter := func(tenant string, want bool) {
-		t.Helper()
-		l, err := f.enter(tenant)
-		if (err == nil) != want {
-			t.Fatalf("enter(%q) = %v after %d", tenant, err, len(leave))
-		}
-		if err == nil {
-			leave = append(leave, l)
-		} else if status(t, err) != 429 {
-			t.Errorf("refused with %v", err)
-		}
-	}
-	for i := range followersAll / followersEach {
-		for range followersEach {
-			enter(fmt.Sprint(i), true)
-		}
-		enter(fmt.Sprint(i), false)
-	}
-	enter("another", false)
-	leave[0]()
-	enter("another", true)
-	for _, l := range leave[1:] {
-		l()
-	}
-	if len(f.of) > 0 || f.all != 0 {
-		t.Errorf("%d, %v after all have left", f.all, f.of)
-	}
-}
-
 // TestFollowRefused says at once why there is nothing to follow.
 func TestFollowRefused(t *testing.T) {
 	t.Parallel()

@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -31,6 +35,8 @@ type Problem struct {
 	Title  string `json:"title"`  // the status in words
 	Status int    `json:"status"` // of the HTTP answer
 	Detail string `json:"detail"` // what happened, and what to do, for an operator
+
+	after time.Duration // when to come again; 0: that is not said
 }
 
 // Error returns the detail.
@@ -46,6 +52,15 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // ContentType is that of problems, for the JSON that they are.
 func (p *Problem) ContentType(string) string { return problemType }
+
+// GetHeaders is for huma too: Retry-After where it is known, in whole seconds. RFC 9110, Section 10.2.3.
+func (p *Problem) GetHeaders() http.Header {
+	h := http.Header{}
+	if p.after > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(p.after.Seconds())), 10))
+	}
+	return h
+}
 
 // complete returns the problem with what its status says.
 func (p *Problem) complete() *Problem {
@@ -132,6 +147,7 @@ func missing(err error, format string, args ...any) error {
 func writeProblem(w http.ResponseWriter, p *Problem) {
 	w.Header().Set("Content-Type", problemType)
 	w.Header().Set("Cache-Control", "no-store")
+	maps.Copy(w.Header(), p.GetHeaders())
 	w.WriteHeader(p.Status)
 	// An error is the client's going away.
 	_ = json.NewEncoder(w).Encode(p.complete())

@@ -22,7 +22,7 @@ func (t *tables) lastChange(ctx context.Context) (lastChange, error) {
 		err = r.Scan(&l.number, &l.dropped)
 		return l, err
 	}
-	return one(ctx, t, "read the last change", scan, `SELECT last, dropped FROM versions`)
+	return one(vital(ctx), t, "read the last change", scan, `SELECT last, dropped FROM versions`)
 }
 
 // queryServedSince finds the texts of domains that changed after $1. Who was deleted since and came back is served by his

@@ -124,8 +124,8 @@ const (
 
 type actorKey struct{}
 
-// WithActor has what is changed with a context be noted as somebody's doing; without it, it is [ActorSelf]'s. It is the
-// only value that the store takes from a context.
+// WithActor has what is changed with a context be noted as somebody's doing; without it, it is [ActorSelf]'s. It and
+// [WithReader] are all that the store takes from a context.
 func WithActor(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }

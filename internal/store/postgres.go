@@ -28,7 +28,10 @@ import (
 type Postgres struct {
 	tables
 	pool     *pgxpool.Pool // for writes, which may wait for each other
-	aside    *pgxpool.Pool // for reads that end within their method, and what else waits for nobody
+	vital    *pgxpool.Pool // for heartbeats and log-ins, which wait for nobody
+	aside    *pgxpool.Pool // for reads that end within their method
+	asked    *pgxpool.Pool // for those of requests
+	asking   *places       // of tenants' requests, before they take a connection
 	walks    *pgxpool.Pool // for EachDomain and the like; see walk
 	where    string        // for errors
 	soon     time.Duration // limit of what is small
@@ -58,7 +61,7 @@ const (
 
 // Connections of a process. The server allows 100 in all, unless it is told otherwise.
 const (
-	poolSize  = 12 // a third of it is for what waits for nobody
+	poolSize  = 16 // half of it is for writes
 	walksSize = 12
 )
 
@@ -67,8 +70,8 @@ const (
 // database that a newer version wrote is refused, and so is one that ring cannot open, as by [OpenSealedSQLite]. An error
 // does not show the password.
 //
-// Beside what libpq knows, "pool_max_conns" in the URL bounds the connections for everything but long walks; default 12,
-// at least 2.
+// Beside what libpq knows, "pool_max_conns" in the URL bounds the connections for everything but long walks; default 16,
+// at least 4.
 func OpenPostgres(ctx context.Context, url string, ring *Keyring) (*Postgres, error) {
 	return openPostgres(ctx, url, ring, soonLimit)
 }
@@ -80,7 +83,7 @@ func openPostgres(ctx context.Context, address string, ring *Keyring, soon time.
 		return nil, errors.New("open store: the [store] url of PostgreSQL is not understood: " +
 			`write "postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full", with %XX for what is special in a name`)
 	}
-	p := &Postgres{where: shown(conf.ConnConfig), soon: soon, queue: newQueue(), ear: ear{slot: make(chan struct{}, 1)}}
+	p := &Postgres{where: shown(conf.ConnConfig), soon: soon, queue: newQueue(), asking: newPlaces(readsAtOnce), ear: ear{slot: make(chan struct{}, 1)}}
 	p.init(p, ring)
 	configure(conf)
 	if !strings.Contains(address, "pool_max_conns") {
@@ -147,16 +150,16 @@ func (p *Postgres) connect(ctx context.Context, conf *pgxpool.Config) error {
 	slow := conf.Copy()
 	slow.MaxConns, slow.MinConns, slow.MinIdleConns, slow.MaxConnIdleTime = walksSize, 0, 0, time.Minute
 	slow.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(walkLimit)
-	quick := conf.Copy()
-	quick.MaxConns = max(conf.MaxConns/3, 1)
-	conf.MaxConns = max(conf.MaxConns-quick.MaxConns, 1)
-	for _, c := range []*pgxpool.Config{quick, conf} {
+	quick, own, asked := conf.Copy(), conf.Copy(), conf.Copy()
+	quick.MaxConns, own.MaxConns, asked.MaxConns = max(conf.MaxConns/8, 1), max(conf.MaxConns/5, 1), max(conf.MaxConns/5, 1)
+	conf.MaxConns = max(conf.MaxConns-quick.MaxConns-own.MaxConns-asked.MaxConns, 1)
+	for _, c := range []*pgxpool.Config{quick, own, asked, conf} {
 		c.MinConns, c.MinIdleConns = min(c.MinConns, c.MaxConns), min(c.MinIdleConns, c.MaxConns)
 	}
 	for _, of := range []struct {
 		pool **pgxpool.Pool
 		conf *pgxpool.Config
-	}{{&p.pool, conf}, {&p.aside, quick}, {&p.walks, slow}} {
+	}{{&p.pool, conf}, {&p.vital, quick}, {&p.aside, own}, {&p.asked, asked}, {&p.walks, slow}} {
 		if *of.pool, err = pgxpool.NewWithConfig(ctx, of.conf); err != nil {
 			p.closePools()
 			return err
@@ -170,7 +173,9 @@ func (p *Postgres) connect(ctx context.Context, conf *pgxpool.Config) error {
 	return nil
 }
 
-func (p *Postgres) pools() []*pgxpool.Pool { return []*pgxpool.Pool{p.pool, p.aside, p.walks} }
+func (p *Postgres) pools() []*pgxpool.Pool {
+	return []*pgxpool.Pool{p.pool, p.vital, p.aside, p.asked, p.walks}
+}
 
 // closePools closes those that are open.
 func (p *Postgres) closePools() {

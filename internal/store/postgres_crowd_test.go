@@ -282,6 +282,56 @@ func servedAfter(t *testing.T, s *store.Postgres, after int64) (map[policygen.Na
 	return all, next
 }
 
+// postgresSlowReads has many requests of a tenant read what takes long. Neither this process nor another tenant waits for
+// them, nor does a log-in for who changes its token.
+func postgresSlowReads(t *testing.T, server *labtest.PostgreSQL) {
+	url := server.Database(t)
+	s := node(t, url)
+	if err := s.AddToken(t.Context(), store.Token{ID: "k", Role: store.RoleAdmin, Hash: []byte("hash"), Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	c, look := connect(t, url), connect(t, url)
+	run(t, c, `BEGIN`)
+	run(t, c, `LOCK TABLE events IN ACCESS EXCLUSIVE MODE`)
+	run(t, c, `UPDATE tokens SET label = 'changes'`)
+	waiting := func() (n int) {
+		if err := look.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var g errgroup.Group
+	loud, end := context.WithCancel(t.Context())
+	for range 60 {
+		g.Go(func() error {
+			_, err := s.Events(store.WithReader(loud, "loud"), store.EventFilter{Tenant: "loud"}, 0, 10)
+			return err
+		})
+	}
+	for waiting() < 2 { // there is nothing to wait on but the server
+		if t.Context().Err() != nil {
+			t.Fatal("nobody came to the lock")
+		}
+	}
+	for range 5 {
+		alive(t, s, "k")
+		prompt(t, "another tenant", func(ctx context.Context) error { _, err := s.Tenants(store.WithReader(ctx, "quiet")); return err })
+		prompt(t, "the service", func(ctx context.Context) error { _, err := s.Tenants(store.WithReader(ctx, "")); return err })
+	}
+	if n := waiting(); n != 2 {
+		t.Errorf("%d reads of a tenant run at a time, want 2", n)
+	}
+	end()
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("reads of who is gone end with %v", err)
+	}
+	run(t, c, `COMMIT`)
+	if n, err := s.Events(store.WithReader(t.Context(), "loud"), store.EventFilter{Tenant: "loud"}, 0, 10); err != nil || len(n) > 0 {
+		t.Errorf("a read afterwards: %v, %v", n, err)
+	}
+}
+
 // postgresOthersRow has the row of a tenant's domain held by a write. What another tenant asks about that name takes as long
 // as about a name that nobody has: it neither waits nor writes.
 func postgresOthersRow(t *testing.T, server *labtest.PostgreSQL) {

@@ -13,54 +13,72 @@ const declaringAtOnce = 3
 // queue is where those wait who would wait for a lock that all of them need: before they take a connection, and one of each
 // tenant only, so that many requests of one delay nobody else's.
 type queue struct {
-	turns chan struct{} // capacity declaringAtOnce; taken in the order of coming
-
-	mu      sync.Mutex // guards tenants, and users of each
-	tenants map[string]*tenantTurn
-}
-
-type tenantTurn struct {
-	slot  chan struct{} // capacity 1
-	users int           // who has it or waits for it
+	turns   chan struct{} // capacity declaringAtOnce; taken in the order of coming
+	tenants *places
 }
 
 func newQueue() *queue {
-	return &queue{turns: make(chan struct{}, declaringAtOnce), tenants: make(map[string]*tenantTurn)}
+	return &queue{turns: make(chan struct{}, declaringAtOnce), tenants: newPlaces(1)}
 }
 
 // enter returns when it is a caller's turn, which ends with leave.
 func (q *queue) enter(ctx context.Context, tenant string) (leave func(), err error) {
-	q.mu.Lock()
-	t := q.tenants[tenant]
-	if t == nil {
-		t = &tenantTurn{slot: make(chan struct{}, 1)}
-		q.tenants[tenant] = t
-	}
-	t.users++
-	q.mu.Unlock()
-	gone := func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		if t.users--; t.users == 0 {
-			delete(q.tenants, tenant)
-		}
-	}
-	select {
-	case t.slot <- struct{}{}:
-	case <-ctx.Done():
-		gone()
-		return nil, fmt.Errorf("wait for other changes of the tenant: %w", ctx.Err())
+	gone, err := q.tenants.enter(ctx, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("wait for other changes of the tenant: %w", err)
 	}
 	select {
 	case q.turns <- struct{}{}:
 	case <-ctx.Done():
-		<-t.slot
 		gone()
 		return nil, fmt.Errorf("wait for other changes: %w", ctx.Err())
 	}
 	return func() {
 		<-q.turns
-		<-t.slot
+		gone()
+	}, nil
+}
+
+// places are those that each tenant has by itself.
+type places struct {
+	each int
+
+	mu sync.Mutex // guards of, and users of each
+	of map[string]*tenantPlaces
+}
+
+type tenantPlaces struct {
+	taken chan struct{} // capacity each
+	users int           // who has one or waits for one
+}
+
+func newPlaces(each int) *places { return &places{each: each, of: make(map[string]*tenantPlaces)} }
+
+// enter returns when there is a place for one more of a tenant, which is given back with leave.
+func (p *places) enter(ctx context.Context, tenant string) (leave func(), err error) {
+	p.mu.Lock()
+	t := p.of[tenant]
+	if t == nil {
+		t = &tenantPlaces{taken: make(chan struct{}, p.each)}
+		p.of[tenant] = t
+	}
+	t.users++
+	p.mu.Unlock()
+	gone := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(p.of, tenant)
+		}
+	}
+	select {
+	case t.taken <- struct{}{}:
+	case <-ctx.Done():
+		gone()
+		return nil, ctx.Err()
+	}
+	return func() {
+		<-t.taken
 		gone()
 	}, nil
 }
@@ -75,7 +93,7 @@ func (*SQLite) queueUp(context.Context, string) (leave func(), err error) { retu
 
 // writeAside implements database.
 func (p *Postgres) writeAside(ctx context.Context, doing string, f func(context.Context, transaction) error) error {
-	return p.transact(ctx, doing, p.soon, p.aside, f)
+	return p.transact(ctx, doing, p.soon, p.vital, f)
 }
 
 // writeAside implements database: there is one writer.

@@ -15,8 +15,20 @@ import (
 
 // read implements database.
 func (p *Postgres) read(ctx context.Context, doing string, f func(row) error, query string, args ...any) error {
+	who, pool := readerOf(ctx), p.aside
+	switch {
+	case who.vital:
+		pool = p.vital
+	case who.asked:
+		pool = p.asked
+	}
+	leave, err := who.turn(ctx, p.asking)
+	if err != nil {
+		return said(doing, err)
+	}
+	defer leave()
 	return p.persist(ctx, doing, p.soon, func(ctx context.Context) error {
-		rows, err := p.aside.Query(ctx, query, storable(args)...)
+		rows, err := pool.Query(ctx, query, storable(args)...)
 		if err != nil {
 			return err
 		}

@@ -71,6 +71,7 @@ func TestPostgres(t *testing.T) {
 		"ALongChangeKeepsNobodyOut":     postgresLongChange,
 		"NumbersAppearInTheirOrder":     postgresOrder,
 		"ASharedTextKeepsNobodyOut":     postgresTurn,
+		"SlowReadsKeepNobodyOut":        postgresSlowReads,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,6 +26,7 @@ type SQLite struct {
 	writer  pool    // one connection
 	readers pool    // for reads that end within their method
 	streams *sql.DB // for EachDomain and EachCertificate
+	asking  *places // of tenants' reads
 	group   *group  // for the writes that come in numbers
 	changed notice  // of writes
 	close   func() error
@@ -68,7 +69,7 @@ func openSQLite(ctx context.Context, path string, ring *Keyring) (*SQLite, error
 	if err := checkWritable(file); err != nil {
 		return nil, adviseFile(file, errors.Join(err, lock.Close()))
 	}
-	s := &SQLite{path: file}
+	s := &SQLite{path: file, asking: newPlaces(readsAtOnce)}
 	s.init(s, ring)
 	s.sole = true
 	s.group = &group{store: s}
@@ -179,6 +180,11 @@ func (s *SQLite) writeSoon(ctx context.Context, doing string, f func(context.Con
 
 // read implements database.
 func (s *SQLite) read(ctx context.Context, doing string, f func(row) error, query string, args ...any) error {
+	leave, err := readerOf(ctx).turn(ctx, s.asking)
+	if err != nil {
+		return said(doing, err)
+	}
+	defer leave()
 	return s.each(ctx, &s.readers, doing, f, query, args...)
 }
 

@@ -171,7 +171,7 @@ func (t *tables) Tokens(ctx context.Context, tenant string) ([]Token, error) {
 
 // Token implements [Store].
 func (t *tables) Token(ctx context.Context, id string) (Token, error) {
-	return one(ctx, t, fmt.Sprintf("read token %q", id), scanToken, selectToken+` WHERE id = $1`, id)
+	return one(vital(ctx), t, fmt.Sprintf("read token %q", id), scanToken, selectToken+` WHERE id = $1`, id)
 }
 
 // HasTokens implements [Store].
@@ -180,7 +180,7 @@ func (t *tables) HasTokens(ctx context.Context) (bool, error) {
 		err = r.Scan(&there)
 		return there, err
 	}
-	return one(ctx, t, "read tokens", scan, `SELECT EXISTS (SELECT 1 FROM tokens)`)
+	return one(vital(ctx), t, "read tokens", scan, `SELECT EXISTS (SELECT 1 FROM tokens)`)
 }
 
 // AddToken implements [Store].
@@ -211,7 +211,9 @@ func (t *tables) AddToken(ctx context.Context, k Token) error {
 // UseToken implements [Store].
 func (t *tables) UseToken(ctx context.Context, id string, now time.Time) error {
 	return t.db.writeAside(ctx, fmt.Sprintf("note the use of token %q", id), func(ctx context.Context, tx transaction) error {
-		_, err := tx.exec(ctx, `UPDATE tokens SET used = $1 WHERE id = $2 AND used < $3`, micros(now), id, micros(now))
+		// Who changes the row may wait for long; the next use is noted.
+		free := tx.locking(`SELECT id FROM tokens WHERE id = $2 AND used < $3`, "FOR UPDATE SKIP LOCKED")
+		_, err := tx.exec(ctx, `UPDATE tokens SET used = $1 WHERE id IN (`+free+`)`, micros(now), id, micros(now))
 		return err
 	})
 }

@@ -79,13 +79,12 @@ type Webhooks struct {
 	client   *http.Client
 	schedule schedule
 	metrics  *metrics
-	tests    chan struct{} // a place for each test under way
 }
 
 // New makes it; nothing runs yet.
 func New(cfg Config) *Webhooks {
 	return &Webhooks{
-		cfg: cfg, client: newClient(cfg.Dial, cfg.Roots), metrics: newMetrics(), tests: make(chan struct{}, MaxInFlight),
+		cfg: cfg, client: newClient(cfg.Dial, cfg.Roots), metrics: newMetrics(),
 		schedule: schedule{look: 5 * time.Second, answer: 15 * time.Second, first: 5 * time.Second, most: time.Hour, giveUp: 72 * time.Hour, failing: time.Hour},
 	}
 }
