@@ -8,6 +8,20 @@ import (
 	"time"
 )
 
+// Order is how the last attempt to obtain a certificate went, or, without failures, when the next one is to be made.
+type Order struct {
+	Name     string
+	Failures int       // in a row; 0: the certificate is to be renewed at Next, whatever was planned
+	Tried    time.Time // last attempt
+	Next     time.Time // not before
+	Problem  string    // the CA's words
+
+	Advice    string    // what to do about it; empty: we do not know
+	Authority string    // which CA it was
+	Since     time.Time // first failure in a row
+	Outage    bool      // the last failure was not the name's fault
+}
+
 // EachCertificate implements [Store].
 func (t *tables) EachCertificate(ctx context.Context, f func(Certificate) error) error {
 	return t.streamCertificates(ctx, "read certificates", f, `SELECT `+certificateColumns+` FROM certificates`)

@@ -224,20 +224,6 @@ type Certificate struct {
 	Renew               time.Time // when it is planned to be renewed; zero: not known
 }
 
-// Order is how the last attempt to obtain a certificate went, or, without failures, when the next one is to be made.
-type Order struct {
-	Name     string
-	Failures int       // in a row; 0: the certificate is to be renewed at Next, whatever was planned
-	Tried    time.Time // last attempt
-	Next     time.Time // not before
-	Problem  string    // the CA's words
-
-	Advice    string    // what to do about it; empty: we do not know
-	Authority string    // which CA it was
-	Since     time.Time // first failure in a row
-	Outage    bool      // the last failure was not the name's fault
-}
-
 // Store is the contract of every engine. Methods may be called at the same time; each is one transaction. Times are
 // kept to the microsecond, in UTC; what is finer is cut off. An engine may keep U+FFFD in the place of what is no UTF-8 in a
 // text, or NUL. When ctx ends before a method does, its error wraps that of ctx; an engine that is reached over a network

@@ -173,6 +173,7 @@ func eventsOwned(e *env) {
 	e.told(last,
 		`t/main account.added by socket is {"provider":"desec"}`,
 		`t/main account.changed by socket was {"provider":"desec"} is {"provider":"desec"}`,
+		`t/main account.changed by socket was {"provider":"desec"} is {"provider":"desec"}`,
 		`t/main account.changed by socket was {"provider":"desec"} is {"provider":"ovh"}`,
 		`t/main account.removed by socket was {"provider":"ovh"}`)
 }
