@@ -201,7 +201,8 @@ func (f *fleet) settled(limit time.Duration, but int, good func(publish.Status) 
 					f.announced[name] = s
 					there++
 				} else {
-					others = append(others, fmt.Sprintf("%s: step %s, %s, %+v", name, s.Step, s.Reason, s.Findings))
+					others = append(others, fmt.Sprintf("%s: step %s, %s, %+v, id %q before %q, intended %q, policy %q", name, s.Step, s.Reason, s.Findings,
+						s.ID, had.ID, s.Intended, s.Policy))
 				}
 			}
 		}
