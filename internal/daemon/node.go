@@ -142,11 +142,12 @@ func (n *node) run(ctx context.Context) {
 			return
 		case <-pause.C:
 		}
+		began := time.Now()
 		err := n.round(ctx, &lost)
 		if ctx.Err() != nil {
 			return
 		}
-		n.tell(err)
+		n.tell(began, err)
 		if err != nil {
 			lost = true
 			pause.Reset(time.Second)
@@ -237,11 +238,11 @@ func (n *node) readClock(ctx context.Context) error {
 }
 
 // tell keeps whether the store answers, and whether this is still this node.
-func (n *node) tell(err error) {
+func (n *node) tell(began time.Time, err error) {
 	switch {
 	case err == nil:
 		n.mu.Lock()
-		n.seen = time.Now()
+		n.seen = began // what was read may be as old, where a round was held up
 		n.mu.Unlock()
 		n.d.reconciler.Bar("node", "")
 	case errors.Is(err, store.ErrLocked):
