@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -137,13 +139,16 @@ func (w *world) hangup() {
 	}
 }
 
-// log is what the daemons of this world logged, the end of it.
+// log is the end of what the daemon has logged, or each node of a cluster.
 func (w *world) log() string {
-	raw, err := os.ReadFile(w.path("log"))
-	if err != nil {
-		return err.Error()
+	logs, _ := filepath.Glob(w.path("*.log"))
+	var b strings.Builder
+	for _, log := range append(logs, w.path("log")) {
+		if raw, err := os.ReadFile(log); err == nil {
+			fmt.Fprintf(&b, "%s:\n%s\n", filepath.Base(log), raw[max(0, len(raw)-16_000):])
+		}
 	}
-	return "log:\n" + string(raw[max(0, len(raw)-8000):])
+	return b.String()
 }
 
 // heard waits until the running daemon has logged a text, which may be given in parts of one line.
