@@ -184,10 +184,13 @@ func (f *fleet) live(limit time.Duration, but int) {
 	f.settled(limit, but, func(s publish.Status) bool { return true })
 }
 
+// lease is after how long a domain is free that nobody works on, when the one who took it had no answer that he did.
+const lease = 4 * time.Minute
+
 // settled is live for domains about which more is to be true.
 func (f *fleet) settled(limit time.Duration, but int, good func(publish.Status) bool) {
 	f.t.Helper()
-	f.until(fmt.Sprintf("%d domains live", f.domains()-but), limit, func() (bool, string) {
+	f.until(fmt.Sprintf("%d domains live", f.domains()-but), limit+lease, func() (bool, string) {
 		there, others := 0, []string(nil)
 		for _, tn := range f.tenants {
 			all, err := f.statuses(tn)

@@ -33,13 +33,13 @@ func (c *cluster) workerSince(from map[*member]int, parts ...string) *member {
 	return found
 }
 
-// certified waits until every node has both certificates; one that failed is ordered again after 5 minutes.
-func (c *cluster) certified() {
+// certified waits until every node has so many certificates; one that failed is ordered again after 5 minutes.
+func (c *cluster) certified(n int) {
 	c.t.Helper()
 	for _, m := range c.members {
 		c.until("certificates of "+m.name, 5*time.Minute+patience, func() (bool, string) {
 			o, err := m.admin.Certificates(context.Background())
-			return err == nil && o.Valid == 2, fmt.Sprint(o, err)
+			return err == nil && o.Valid == n, fmt.Sprint(o, err)
 		})
 	}
 }
@@ -68,7 +68,7 @@ func TestNodeKilledAtEachStep(t *testing.T) {
 	c.lookOut(zoned)
 	c.start(c.members...)
 	id := c.members[0].live(zoned, "").ID
-	c.certified()
+	c.certified(2)
 	rests := func(step string) []string {
 		return []string{`"msg":"domain rests"`, `"domain":"` + zoned + `"`, `"step":"` + step + `"`}
 	}

@@ -35,7 +35,7 @@ func TestNodesServeTheSame(t *testing.T) {
 			m.reload()
 		}
 	}
-	c.certified()
+	c.certified(2)
 	if got := c.orders.total(); got != 2 {
 		t.Errorf("%d orders, want one for each of two names", got)
 	}
@@ -177,10 +177,7 @@ func TestDatabaseStops(t *testing.T) {
 	f.start(f.members...)
 	f.enter()
 	f.begin(func() {})
-	f.until("all certificates", patience, func() (bool, string) { // or an order is cut off, and made again
-		o, err := f.members[0].admin.Certificates(context.Background())
-		return o.Valid == f.domains()+1, errText(err)
-	})
+	f.certified(f.domains() + 1) // or an order is cut off, and made again
 	from := f.logged()
 	f.change()
 	f.workerSince(from, `"msg":"serving a new policy"`)

@@ -24,10 +24,17 @@ type Node struct {
 // it, in microseconds. What it had begun to write then is over.
 const forsaken = int64(time.Minute / time.Microsecond)
 
+// predecessor is the process that beat for a node before this one. What it had begun to write when it was killed may be
+// committed later, so for a while each beat ends its claims.
+type predecessor struct {
+	holder string // "": there was none
+	since  int64  // when it was noticed, in microseconds
+}
+
 // Beat implements [Store].
 func (t *tables) Beat(ctx context.Context, n Node) error {
 	t.mu.Lock()
-	began, acked := t.node != n.ID, t.acked
+	began, acked, former := t.node != n.ID, t.acked, t.former
 	t.mu.Unlock()
 	err := t.db.writeAside(ctx, fmt.Sprintf("say that node %q lives", n.ID), func(ctx context.Context, tx transaction) error {
 		if n.ID == "" {
@@ -44,6 +51,11 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 		if !began && acked > 0 && (len(old) == 0 || old[0].acknowledged < acked) {
 			return ErrPutBack
 		}
+		if now-former.since > forsaken {
+			former = predecessor{}
+		} else if err := release(ctx, tx, former.holder); err != nil {
+			return err
+		}
 		for _, holder := range old {
 			switch {
 			case holder.id == t.holder:
@@ -51,6 +63,7 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 				if err := release(ctx, tx, holder.id); err != nil {
 					return err
 				}
+				former = predecessor{holder: holder.id, since: now}
 			default:
 				return fmt.Errorf("%w: another process took over its id; give each node its own", ErrLocked)
 			}
@@ -66,7 +79,7 @@ func (t *tables) Beat(ctx context.Context, n Node) error {
 	defer t.mu.Unlock()
 	switch {
 	case err == nil:
-		t.node, t.acked = n.ID, n.Acknowledged
+		t.node, t.acked, t.former = n.ID, n.Acknowledged, former
 	case errors.Is(err, ErrPutBack):
 		t.acked = 0
 	}

@@ -20,9 +20,10 @@ type tables struct {
 	holder string
 	sole   bool // no other process has the store open
 
-	mu    sync.Mutex // guards what follows
-	node  string     // whom this process beats for; "": nobody yet
-	acked int64      // what that has acknowledged for certain
+	mu     sync.Mutex  // guards what follows
+	node   string      // whom this process beats for; "": nobody yet
+	acked  int64       // what that has acknowledged for certain
+	former predecessor // who beat for it before
 }
 
 func (t *tables) init(db database, ring *Keyring) {

@@ -26,6 +26,8 @@ func batchTests() map[string]func(*env) {
 		"Batch/SharedRecordIsOfAllOwners":     batchSharedOwners,
 		"Batch/SharedRecordStaysAfterOneMove": batchSharedMove,
 		"Batch/RemovalsOfAnHourCountTogether": batchRemovals,
+		"Batch/RemovalsOfOthersCountApart":    batchRemovalsApart,
+		"Batch/RemovalsAtOnceCountTogether":   batchRemovalsAtOnce,
 	}
 }
 

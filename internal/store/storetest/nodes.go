@@ -15,6 +15,7 @@ func nodeTests() map[string]func(*env) {
 	return map[string]func(*env){
 		"Nodes/BeatsAreKept":              nodesBeat,
 		"Nodes/DeregisteredUntilItBeats":  nodesDeregister,
+		"Nodes/CommittedAfterTheEnd":      nodesLate,
 		"Nodes/ARestartFreesWhatItHad":    nodesRestart,
 		"Nodes/TwoWithOneIDAreFound":      nodesTwo,
 		"Nodes/AStoppedOneGivesItsIDBack": nodesGivenBack,
@@ -119,6 +120,26 @@ func nodesTwo(e *env) {
 	}
 	e.is(first.Beat(e.ctx(), store.Node{ID: "one"}), store.ErrLocked, `"one"`)
 	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	e.must(first.Close())
+}
+
+// nodesLate has what a killed process began to write be committed when the next one beats already.
+func nodesLate(e *env) {
+	e.start("a.example")
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	first := e.second()
+	if first == nil {
+		return
+	}
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	late, err := first.Claim(e.ctx(), at(1), time.Hour, 1)
+	e.must(err)
+	e.equal("claimed late", names(late), []policygen.Name{"a.example"})
+	e.equal("claimed", len(e.claim(1, time.Hour, 1)), 0)
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	e.equal("free with the next beat", names(e.claim(1, time.Hour, 1)), []policygen.Name{"a.example"})
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	e.equal("not its own", len(e.claim(1, time.Hour, 1)), 0)
 	e.must(first.Close())
 }
 
