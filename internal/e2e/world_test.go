@@ -32,7 +32,7 @@ const (
 
 	settle = 2 * time.Second
 	// patience is how long anything may take that has no time of its own, on a crowded machine with the race detector.
-	patience = 90 * time.Second
+	patience = 3 * time.Minute
 )
 
 // world is one small internet with one daemon. All its addresses are on a loopback address of its own.
