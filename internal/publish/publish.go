@@ -108,8 +108,8 @@ type Reconciler struct {
 	claims   chan struct{} // capacity 1: claims are to be looked at
 	telling  chan struct{} // capacity 1: there may be events of faults to tell
 
-	passes    *turns    // by tenant
-	looks     *turns    // at claims, likewise
+	passes    *slots    // by tenant
+	looks     *slots    // at claims, likewise
 	lookAside time.Time // not before, for others than those who are full; the dispatcher's alone
 
 	reload sync.Mutex // held by who replaces the settings
@@ -145,8 +145,8 @@ func New(cfg Config) *Reconciler {
 		wake:    make(chan struct{}, 1),
 		claims:  make(chan struct{}, 1),
 		telling: make(chan struct{}, 1),
-		passes:  newTurns(workers),
-		looks:   newTurns(provers),
+		passes:  newSlots(workers),
+		looks:   newSlots(provers),
 		tracks:  make(map[policygen.Name]*track),
 		faults:  make(map[string]string),
 		barred:  make(map[string]bool),

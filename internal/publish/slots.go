@@ -10,10 +10,10 @@ import (
 	"github.com/stspub/stspub/internal/store"
 )
 
-// turns share places among tenants. One may have so many that a part of its own is free: it may take nearly all while it is
-// alone, and the more tenants take as much as they may, the less that is. So those who hang, however many accounts they
+// slots are places that tenants share. One may have so many that a part of its own is free: it may take nearly all while it
+// is alone, and the more tenants take as much as they may, the less that is. So those who hang, however many accounts they
 // have and whatever they wait for, leave room for who comes next.
-type turns struct {
+type slots struct {
 	places int
 
 	mu  sync.Mutex // guards the fields below
@@ -28,38 +28,38 @@ const (
 	aside = 50 * time.Millisecond
 )
 
-func newTurns(places int) *turns { return &turns{places: places, of: make(map[string]int)} }
+func newSlots(places int) *slots { return &slots{places: places, of: make(map[string]int)} }
 
 // begin takes a place for a tenant.
-func (t *turns) begin(tenant string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.of[tenant]++
-	t.all++
+func (s *slots) begin(tenant string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of[tenant]++
+	s.all++
 }
 
 // end gives it back, and says whether there were as many of its tenant as may be.
-func (t *turns) end(tenant string) (full bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	full = t.isFull(tenant)
-	t.all--
-	if t.of[tenant]--; t.of[tenant] == 0 {
-		delete(t.of, tenant)
+func (s *slots) end(tenant string) (full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	full = s.isFull(tenant)
+	s.all--
+	if s.of[tenant]--; s.of[tenant] == 0 {
+		delete(s.of, tenant)
 	}
 	return full
 }
 
-// isFull says whether a tenant may have no more. t.mu is held.
-func (t *turns) isFull(tenant string) bool { return t.of[tenant] >= greed*(t.places-t.all) }
+// isFull says whether a tenant may have no more. s.mu is held.
+func (s *slots) isFull(tenant string) bool { return s.of[tenant] >= greed*(s.places-s.all) }
 
 // full returns the tenants that may have no more places, by name.
-func (t *turns) full() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (s *slots) full() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var all []string
-	for tenant := range t.of {
-		if t.isFull(tenant) {
+	for tenant := range s.of {
+		if s.isFull(tenant) {
 			all = append(all, tenant)
 		}
 	}
@@ -68,10 +68,10 @@ func (t *turns) full() []string {
 }
 
 // free is how many places are.
-func (t *turns) free() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.places - t.all
+func (s *slots) free() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.places - s.all
 }
 
 // claimSome claims n domains that are due, or as many as there are. With a time, nothing is to be claimed for so long.

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestTurns has tenants take places in turn, each as many as it may: the one that comes last finds some.
-func TestTurns(t *testing.T) {
+// TestSlots has tenants take places, each as many as it may: the one that comes last finds some.
+func TestSlots(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ tenants, each, free int }{
 		{1, 512, 128}, // as many as there were before tenants had shares
@@ -16,35 +16,35 @@ func TestTurns(t *testing.T) {
 		{10, 62, 14},
 		{100, 6, 1},
 	} {
-		turns, most := newTurns(workers), 0
+		s, most := newSlots(workers), 0
 		for {
 			began := false
 			for i := range c.tenants {
 				tenant := fmt.Sprint(i)
-				if slices.Contains(turns.full(), tenant) {
+				if slices.Contains(s.full(), tenant) {
 					continue
 				}
-				turns.begin(tenant)
-				began, most = true, max(most, turns.of[tenant])
+				s.begin(tenant)
+				began, most = true, max(most, s.of[tenant])
 			}
 			if !began {
 				break
 			}
 		}
-		if free := turns.free(); most > c.each+1 || most < c.each-1 || free < c.free {
+		if free := s.free(); most > c.each+1 || most < c.each-1 || free < c.free {
 			t.Errorf("%d tenants: %d places each, %d free, want about %d, and at least %d", c.tenants, most, free, c.each, c.free)
 		}
-		if !turns.end("0") {
+		if !s.end("0") {
 			t.Errorf("%d tenants: one that had as many as may be did not", c.tenants)
 		}
 		for range most - 2 {
-			turns.end("0")
+			s.end("0")
 		}
-		if turns.end("0") {
+		if s.end("0") {
 			t.Errorf("%d tenants: one that had a single place was full", c.tenants)
 		}
 	}
-	if left := newTurns(1).full(); len(left) > 0 {
+	if left := newSlots(1).full(); len(left) > 0 {
 		t.Errorf("full are %q where nobody has a place", left)
 	}
 }
