@@ -148,6 +148,7 @@ func TestHostileReceivers(t *testing.T) {
 		{"hangs", func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // until then net/http does not look whether the client is there
 			<-r.Context().Done()
+			panic(http.ErrAbortHandler) // an answer, even now, would be one
 		}, "no connection"},
 		{"sends a header without end", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, "no connection"},
 		{"resets", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "no connection"},
@@ -238,6 +239,7 @@ func TestSlowReceiverDelaysNoOther(t *testing.T) {
 		select {
 		case <-silent:
 		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
 		}
 	}))
 	t.Cleanup(func() { close(silent) })
