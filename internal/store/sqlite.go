@@ -98,8 +98,8 @@ func (s *SQLite) connect(ctx context.Context) error {
 	var err error
 	if s.writer.DB, err = openPool(s.path, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"+
 		// What is deleted is overwritten, since there are private keys in it. The log gives back what a large
-		// declaration took. It goes into the tables every 16 MB and not every 4: among many domains the pages of one change are not those
-		// of the next, and what does change again is copied only once.
+		// declaration took. It goes into the tables every 16 MB and not every 4: among many domains the pages of one
+		// change are not those of the next, and what does change again is copied only once.
 		"&_pragma=foreign_keys(1)&_pragma=secure_delete(1)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(4000)", 1); err != nil {
 		return err
 	}

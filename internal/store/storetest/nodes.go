@@ -110,6 +110,17 @@ func (e *env) second() store.Store {
 	return first
 }
 
+// replaced returns a process whose node another one beats for, which e has from then on; nil where two cannot have the store
+// open.
+func (e *env) replaced(domains ...policygen.Name) store.Store {
+	e.Helper()
+	e.start(domains...)
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	first := e.second()
+	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
+	return first
+}
+
 func nodesTwo(e *env) {
 	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
 	first := e.second()
@@ -125,13 +136,10 @@ func nodesTwo(e *env) {
 
 // nodesLate has what a killed process began to write be committed when the next one beats already.
 func nodesLate(e *env) {
-	e.start("a.example")
-	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
-	first := e.second()
+	first := e.replaced("a.example")
 	if first == nil {
 		return
 	}
-	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
 	late, err := first.Claim(e.ctx(), at(1), time.Hour, 1)
 	e.must(err)
 	e.equal("claimed late", names(late), []policygen.Name{"a.example"})
@@ -145,13 +153,10 @@ func nodesLate(e *env) {
 
 // nodesGivenBack has a process with another one's id stop.
 func nodesGivenBack(e *env) {
-	e.start("a.example")
-	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
-	first := e.second()
+	first := e.replaced("a.example")
 	if first == nil {
 		return
 	}
-	e.must(e.Beat(e.ctx(), store.Node{ID: "one"}))
 	e.is(first.Beat(e.ctx(), store.Node{ID: "one"}), store.ErrLocked, `"one"`)
 	e.equal("claimed", len(e.claim(1, time.Hour, 1)), 1)
 	e.is(first.Deregister(e.ctx(), "one"), store.ErrLocked, `"one"`)
